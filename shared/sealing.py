@@ -32,6 +32,10 @@ class CannotUnseal(Exception):
 class Sealer:
     """Seals secrets for any receiver and unseals them, with master keys by key ID; the first one seals.
 
+    Attributes:
+        sealed_messages: number of messages that the active key has sealed in this process, for all receivers. Each
+            receiver has a derived key of its own, so it is at least the number under any AES key.
+
     Raises:
         ValueError: there is no key, or one does not have 32 bytes.
     """
@@ -44,15 +48,22 @@ class Sealer:
                 raise ValueError(f"sealing key {key_id!r} has {len(key)} bytes instead of {KEY_BYTES}")
         self._keys = dict(keys)
         self._active = next(iter(self._keys))
+        self.sealed_messages = 0
         self._ciphers: dict[tuple[str, str], AESGCM] = {}
         self._hash_keys: dict[tuple[str, str], bytes] = {}
         self._fingerprint_key = self._derive(self._active, "fingerprint")
 
     def seal(self, receiver: str, plain: bytes) -> str:
         """Encrypt a secret for one receiver."""
+        self.sealed_messages += 1
         nonce = os.urandom(NONCE_BYTES)
         encrypted = self._cipher(self._active, receiver).encrypt(nonce, plain, receiver.encode())
         return f"{self._active}.{base64.urlsafe_b64encode(nonce + encrypted).decode()}"
+
+    @property
+    def active_key_id(self) -> str:
+        """ID of the key that seals."""
+        return self._active
 
     def unseal(self, receiver: str, ciphertext: str) -> bytes:
         """Decrypt a secret that ``seal`` encrypted for this receiver.

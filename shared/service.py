@@ -25,17 +25,18 @@ from pymongo import IndexModel
 
 from shared.bus.consumer import Consumer, OnGaps
 from shared.bus.delivery import Delivery
-from shared.bus.envelope import Envelope, encode, unix_milliseconds
 from shared.bus.handling import Handler, Handlers, Handling
 from shared.bus.inbox import Inbox
 from shared.bus.instance_name import InstanceName
 from shared.bus.kafka_connection import KafkaAccessDenied
 from shared.bus.outage import Outage
 from shared.bus.outage_notices import OutageNotices
+from shared.bus.outside_work import publish_outside_work
 from shared.bus.producer import BusDown, Producer
 from shared.bus.record_macs import RecordMacs
 from shared.bus.republisher import Republisher, order_republishing
 from shared.bus.row_encryption import RowEncryption
+from shared.bus.sealed_message_counts import SealedMessageCounts
 from shared.bus.sent_messages import SentMessages
 from shared.bus.timers import Timers
 from shared.bus.topic_reader import OnRecord, TopicReader
@@ -43,8 +44,8 @@ from shared.bus.topics import CONSUMERS
 from shared.bus.watchdog import Watchdog, end_process
 from shared.clock_check import ClockCheck, ClockGate
 from shared.health import HealthServer
-from shared.ids import Ids, new_message_id
-from shared.messages import SERVICE, Caller, Message
+from shared.ids import Ids
+from shared.messages import Message
 from shared.messages.republishing import REPUBLISH_COMMANDS, RepublishMessages
 from shared.mongo import (
     PING_SECONDS,
@@ -58,7 +59,7 @@ from shared.mongo import (
 )
 from shared.sealing import Sealer
 from shared.settings import ServiceSettings, SettingsError
-from shared.telemetry import Tracing, configure_logging, log, new_traceparent
+from shared.telemetry import Tracing, configure_logging, log
 
 FIRST_START_PAUSE: Final = 0.25
 LONGEST_START_PAUSE: Final = 2.0
@@ -191,6 +192,9 @@ class Service:
             follow=self._follow,
             clock=lambda: datetime.now(UTC),
         )
+        counts = SealedMessageCounts(sealer, resources.publish)
+        counts.start()
+        self._stack.push_async_callback(counts.stop)
         context = await self._stack.enter_async_context(self._open_context(resources))
         republisher = Republisher(own, producer, service=self.name, encryption=encryption)
         own_commands = [command for command in self._republish_commands if command.service == self.name]
@@ -288,25 +292,6 @@ class Service:
         await retry_until_available("Kafka", reader.start)
         self._readers[topic] = reader
         self._stack.push_async_callback(reader.stop)
-
-
-async def publish_outside_work(producer: Producer, sealer: Sealer, message: Message, caller: Caller = SERVICE) -> None:
-    """Send a message that no handled message causes.
-
-    Raises:
-        BusDown: Kafka did not acknowledge it in time.
-    """
-    envelope = Envelope(
-        id=new_message_id(),
-        wire=message.wire,
-        topic=message.topic,
-        key=message.key,
-        body=encode(message, sealer),
-        time=unix_milliseconds(),
-        caller=caller,
-        trace=new_traceparent(),
-    )
-    await producer.send(envelope)
 
 
 async def retry_until_available(dependency: str, attempt: Callable[[], Awaitable[Result]]) -> Result:

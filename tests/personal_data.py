@@ -61,6 +61,7 @@ COLLECTIONS: Final = {
         "application_users": Classified(Effect.NOT_ABOUT_PEOPLE, "users of those applications, which delete them"),
         "account_links": Classified(Effect.NOT_ABOUT_PEOPLE, "mailed links to those users; expire within a day"),
         "clients": Classified(Effect.NOT_ABOUT_PEOPLE),
+        "sealing_keys": Classified(Effect.NOT_ABOUT_PEOPLE, "how many messages each key has sealed"),
         "signing_keys": Classified(Effect.NOT_ABOUT_PEOPLE),
         "replays": Classified(Effect.IDS, "which dead letters were replayed; expires after 60 days"),
         "removed_letters": Classified(Effect.IDS, "which dead letters were removed; expires after 60 days"),

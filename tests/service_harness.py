@@ -46,7 +46,7 @@ class TopicRecord:
     value: bytes | None
     partition: int = 0
     offset: int = 0
-    headers: tuple[tuple[str, bytes], ...] = (("mac", b"checked before"),)
+    headers: tuple[tuple[str, bytes], ...] = (("mac", b"test.checked before"),)
 
 
 class ServiceHarness:

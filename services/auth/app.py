@@ -29,6 +29,7 @@ from services.auth.rate_limits.limiter import RateLimiter
 from services.auth.rate_limits.refusal_budget import RefusalBudget
 from services.auth.rate_limits.shared_counters import SharedCounters
 from services.auth.rate_limits.store import CounterSlots, KnownDevicesStore, UseLogs
+from services.auth.sealing_keys.store import SealingKeys
 from services.auth.sessions.geoip import GeoIp
 from services.auth.settings import AuthSettings
 from services.auth.signing_keys.keyring import Keyring
@@ -63,6 +64,7 @@ INDEXES: Final = indexes_of(
     RefreshTokens,
     RemovedLetters,
     Replays,
+    SealingKeys,
     SigningKeys,
     UseLogs,
     UserExportParts,
@@ -108,6 +110,8 @@ async def opened(resources: Resources, settings: AuthSettings) -> AsyncIterator[
     applications = Applications(database, sealer)
     await applications.upgrade_stored()
     signing_keys, clients, audit_entries = SigningKeys(database), Clients(database), AuditEntries(database)
+    sealing_keys = SealingKeys(database)
+    await sealing_keys.export_metrics()
     keyring = Keyring(signing_keys, sealer)
     await resources.follow(SigningKeyPublished.topic, keyring.apply)
     shared_counters = SharedCounters(CounterSlots(database))
@@ -156,6 +160,7 @@ async def opened(resources: Resources, settings: AuthSettings) -> AsyncIterator[
             user_processes=UserProcesses(database),
             user_export_parts=UserExportParts(database),
             user_export_retention=timedelta(days=settings.user_export_days),
+            sealing_keys=sealing_keys,
             signing_keys=signing_keys,
             keyring=keyring,
             rotation=settings.rotation,

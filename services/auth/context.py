@@ -20,6 +20,7 @@ from services.auth.phone.models import TextPolicy
 from services.auth.phone.store import PhoneCodes
 from services.auth.rate_limits.limiter import RateLimiter
 from services.auth.rate_limits.refusal_budget import RefusalBudget
+from services.auth.sealing_keys.store import SealingKeys
 from services.auth.sessions.geoip import GeoIp
 from services.auth.signing_keys.keyring import Keyring
 from services.auth.signing_keys.models import RotationPolicy
@@ -63,6 +64,7 @@ class Auth:
     user_processes: UserProcesses
     user_export_parts: UserExportParts
     user_export_retention: timedelta
+    sealing_keys: SealingKeys
     signing_keys: SigningKeys
     keyring: Keyring
     rotation: RotationPolicy

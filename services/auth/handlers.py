@@ -11,6 +11,7 @@ from services.auth.dead_letters import handlers as dead_letters
 from services.auth.magic_links import handlers as magic_links
 from services.auth.personal_data import handlers as personal_data
 from services.auth.phone import handlers as phone
+from services.auth.sealing_keys import handlers as sealing_keys
 from services.auth.sessions import handlers as sessions
 from services.auth.signing_keys import handlers as signing_keys
 from services.auth.tokens import handlers as tokens
@@ -27,6 +28,7 @@ HANDLERS: Final = handlers_in(
     magic_links,
     personal_data,
     phone,
+    sealing_keys,
     sessions,
     signing_keys,
     tokens,

@@ -30,7 +30,9 @@ from services.gateway.versions import version_of
 from services.gateway.webhooks import MailWebhook, StripeWebhook, UnknownWebhook, Webhook
 from shared.bus.consumer_lag import LagExporter
 from shared.bus.instance_name import InstanceName
+from shared.bus.outside_work import publish_outside_work
 from shared.bus.producer import Producer
+from shared.bus.sealed_message_counts import SealedMessageCounts
 from shared.bus.topic_reader import TopicReader
 from shared.bus.topics import SERVICES
 from shared.clock_check import ClockCheck, ClockGate
@@ -41,7 +43,7 @@ from shared.messages.auth.clients import ClientAnnounced
 from shared.messages.auth.signing_keys import SigningKeyPublished
 from shared.messages.auth.tokens import AccessTokenRevoked
 from shared.sealing import Sealer
-from shared.service import publish_outside_work, retry_until_available
+from shared.service import retry_until_available
 from shared.settings import load
 from shared.telemetry import Tracing, log
 
@@ -121,6 +123,7 @@ class Gateway:
             drain_seconds=settings.drain_seconds,
             overload=self._overload,
         )
+        self._sealed_counts = SealedMessageCounts(sealer, partial(publish_outside_work, self._producer, sealer))
         self._stack = AsyncExitStack()
         self._clock_check: ClockCheck | None = None
 
@@ -172,6 +175,8 @@ class Gateway:
         await retry_until_available("Kafka", self.settings.kafka.check)
         await retry_until_available("Kafka", self._producer.start)
         self._stack.push_async_callback(self._producer.stop)
+        self._sealed_counts.start()
+        self._stack.push_async_callback(self._sealed_counts.stop)
         settings = self.settings
         group = f"{settings.kafka_bootstrap} {settings.topic_prefix}gateway"
         instance = InstanceName(group, settings.instance)

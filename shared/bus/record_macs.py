@@ -115,9 +115,9 @@ class RecordMacs:
         return keys
 
 
-def has_mac(record: Record) -> bool:
-    """Return whether a record that was accepted has a MAC; if not, the release before wrote it."""
-    return bool(record.headers) and record.headers[0][0] in (MAC, REPLAY_MAC)
+def has_mac_of(key_id: str, record: Record) -> bool:
+    """Return whether an accepted record has a MAC of this sealing key; if not, an older key or release wrote it."""
+    return bool(record.headers) and record.headers[0][1].startswith(f"{key_id}.".encode())
 
 
 def _mac(key: bytes, record_key: bytes | None, value: bytes | None, headers: Headers) -> bytes:

@@ -19,12 +19,12 @@ from services.gateway.app import Gateway, create
 from services.gateway.settings import GatewaySettings
 from shared.bus import topics
 from shared.bus.kafka_connection import KafkaConnection
+from shared.bus.outside_work import publish_outside_work
 from shared.messages import Event
 from shared.messages.auth.clients import ClientAnnounced
 from shared.messages.auth.signing_keys import SigningKeyPublished
 from shared.messages.auth.tokens import AccessTokenRevoked
 from shared.sealing import Sealer
-from shared.service import publish_outside_work
 from tests.gateway.fake_services import FakeServices
 
 ISSUER = "http://nest.test"

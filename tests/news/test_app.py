@@ -8,6 +8,7 @@ from services.news.app import create
 from services.news.settings import NewsSettings
 from shared.bus import topics
 from shared.bus.kafka_connection import KafkaConnection
+from shared.bus.outside_work import publish_outside_work
 from shared.bus.producer import Producer
 from shared.messages import Message
 from shared.messages.auth.users import UserCreated
@@ -15,7 +16,6 @@ from shared.messages.billing.subscriptions import SubscriptionStarted
 from shared.messages.billing.trials import TrialStarted
 from shared.messages.news import Banner, BannerContent, CreateNewsItem
 from shared.sealing import Sealer
-from shared.service import publish_outside_work
 from tests.backing import Backing
 from tests.news.conftest import client_event
 

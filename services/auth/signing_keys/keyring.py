@@ -22,7 +22,7 @@ from services.auth.signing_keys.models import KEY_SET_ID, KeySet, SigningKey
 from services.auth.signing_keys.store import SigningKeys
 from shared.bus.envelope import Record
 from shared.bus.producer import BusDown
-from shared.bus.record_macs import has_mac
+from shared.bus.record_macs import has_mac_of
 from shared.messages import Message
 from shared.messages.auth.errors import NoSigningKey
 from shared.messages.auth.signing_keys import KEYRING, Algorithm, KeepSigningKeys, SigningKeyPublished
@@ -55,8 +55,8 @@ class Keyring:
         self._store = store
         self._sealer = sealer
         self._published: dict[str, PyJWK] = {}
-        self._without_mac: set[str] = set()
-        """Keys that the release before has published. Only a process that accepts records without a MAC sees them."""
+        self._old_records: set[str] = set()
+        """Keys whose records have the MAC of an older sealing key, or none if the release before has published them."""
         self._private: dict[str, ActiveKey] = {}
         self._active = ""
         self._changed = asyncio.Event()
@@ -92,7 +92,8 @@ class Keyring:
             try:
                 published = SigningKeyPublished.model_validate_json(record.value)
                 self._published[published.kid] = _public_key(published.jwk)
-                (self._without_mac.discard if has_mac(record) else self._without_mac.add)(published.kid)
+                current = has_mac_of(self._sealer.active_key_id, record)
+                (self._old_records.discard if current else self._old_records.add)(published.kid)
             except (ValidationError, PyJWTError, ValueError, KeyError) as error:
                 # The record is not logged: it might contain a private key.
                 log.error("signing key refused", offset=record.offset, error=type(error).__name__)
@@ -120,9 +121,9 @@ class Keyring:
         """
         key_set = await self._load(algorithm, at)
         for key in key_set.keys:
-            # Only keys that the topic lacks: to repeat one could revive a key that is being withdrawn. A key without a
-            # MAC is repeated nevertheless: gateways that require one would not know it.
-            if key.id not in self._published or key.id in self._without_mac:
+            # Only keys that the topic lacks: to repeat one could revive a key that is being withdrawn. One with an old
+            # MAC is repeated nevertheless: gateways without the old sealing key would not know it.
+            if key.id not in self._published or key.id in self._old_records:
                 await announce(publication(key))
         await self._wait_until_published(key_set.active)
         await announce(KeepSigningKeys(key=KEYRING, algorithm=algorithm))

@@ -11,6 +11,7 @@ from typing import Any, Final
 from pymongo import IndexModel
 
 from services.auth.audit.store import AuditEntries
+from services.auth.sealing_keys.store import SealingKeys
 from services.auth.signing_keys.key_pairs import unseal_private_key
 from services.auth.signing_keys.models import KEY_SET_ID, KeyState
 from services.auth.signing_keys.store import SigningKeys
@@ -29,6 +30,9 @@ TIMER_DELAY: Final = timedelta(minutes=1)
 PENDING: Final = timedelta(minutes=30)
 """Age from which a pending event is reported, as in the alert."""
 EVENTS_SHOWN: Final = 5
+MANY_SEALED_MESSAGES: Final = 2**31
+"""Messages under one sealing key from which it is to be replaced. Random nonces are safe for 2^32 (NIST SP 800-38D)."""
+MOST_SEALED_MESSAGES: Final = 3 * 2**30
 OPTIONS: Final = ("unique", "partialFilterExpression", "expireAfterSeconds", "sparse")
 """Compared options of an index."""
 ANY_EXPIRY: Final = -1
@@ -163,8 +167,23 @@ async def check_stripe_events(databases: Databases) -> AsyncIterator[Finding]:
     yield warning(f"{count} are pending for half an hour, the oldest: {ids}", "see 'Pending events' in docs/stripe.md")
 
 
+async def _check_sealed_messages(databases: Databases, active: str) -> AsyncIterator[Finding]:
+    key = await SealingKeys(databases["auth"]).find(active)
+    sealed = 0 if key is None else key.messages
+    says = f"{active} has sealed {sealed:,} messages at most, of 2^32"
+    do = "put a new sealing key first, then run nest keys reseal; see 'Sealing keys' in docs/operations.md"
+    if sealed >= MOST_SEALED_MESSAGES:
+        yield problem(says, do)
+    elif sealed >= MANY_SEALED_MESSAGES:
+        yield warning(says, do)
+    else:
+        yield ok(says)
+
+
 async def check_sealing_keys(databases: Databases, master_keys: dict[str, bytes]) -> AsyncIterator[Finding]:
-    """Check that the sealing keys unseal the private signing keys."""
+    """Check that the sealing keys unseal the private signing keys, and how many messages each has sealed."""
+    async for finding in _check_sealed_messages(databases, next(iter(master_keys))):
+        yield finding
     ring = await SigningKeys(databases["auth"]).find(KEY_SET_ID)
     if ring is None:
         yield warning("there are no signing keys yet", "start auth once: it creates the first")

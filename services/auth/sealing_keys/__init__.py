@@ -1,0 +1,1 @@
+"""Sealing keys: the number of messages that each has sealed."""
