@@ -12,7 +12,13 @@ from services.auth.audit.store import AuditEntries
 from services.mailer.app import INDEXES as MAILER_INDEXES
 from services.mailer.deliveries.store import Deliveries
 from services.operator.doctor.findings import Finding, Level
-from services.operator.doctor.mongo import check_indexes, check_mongo, check_stripe_events, check_timers
+from services.operator.doctor.mongo import (
+    check_indexes,
+    check_mongo,
+    check_sealing_keys,
+    check_stripe_events,
+    check_timers,
+)
 from shared.bus.inbox import CLOCK_MARGIN, THROTTLED_EXPIRY
 from shared.bus.topics import SERVICES
 from shared.mongo import Client, Database, connect, database, ensure_indexes
@@ -58,6 +64,32 @@ async def test_complete_indexes_are_ok_and_empty_databases_are_warnings(client: 
     assert [finding.level for finding in findings] == [Level.WARNING] * 3
     assert "billing is empty" in findings[0].says
     assert findings[0].do == "start billing once: it creates its indexes"
+
+
+@pytest.mark.parametrize(
+    ("messages", "level"),
+    [
+        (None, Level.OK),
+        (2**31 - 1, Level.OK),
+        (2**31, Level.WARNING),
+        (3 * 2**30 - 1, Level.WARNING),
+        (2**32, Level.PROBLEM),
+    ],
+)
+async def test_sealed_messages_of_the_first_key_are_shown(
+    client: Client, database_prefix: str, messages: int | None, level: Level
+) -> None:
+    keys = client[f"{database_prefix}sealed_auth"]["sealing_keys"]
+    if messages is not None:
+        await keys.insert_one({"_id": "k2", "messages": messages, "version": 1})
+    await keys.insert_one({"_id": "k1", "messages": 2**33, "version": 1})
+    try:
+        master_keys = {"k2": bytes(32), "k1": bytes(range(32))}
+        findings = [each async for each in check_sealing_keys(client, f"{database_prefix}sealed_", master_keys)]
+        assert findings[0].level is level
+        assert f"k2 has sealed {messages or 0:,} messages" in findings[0].says
+    finally:
+        await client.drop_database(f"{database_prefix}sealed_auth")
 
 
 async def test_inbox_and_audit_expiry_must_match_the_settings(client: Client, database_prefix: str) -> None:
