@@ -85,7 +85,9 @@ async def test_sealed_messages_of_the_first_key_are_shown(
     await keys.insert_one({"_id": "k1", "messages": 2**33, "version": 1})
     try:
         master_keys = {"k2": bytes(32), "k1": bytes(range(32))}
-        findings = [each async for each in check_sealing_keys(client, f"{database_prefix}sealed_", master_keys)]
+        findings = [
+            each async for each in check_sealing_keys(databases_of(client, f"{database_prefix}sealed_"), master_keys)
+        ]
         assert findings[0].level is level
         assert f"k2 has sealed {messages or 0:,} messages" in findings[0].says
     finally:
