@@ -10,7 +10,7 @@ import pytest
 from pymongo import MongoClient
 
 from services.stripe_double import FaultKind
-from tests.stack import Login, Stack, eventually
+from tests.stack import Login, Stack, code_of, eventually
 
 SEPARATE = ("billing",)
 """Services that run as processes of their own, to be killed."""
@@ -48,6 +48,13 @@ def device(name: str) -> dict[str, str]:
     return {"platform": "mac", "beak_id": f"beak_{name}", "fingerprint": f"print_{name}"}
 
 
+async def log_in_by_link(nest: Stack, login: Login) -> None:
+    """Redeem the link of a trial, and wait for the welcome that follows."""
+    code = code_of(await nest.mail(login.email), login)
+    assert (await nest.call("authenticate_user", login.redemption(code))).status_code == 200
+    await nest.mail(login.email, count=2)
+
+
 @pytest.mark.parametrize("point", ["B1:1", "B1:2"])
 async def test_billing_killed_after_a_stripe_call_creates_one_trial(
     shared_nest: Stack, point: str, added: Added
@@ -69,10 +76,32 @@ async def test_billing_killed_after_a_stripe_call_creates_one_trial(
         return (await nest.call("create_trial_and_magic_link", arguments, idempotency_key=key)).status_code == 204
 
     await eventually(repeated, what="the trial")
-    await nest.mail(email, count=2)
+    await log_in_by_link(nest, login)
     await nest.stripe.webhooks.drain()
     assert len(nest.inbox.arrivals(email)) == 2
     assert added.counts() == TRIAL
+
+
+async def test_billing_killed_while_a_trial_is_undone_undoes_it_once(
+    shared_nest: Stack, added: Added, mongo_client: MongoClient[dict[str, object]]
+) -> None:
+    nest, billing, login = shared_nest, shared_nest.processes["billing"], Login("undone@example.com")
+    ordered = await nest.call("create_trial_and_magic_link", login.request(device=device("undone")))
+    assert ordered.status_code == 204, ordered.text
+    await nest.mail(login.email)
+    await billing.stop()
+    # The trial's day passes.
+    timers = mongo_client[nest.environment["NEST_DATABASE_PREFIX"] + "billing"]["timers"]
+    day = 24 * 60 * 60 * 1000
+    timers.update_many({"type": "billing.undo-trial"}, [{"$set": {"at": {"$subtract": ["$at", day]}}}])
+    await billing.start(NEST_CRASH_AT="B1:1")
+    assert await billing.ended() == 137, "the fault did not happen"
+    await billing.start()
+
+    await eventually(lambda: "trials" not in added.counts(), what="the removal of the trial")
+    await nest.stripe.webhooks.drain()
+    assert [each["status"] for each in nest.stripe.objects("subscription")][-1] == "canceled"
+    assert len(nest.inbox.arrivals(login.email)) == 1
 
 
 @pytest.mark.parametrize("point", ["B1:1", "B1:2", "B1:3"])
@@ -114,7 +143,8 @@ async def test_billing_killed_during_a_refund_refunds_once(shared_nest: Stack, p
 async def test_a_repeat_after_a_stripe_failure_creates_one_trial(shared_nest: Stack, added: Added) -> None:
     nest, email = shared_nest, "failure@example.com"
     fault = nest.stripe.faults.add(FaultKind.RESET, after_work=True, method="POST", path="/v1/subscriptions")
-    arguments = Login(email).request(device=device("failure"))
+    login = Login(email)
+    arguments = login.request(device=device("failure"))
     refused = await nest.call("create_trial_and_magic_link", arguments)
     assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
     assert fault.hits > 0
@@ -124,5 +154,5 @@ async def test_a_repeat_after_a_stripe_failure_creates_one_trial(shared_nest: St
         return (await nest.call("create_trial_and_magic_link", arguments)).status_code == 204
 
     await eventually(repeated, what="the trial")
-    await nest.mail(email, count=2)
+    await log_in_by_link(nest, login)
     assert added.counts() == TRIAL
