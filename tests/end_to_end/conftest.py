@@ -16,8 +16,9 @@ _COUNT = itertools.count()
 
 @pytest.fixture(scope="package")
 async def nest(run_nest: RunNest) -> AsyncIterator[Stack]:
-    """A Nest with two gateways, in this process."""
-    async with run_nest(gateways=2, settings=CHEAP_PASSWORDS) as stack:
+    """A Nest with two gateways, in this process. Forged tokens get their own answers, however many a test sends."""
+    settings = {**CHEAP_PASSWORDS, "NEST_FAILED_AUTHENTICATIONS_PER_MINUTE": "100000"}
+    async with run_nest(gateways=2, settings=settings) as stack:
         yield stack
 
 

@@ -120,6 +120,7 @@ def make_settings(kafka_bootstrap: str) -> Callable[..., GatewaySettings]:
             "stripe_livemode": False,
             "mail_webhook_secrets": ",".join(MAIL_SECRETS),
             "cors_origins": ORIGIN,
+            "failed_authentications_per_minute": 100_000,
             "reply_seconds": 10.0,
             "drain_seconds": 2.0,
         }
