@@ -86,7 +86,10 @@ def _dangers(loaded: LoadedSettings) -> Iterator[Finding]:
         )
     gateway, auth = loaded.settings.get("gateway"), loaded.settings.get("auth")
     if gateway is not None and not gateway.internal_keys:
-        yield warning("NEST_INTERNAL_KEYS is empty: no operator can call Nest", "add one: ops:<key>, with a key of openssl rand -hex 24")
+        yield warning(
+            "NEST_INTERNAL_KEYS is empty: no operator can call Nest",
+            "add one: ops:<key>, with a key of openssl rand -hex 24",
+        )
     unlimited = sorted(
         f"NEST_{name.upper()}"
         for name in (type(auth).model_fields if auth is not None else ())
