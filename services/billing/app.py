@@ -19,6 +19,7 @@ from services.billing.personal_data.store import PersonalData
 from services.billing.runs.store import Differences, KnownDrifts, RecordReaders, Runs, Schedule, Takeover
 from services.billing.settings import BillingSettings
 from services.billing.stripe_api import account
+from services.billing.subscriptions.portal import PortalLimit
 from services.billing.subscriptions.store import Payers, Subscriptions
 from services.billing.trials.store import Trials
 from shared.messages.billing.runs import SCHEDULE, SCHEDULED, KeepStripeSchedule
@@ -102,6 +103,8 @@ async def open_context(resources: Resources, settings: BillingSettings) -> Async
             required_coupon=settings.stripe_required_coupon,
             grace=timedelta(days=settings.stripe_grace_days),
             cancel_duplicates=settings.stripe_cancel_duplicates,
+            portal_in_status=settings.stripe_portal_in_status,
+            portal_limit=PortalLimit(),
             event_retention=timedelta(days=settings.stripe_events_retention_days),
             operators_address=settings.operators_address,
             runs=runs,

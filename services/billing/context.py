@@ -14,6 +14,7 @@ from services.billing.payments.store import FailedPaymentMails, Payments
 from services.billing.personal_data.store import PersonalData
 from services.billing.runs.store import Differences, KnownDrifts, RecordReaders, Runs, Schedule, Takeover
 from services.billing.stripe_api.account import Stripe
+from services.billing.subscriptions.portal import PortalLimit
 from services.billing.subscriptions.store import Payers, Subscriptions
 from services.billing.trials.store import Trials
 from shared.messages.billing.runs import Scheduled
@@ -38,6 +39,8 @@ class Billing:
         required_coupon: if set, a subscription without this coupon is cancelled, trials excepted.
         grace: how long an unpaid subscription still counts as active.
         cancel_duplicates: whether a user's second live subscription is cancelled, or only announced.
+        portal_in_status: whether a status has the URL of a new session of the customer portal.
+        portal_limit: how often a user may open the customer portal.
         event_retention: retention of handled events.
         operators_address: recipient of mails about disputes; None for no mails.
         takeover: until when objects in Stripe count as taken over by an import.
@@ -64,6 +67,8 @@ class Billing:
     required_coupon: str | None
     grace: timedelta
     cancel_duplicates: bool
+    portal_in_status: bool
+    portal_limit: PortalLimit
     event_retention: timedelta
     operators_address: str | None
     runs: Runs

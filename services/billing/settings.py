@@ -60,6 +60,9 @@ class BillingSettings(ServiceSettings):
     payments and disputes of other products are left alone."""
     stripe_portal_return_url: str
     """Page to which the customer portal leads back."""
+    stripe_portal_in_status: bool = False
+    """Whether every ``get_subscription_status`` creates a session of the customer portal in Stripe and returns its URL.
+    By default the URL leads to the gateway, which has a session created when the link is opened."""
     stripe_required_coupon: str | None = Field(default=None, min_length=1, max_length=255)
     """A coupon without which a subscription, trials excepted, is cancelled at once: keeps strangers off a staging
     system. Rejected in production."""

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.gateway import account_pages, accounts, app_links, methods, phone, reference, unsubscribe
+from services.gateway import account_pages, accounts, app_links, methods, phone, portal, reference, unsubscribe
 from services.gateway.auth_topics import Clients, Revocations, SigningKeys
 from services.gateway.authentication import Authenticator
 from services.gateway.cached_content import discovery_routes
@@ -110,8 +110,10 @@ class Gateway:
         )
         self._tracing = Tracing("gateway", settings.otlp_endpoint)
         dispatcher = Dispatcher(authenticator, settings.trusted_proxies, self._rpc_client, sealer, self._tracing)
+        portal_links = portal.PortalLinks(sealer, settings.issuer)
+        routes = self._routes(dispatcher, sealer, keys, portal_links)
         app: ASGIApp = HttpMiddleware(
-            _Router(methods.endpoints(dispatcher), self._routes(dispatcher, sealer, keys), self._clock_is_wrong),
+            _Router(methods.endpoints(dispatcher, portal_links), routes, self._clock_is_wrong),
             settings.cors_origins,
         )
         self._server = Server(
@@ -204,7 +206,9 @@ class Gateway:
     def _clock_is_wrong(self) -> bool:
         return self._clock_check is not None and self._clock_check.wrong
 
-    def _routes(self, dispatcher: Dispatcher, sealer: Sealer, keys: SigningKeys) -> Router:
+    def _routes(
+        self, dispatcher: Dispatcher, sealer: Sealer, keys: SigningKeys, portal_links: portal.PortalLinks
+    ) -> Router:
         """All routes except RPC methods."""
         settings = self.settings
         webhooks: list[Webhook] = [
@@ -219,6 +223,7 @@ class Gateway:
                 *(phone.routes(dispatcher, test_login=settings.test_login) if settings.phone_api else ()),
                 *unsubscribe.routes(dispatcher, sealer),
                 *app_links.routes(sealer),
+                *portal.routes(dispatcher, portal_links),
                 *discovery_routes(keys, settings.issuer),
                 *reference.routes(settings.issuer),
                 *(

@@ -197,7 +197,13 @@ class Authenticator:
             kid=kid,
             client_id=claims["aud"],
             expires_at=claims["exp"],
-            caller=Caller(kind="user", user_id=claims["sub"], token_id=claims["jti"], client_ip=client_ip),
+            caller=Caller(
+                kind="user",
+                user_id=claims["sub"],
+                token_id=claims["jti"],
+                client_id=claims["aud"],
+                client_ip=client_ip,
+            ),
         )
 
     def _verified_claims(self, token: str) -> tuple[str, dict[str, Any]]:

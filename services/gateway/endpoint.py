@@ -49,6 +49,8 @@ Parsed = tuple[Command | Query, Fields]
 """A message, and the client's fields. Their hash detects another request under the same idempotency key."""
 Parse = Callable[[HttpRequest, bytes, Caller], Parsed]
 """From request, body and caller to the message. It may raise any ``Refusal``."""
+Complete = Callable[[Any, Caller, HttpResponse], HttpResponse]
+"""From message, caller and the JSON response, which may be a refusal, to the one with what the gateway adds."""
 Render = Callable[[HttpRequest, HttpResponse], HttpResponse]
 """From the JSON response, which may be a refusal, to the one that is sent."""
 OrderingKey = Callable[[Any, Sealer], str]
@@ -162,6 +164,7 @@ class MessageEndpoint(Endpoint):
         access: who may call; None if the ``authorization`` header is ignored.
         credential_in_body: whether everything but an internal key in that header is ignored.
         ordering_key: computes the message's ordering key.
+        complete: adds what only the gateway knows to the JSON response.
         render: turns the JSON response into the one that is sent.
         verb: the only HTTP method; None if the router has checked it.
         body_limit: in bytes; None if the body is not read.
@@ -173,6 +176,7 @@ class MessageEndpoint(Endpoint):
     access: Access | None = None
     credential_in_body: bool = False
     ordering_key: OrderingKey = unordered
+    complete: Complete | None = None
     render: Render | None = None
     verb: str | None = None
     body_limit: int | None = MAX_JSON_BODY_BYTES
@@ -199,6 +203,8 @@ class MessageEndpoint(Endpoint):
             message, fields, request, caller, operation=self.operation, ordering_key=self.ordering_key
         )
         response = reply_response(reply, request, self.operation[0])
+        if self.complete is not None:
+            response = self.complete(message, caller, response)
         return response if self.render is None else self.render(request, response)
 
     def render_refusal(self, request: HttpRequest, refusal: Refusal) -> HttpResponse:

@@ -25,7 +25,8 @@ class LinkPage:
         self._template = page_templates().get_template(f"{name}.html")
         self._texts = tomllib.loads(template_text(f"{name}.toml"))
         self._style = template_text("link_pages.css")
-        self._headers = (*page_headers(self._style, form_action=form_action), (b"x-robots-tag", b"noindex"))
+        self.headers = (*page_headers(self._style, form_action=form_action), (b"x-robots-tag", b"noindex"))
+        """Of every response of the page."""
 
     def response(self, request: HttpRequest, state: str, status: int, **variables: str) -> HttpResponse:
         """The page in a state, with the status and the variables of its template."""
@@ -34,7 +35,7 @@ class LinkPage:
         content = self._template.render(
             locale=locale, title=texts["title"], texts=texts[state], state=state, style=self._style, **variables
         )
-        headers = (*self._headers, (b"content-language", locale.encode()))
+        headers = (*self.headers, (b"content-language", locale.encode()))
         return HttpResponse(status, content.encode(), headers, HTML)
 
     def _locale(self, request: HttpRequest) -> str:

@@ -19,6 +19,7 @@ from services.gateway.endpoint import (
     unordered,
 )
 from services.gateway.errors import Deprecated, UnknownVersion, VersionNotSupported
+from services.gateway.portal import PortalLinks
 from services.gateway.requests import HttpRequest, parse_object, validated
 from services.gateway.responses import HttpResponse, entity_tag, if_none_match
 from services.gateway.versions import BASE_VERSION, VERSIONS
@@ -80,6 +81,7 @@ class Method:
             command reads its effect.
         credential_in_body: bearer tokens and unknown schemes in the ``authorization`` header are ignored.
         user_of_token: with a bearer token ``user_id`` or the whole body may be left out; the user is then the token's.
+        portal_link: the gateway puts a link to the customer portal into responses that have none.
         entity_tag: responses have an ``etag``, and clients may send ``if-none-match``.
         name: as in the URL.
         version: as in the URL.
@@ -90,6 +92,7 @@ class Method:
     ordering_key: OrderingKey = unordered
     credential_in_body: bool = False
     user_of_token: bool = False
+    portal_link: bool = False
     entity_tag: bool = False
     name: str = ""
     version: str = ""
@@ -130,7 +133,7 @@ _2020_12_14: Final[Methods] = {
 _2021_10_06: Final = _after(
     _2020_12_14,
     removed={"enrol_alpha_user"},
-    get_subscription_status=Method(GetSubscriptionStatus, Access.SELF_OR_INTERNAL),
+    get_subscription_status=Method(GetSubscriptionStatus, Access.SELF_OR_INTERNAL, portal_link=True),
     get_user=Method(GetUser, Access.SELF_OR_INTERNAL),
     create_trial_and_magic_link=Method(CreateTrialAndMagicLink, Access.ANYONE, _by_address, credential_in_body=True),
     list_sessions=Method(ListSessions, Access.SELF_OR_INTERNAL),
@@ -190,12 +193,12 @@ TOPICS: Final = {path.encode(): method.message.topic for path, method in PATHS.i
 """Topics of the methods' messages by request target."""
 
 
-def endpoints(dispatcher: Dispatcher) -> dict[str, MessageEndpoint]:
+def endpoints(dispatcher: Dispatcher, portal_links: PortalLinks) -> dict[str, MessageEndpoint]:
     """The endpoints by path."""
-    return {path: _endpoint(method, dispatcher) for path, method in PATHS.items()}
+    return {path: _endpoint(method, dispatcher, portal_links) for path, method in PATHS.items()}
 
 
-def _endpoint(method: Method, dispatcher: Dispatcher) -> MessageEndpoint:
+def _endpoint(method: Method, dispatcher: Dispatcher, portal_links: PortalLinks) -> MessageEndpoint:
     message, operation = method.message, (method.version, method.name)
     if message is None:
         return MessageEndpoint(
@@ -216,6 +219,7 @@ def _endpoint(method: Method, dispatcher: Dispatcher) -> MessageEndpoint:
         access=method.access,
         credential_in_body=method.credential_in_body,
         ordering_key=method.ordering_key,
+        complete=portal_links.add if method.portal_link else None,
         render=_with_entity_tag if method.entity_tag else None,
         verb="POST",
         topic=message.topic,

@@ -135,6 +135,8 @@ class Caller(Part):
     """The access token's user; only for ``user``."""
     token_id: str | None = None
     """The access token's ``jti``, which identifies the session to auth; only for ``user``."""
+    client_id: str | None = None
+    """The access token's client; only for ``user``."""
     client_ip: str | None = None
     key_name: str | None = None
     """Name of the internal key, never the key; only for ``internal``."""

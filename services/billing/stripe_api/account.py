@@ -258,7 +258,7 @@ class Stripe:
         await self._cancel(subscription_id, UNDONE_COMMENT, key, settle=False)
 
     async def portal_url(self, customer_id: str) -> str | None:
-        """A short-lived link to a customer's portal, which only that person may see: never store, mail or log it.
+        """The URL of a new session of a customer's portal, which only that person may see: never store, mail or log it.
 
         Returns:
             None if Stripe creates none in time, for any reason.

@@ -111,13 +111,13 @@ class Timeouts:
     Attributes:
         attempt: of one attempt; the library's default of 80 is longer than any caller waits.
         call: of a call with its retries and its wait for the rate limit.
-        portal: of a call for a portal link, whose caller only asked for a status.
+        portal: of a call for a portal session, whose caller waits.
         retry_pause: average pause before the first retry; it doubles before each further one.
     """
 
     attempt: float = 6.0
     call: float = 20.0
-    portal: float = 2.0
+    portal: float = 4.0
     retry_pause: float = 0.3
 
 

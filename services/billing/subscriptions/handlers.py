@@ -23,15 +23,18 @@ from shared.messages.billing.errors import (
     StripeUnavailable,
     SubscriptionExpired,
     SubscriptionNotFound,
+    TooManyPortalSessions,
 )
 from shared.messages.billing.subscriptions import (
     CancelDuplicateSubscription,
     CancelSubscriptionWithoutCoupon,
+    CreatePortalSession,
     DuplicateSubscriptionFound,
     FollowSubscription,
     GetSubscription,
     GetSubscriptionHeartbeat,
     GetSubscriptionStatus,
+    PortalSessionView,
     RefundDuplicateSubscription,
     SubscriptionStatusView,
     SubscriptionView,
@@ -174,15 +177,38 @@ async def cancel_subscription_without_coupon(
 
 
 async def get_subscription_status(query: GetSubscriptionStatus, work: Work, billing: Billing) -> SubscriptionStatusView:
-    """The user's active subscription, from our record, with a portal link if Stripe creates one in time.
+    """The user's active subscription, from our record; raises NoActiveSubscription if there is none.
 
-    Raises:
-        NoActiveSubscription: the user has none.
+    The gateway adds the link to the customer portal. By a setting it is a new session of Stripe's instead, unless
+    Stripe creates none in time.
     """
     subscription = current(await billing.subscriptions.of_user(query.user_id), at=work.now, grace=billing.grace)
     if subscription is None:
         raise NoActiveSubscription
+    if not billing.portal_in_status:
+        return subscription.view(None)
     return subscription.view(await billing.stripe.portal_url(subscription.stp_customer_id))
+
+
+async def create_portal_session(query: CreatePortalSession, work: Work, billing: Billing) -> PortalSessionView:
+    """A new session of Stripe's customer portal.
+
+    Raises:
+        SubscriptionNotFound: the user never had a subscription.
+        TooManyPortalSessions: the links of the user were opened too often.
+        StripeUnavailable: Stripe creates no session in time.
+    """
+    of_user = await billing.subscriptions.of_user(query.user_id)
+    subscription = current(of_user, at=work.now, grace=billing.grace) or latest(of_user)
+    if subscription is None:
+        raise SubscriptionNotFound
+    wait = billing.portal_limit.open(query.user_id, at=work.now)
+    if wait:
+        raise TooManyPortalSessions(retry_after=wait)
+    url = await billing.stripe.portal_url(subscription.stp_customer_id)
+    if url is None:
+        raise StripeUnavailable
+    return PortalSessionView(url=url)
 
 
 async def get_subscription_heartbeat(query: GetSubscriptionHeartbeat, work: Work, billing: Billing) -> None:

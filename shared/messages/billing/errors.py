@@ -39,6 +39,10 @@ class SubscriptionNotFound(NotFound, code="not_found"):
     """No subscription has this ID, or the user has none."""
 
 
+class TooManyPortalSessions(Refusal, kind=Kind.THROTTLED):
+    """The user's links to the customer portal were opened too often; retry after ``meta.retry_after`` seconds."""
+
+
 class TrialNotFound(NotFound, code="not_found"):
     """No trial has this ID."""
 

@@ -4,10 +4,15 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from shared.messages.billing.errors import NoActiveSubscription, SubscriptionExpired, SubscriptionNotFound
+from shared.messages.billing.errors import (
+    NoActiveSubscription,
+    SubscriptionExpired,
+    SubscriptionNotFound,
+    TooManyPortalSessions,
+)
 from shared.messages.billing.stripe_events import StripeCommand, StripeReread
 from shared.messages.message import Event, Query, Reply
-from shared.messages.types import Many, Moment, NonEmpty, UserId
+from shared.messages.types import ClientId, Many, Moment, NonEmpty, UserId
 
 CancelType = Literal["immediate", "period_end"]
 
@@ -91,7 +96,7 @@ class SubscriptionStatusView(Reply):
     status: str
     """Stripe's status: ``active``, ``trialing``, ``past_due`` or ``incomplete``."""
     billing_portal_url: str | None
-    """Short-lived link to Stripe's customer portal; null if Stripe did not return one in time."""
+    """Link to the customer portal, ``<issuer>/portal/…``. It works for an hour, for whoever opens it."""
     start_date: Moment
     """Start of the current period."""
     end_date: Moment | None
@@ -111,6 +116,30 @@ class GetSubscriptionStatus(
     """Get the active subscription of a user."""
 
     user_id: UserId
+
+
+class PortalSessionView(Reply):
+    """A session of Stripe's customer portal."""
+
+    url: str
+    """Stripe's short-lived page."""
+
+
+class CreatePortalSession(
+    Query,
+    wire="billing.create-portal-session",
+    reply=PortalSessionView,
+    reply_sealed=True,
+    refuses=(SubscriptionNotFound, TooManyPortalSessions),
+):
+    """Create a session of Stripe's customer portal, for the customer of the user's active or latest subscription.
+
+    A query, because it changes nothing that is recorded, and its reply is stored nowhere.
+    """
+
+    user_id: UserId
+    client_id: ClientId | None = None
+    """The client that showed the link; None for a back end."""
 
 
 class GetSubscriptionHeartbeat(Query, wire="billing.get-subscription-heartbeat", refuses=(SubscriptionExpired,)):

@@ -1,6 +1,5 @@
 """Queries about subscriptions, of clients and of operators."""
 
-import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,35 +8,115 @@ import pytest
 from pydantic import ValidationError
 
 from services.billing.stripe_api.calls import Timeouts
+from services.billing.subscriptions.portal import MAX_USERS, SESSIONS, WINDOW, PortalLimit
 from services.stripe_double import FaultKind, Settings, StripeDouble
-from shared.messages.billing.subscriptions import GetSubscription, GetSubscriptionHeartbeat, GetSubscriptionStatus
+from shared.messages.billing.subscriptions import (
+    CreatePortalSession,
+    GetSubscription,
+    GetSubscriptionHeartbeat,
+    GetSubscriptionStatus,
+)
 from tests.billing.conftest import ADA, Shop
 from tests.service_harness import Refused
 
 STATUS = GetSubscriptionStatus(user_id="user_ada")
+PORTAL = CreatePortalSession(user_id="user_ada", client_id="client_1")
 HEARTBEAT = GetSubscriptionHeartbeat(user_id="user_ada")
+
+
+def portal_calls(shop: Shop) -> list[Any]:
+    return [call for call in shop.double.log if call.path == "/v1/billing_portal/sessions"]
 
 
 def iso(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
 
 
-async def test_the_status_of_an_active_subscription_has_a_portal_link(shop: Shop) -> None:
+async def test_the_status_of_an_active_subscription_needs_no_call_to_stripe(shop: Shop) -> None:
     made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     await shop.deliver_all()
-    status = await shop.harness.deliver(STATUS)
+    calls = len(shop.double.log)
     item = made["items"]["data"][0]
-    assert status.pop("billing_portal_url").startswith("https://billing.stripe.com/")
-    assert status == {
+    assert await shop.harness.deliver(STATUS) == {
         "status": "active",
+        "billing_portal_url": None,
         "start_date": iso(item["current_period_start"]),
         "end_date": iso(item["current_period_end"]),
         "cancel_at": None,
         "cancel_type": None,
         "cancelled_at": None,
     }
-    (call,) = [call for call in shop.double.log if call.path == "/v1/billing_portal/sessions"]
+    assert len(shop.double.log) == calls
+
+
+async def test_a_portal_session_is_created_for_the_customer_of_the_active_subscription(shop: Shop) -> None:
+    first = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    shop.double.simulate.cancel(first["id"], at="now")
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.org", metadata=ADA)
+    await shop.deliver_all()
+    session = await shop.harness.deliver(PORTAL)
+    assert session["url"].startswith("https://billing.stripe.com/")
+    (call,) = portal_calls(shop)
     assert call.params == {"customer": made["customer"], "return_url": "https://getbeak.app/account"}
+
+
+async def test_the_portal_opens_after_the_end_of_the_subscription(shop: Shop) -> None:
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    shop.double.simulate.cancel(made["id"], at="now")
+    await shop.deliver_all()
+    assert (await shop.harness.deliver(PORTAL))["url"]
+
+
+async def test_a_user_without_subscription_has_no_portal(shop: Shop) -> None:
+    with pytest.raises(Refused) as refused:
+        await shop.harness.deliver(PORTAL)
+    assert (refused.value.kind, refused.value.code) == ("not_found", "not_found")
+
+
+async def test_a_user_opens_the_portal_ten_times_in_ten_minutes(shop: Shop) -> None:
+    shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    await shop.deliver_all()
+    began = shop.harness.now
+    for _ in range(SESSIONS):
+        await shop.harness.deliver(PORTAL)
+        shop.harness.now += timedelta(seconds=1)
+    with pytest.raises(Refused) as refused:
+        await shop.harness.deliver(PORTAL)
+    assert (refused.value.kind, refused.value.code) == ("throttled", "too_many_portal_sessions")
+    assert refused.value.meta == {"retry_after": 600 - SESSIONS}
+    assert len(portal_calls(shop)) == SESSIONS
+    shop.harness.now = began + WINDOW
+    assert (await shop.harness.deliver(PORTAL))["url"]
+
+
+def test_the_portal_limit_remembers_a_bounded_number_of_users() -> None:
+    limit, at = PortalLimit(), datetime(2026, 12, 1, tzinfo=UTC)
+    for number in range(MAX_USERS + 10):
+        assert limit.open(f"user_{number}", at=at) == 0
+    assert len(limit._opened) == MAX_USERS
+
+
+@pytest.mark.parametrize("kind", [FaultKind.HANG, FaultKind.SERVER_ERROR, FaultKind.RESET])
+async def test_during_a_failure_of_stripe_no_session_is_created(kind: FaultKind, shop: Shop) -> None:
+    shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    await shop.deliver_all()
+    shop.harness.context.stripe.calls.timeouts = Timeouts(portal=0.2, retry_pause=0.01)
+    shop.double.faults.add(kind, times=2)
+    with pytest.raises(Refused) as refused:
+        await shop.harness.deliver(PORTAL)
+    assert (refused.value.kind, refused.value.code) == ("unavailable", "unavailable")
+
+
+async def test_a_setting_puts_a_session_of_stripe_into_each_status(open_shop: Callable[..., Any]) -> None:
+    shop: Shop = await open_shop(stripe_portal_in_status=True)
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    await shop.deliver_all()
+    links = {(await shop.harness.deliver(STATUS))["billing_portal_url"] for _ in range(2)}
+    assert len(links) == 2
+    assert all(link.startswith("https://billing.stripe.com/") for link in links)
+    async with shop.double.outage():
+        assert (await shop.harness.deliver(STATUS))["billing_portal_url"] is None
+    assert {call.params["customer"] for call in portal_calls(shop)} == {made["customer"]}
 
 
 async def test_a_planned_end_shows_in_the_status(shop: Shop) -> None:
@@ -50,30 +129,10 @@ async def test_a_planned_end_shows_in_the_status(shop: Shop) -> None:
     assert status["cancelled_at"] == iso(made["canceled_at"])
 
 
-@pytest.mark.parametrize("kind", [FaultKind.HANG, FaultKind.SERVER_ERROR, FaultKind.RESET])
-async def test_during_a_failure_of_stripe_the_status_has_no_link(kind: FaultKind, shop: Shop) -> None:
+async def test_each_session_is_new_and_stored_nowhere(shop: Shop) -> None:
     shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     await shop.deliver_all()
-    shop.harness.context.stripe.calls.timeouts = Timeouts(portal=0.2, retry_pause=0.01)
-    shop.double.faults.add(kind)
-    async with asyncio.timeout(1):
-        status = await shop.harness.deliver(STATUS)
-    assert (status["status"], status["billing_portal_url"]) == ("active", None)
-
-
-async def test_during_an_outage_the_status_is_fast_and_then_immediate(shop: Shop) -> None:
-    shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
-    await shop.deliver_all()
-    async with shop.double.outage():
-        for seconds in (2.5, 2.5, 2.5, 0.5, 0.5):
-            async with asyncio.timeout(seconds):
-                assert (await shop.harness.deliver(STATUS))["billing_portal_url"] is None
-
-
-async def test_each_status_has_a_new_link_that_is_stored_nowhere(shop: Shop) -> None:
-    shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
-    await shop.deliver_all()
-    links = {(await shop.harness.deliver(STATUS))["billing_portal_url"] for _ in range(2)}
+    links = {(await shop.harness.deliver(PORTAL))["url"] for _ in range(2)}
     assert len(links) == 2
     for name in await shop.harness.database.list_collection_names():
         async for document in shop.harness.database[name].find():
@@ -131,7 +190,7 @@ async def test_operators_find_a_subscription_by_either_id_or_by_its_user(shop: S
         assert (view["id"], view["stp_subscription_id"], view["status"]) == (record["_id"], made["id"], "active")
     assert (view["active"], view["entitled"], view["will_renew"]) == (True, True, True)
     assert (view["other_subscription_ids"], view["overdue_since"], view["grace_ends_at"]) == ([], None, None)
-    assert not [call for call in shop.double.log if "portal" in call.path]
+    assert not portal_calls(shop)
 
 
 async def test_operators_find_the_latest_subscription_if_none_is_active(shop: Shop) -> None:

@@ -1,0 +1,196 @@
+"""Links to the customer portal: in the subscription status, and their route."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from structlog.testing import capture_logs
+
+from services.gateway import portal
+from services.gateway.portal import LIFETIME_SECONDS, PortalLink, PortalLinks
+from shared.mail import unsubscribe_token
+from shared.messages.billing.subscriptions import CreatePortalSession
+from shared.sealing import Sealer
+from tests.gateway.conftest import ISSUER, GatewayStack
+from tests.gateway.fake_services import Refused
+
+LANGUAGES = ("en", "de", "fr", "es", "it")
+STATUS: dict[str, Any] = {
+    "status": "active",
+    "billing_portal_url": None,
+    "start_date": "2026-11-01T00:00:00.000Z",
+    "end_date": "2026-12-01T00:00:00.000Z",
+    "cancel_at": None,
+    "cancel_type": None,
+    "cancelled_at": None,
+}
+STRIPE_URL = "https://billing.stripe.com/p/session/test_1"
+VERSIONS = ("2021-10-06", "2026-12-01")
+
+
+class Clock:
+    """A clock that is set by hand, in Unix seconds."""
+
+    now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture(autouse=True)
+def billing(stack: GatewayStack) -> None:
+    stack.services.replies["billing.get-subscription-status"] = lambda _envelope: STATUS
+    session = stack.services.sealer.seal("gateway", json.dumps({"url": STRIPE_URL}).encode())
+    stack.services.replies["billing.create-portal-session"] = lambda _envelope: session.encode()
+
+
+async def link(stack: GatewayStack, version: str = "2021-10-06", **headers: str) -> str:
+    response = await stack.http.post(
+        f"/1/{version}/get_subscription_status", json={"user_id": "user_1"}, headers=headers or stack.bearer()
+    )
+    assert response.status_code == 200, response.text
+    body = response.json()
+    url: str = body.pop("billing_portal_url")
+    assert body == {name: value for name, value in STATUS.items() if name != "billing_portal_url"}
+    return url
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_status_has_a_link_of_the_gateway(stack: GatewayStack, version: str) -> None:
+    url = await link(stack, version)
+    assert re.fullmatch(re.escape(ISSUER) + r"/portal/k1\.[A-Za-z0-9_=-]+", url)
+    links = PortalLinks(stack.services.sealer, ISSUER)
+    assert links.read(url.rpartition("/")[2]) == PortalLink("user_1", "client_1")
+
+
+async def test_link_of_a_back_end_names_no_client(stack: GatewayStack) -> None:
+    url = await link(stack, **stack.internal)
+    assert PortalLinks(stack.services.sealer, ISSUER).read(url.rpartition("/")[2]) == PortalLink("user_1", None)
+
+
+async def test_link_that_billing_created_is_kept(stack: GatewayStack) -> None:
+    stack.services.replies["billing.get-subscription-status"] = lambda _: {**STATUS, "billing_portal_url": STRIPE_URL}
+    assert await link(stack) == STRIPE_URL
+
+
+async def test_refusal_has_no_link(stack: GatewayStack) -> None:
+    stack.services.replies["billing.get-subscription-status"] = lambda _: Refused("not_found", "no_active_subscription")
+    response = await stack.http.post(
+        "/1/2021-10-06/get_subscription_status", json={"user_id": "user_1"}, headers=stack.bearer()
+    )
+    assert response.status_code == 404
+    assert "portal" not in response.text
+
+
+async def test_opening_a_link_redirects_to_a_new_session(stack: GatewayStack) -> None:
+    path = (await link(stack)).removeprefix(ISSUER)
+    stack.services.received.clear()
+    for _ in range(2):
+        response = await stack.http.get(path, headers={"authorization": "bearer of.bad.news"})
+        assert (response.status_code, response.headers["location"]) == (303, STRIPE_URL)
+        assert response.headers["referrer-policy"] == "no-referrer"
+        assert response.headers["cache-control"] == "no-store"
+        assert response.headers["x-robots-tag"] == "noindex"
+    first, second = stack.services.received
+    assert CreatePortalSession.model_validate_json(first.body) == CreatePortalSession(
+        user_id="user_1", client_id="client_1"
+    )
+    assert first.id != second.id
+    assert first.caller.kind == "anonymous"
+
+
+async def test_head_creates_no_session(stack: GatewayStack) -> None:
+    path = (await link(stack)).removeprefix(ISSUER)
+    stack.services.received.clear()
+    assert (await stack.http.head(path)).status_code == 200
+    assert (await stack.http.head("/portal/broken")).status_code == 404
+    assert stack.services.received == []
+
+
+def test_link_works_for_an_hour() -> None:
+    clock = Clock()
+    links = PortalLinks(Sealer({"k1": bytes(32)}), ISSUER, clock)
+    token = links.url("user_1", None).rpartition("/")[2]
+    clock.now += LIFETIME_SECONDS - 1
+    assert links.read(token) == PortalLink("user_1", None)
+    clock.now += 1
+    assert links.read(token) is None
+
+
+async def test_expired_or_forged_link_gives_404(stack: GatewayStack) -> None:
+    sealer, clock = stack.services.sealer, Clock()
+    clock.now = 0
+    token = (await link(stack)).rpartition("/")[2]
+    stack.services.received.clear()
+    for forged in (
+        PortalLinks(sealer, ISSUER, clock).url("user_1", None).rpartition("/")[2],
+        PortalLinks(Sealer({"k1": bytes(range(32))}), ISSUER).url("user_1", None).rpartition("/")[2],
+        token[:-6] + ("AAAAAA" if not token.endswith("AAAAAA") else "BBBBBB"),
+        token.replace(".", "..", 1),
+        "user_1",
+        "%00",
+        "k1." + "A" * 400,
+        "k1." + "A" * 9000,
+        # Sealed with the same key for another purpose.
+        unsubscribe_token(sealer, "user_1"),
+        sealer.seal("gateway", b'["user_1",null,9999999999]'),
+    ):
+        response = await stack.http.get(f"/portal/{forged}")
+        assert response.status_code == 404, forged
+        assert "does not work any more" in response.text, forged
+    assert (await stack.http.post(f"/portal/{token}")).status_code == 405
+    assert stack.services.received == []
+
+
+@pytest.mark.parametrize(
+    ("refused", "status", "text"),
+    [
+        (Refused("unavailable", "unavailable"), 503, "Please try again in a minute"),
+        (Refused("throttled", "too_many_portal_sessions", retry_after=90), 429, "Please try again in a minute"),
+        (Refused("not_found", "not_found"), 404, "does not work any more"),
+    ],
+)
+async def test_failure_shows_a_page_that_says_what_to_do(
+    stack: GatewayStack, refused: Refused, status: int, text: str
+) -> None:
+    path = (await link(stack)).removeprefix(ISSUER)
+    stack.services.replies["billing.create-portal-session"] = lambda _envelope: refused
+    response = await stack.http.get(path)
+    assert response.status_code == status
+    assert text in response.text
+    if status == 429:
+        assert response.headers["retry-after"] == "90"
+    style = re.search(r"<style>(.*?)</style>", response.text, re.DOTALL)
+    assert style is not None
+    digest = base64.b64encode(hashlib.sha256(style.group(1).encode()).digest()).decode()
+    assert response.headers["content-security-policy"].startswith(f"default-src 'none'; style-src 'sha256-{digest}';")
+    assert not re.search(r"<script|src=|style=|http-equiv|<form", response.text)
+
+
+async def test_link_is_never_logged(stack: GatewayStack) -> None:
+    path = (await link(stack)).removeprefix(ISSUER)
+    stack.services.replies["billing.create-portal-session"] = lambda _: Refused("unavailable", "unavailable")
+    with capture_logs() as logs:
+        await stack.http.get(path)
+        await stack.http.get(f"{path}x")
+    assert path.rpartition("/")[2] not in repr(logs)
+
+
+async def test_page_has_the_language_of_the_browser(stack: GatewayStack) -> None:
+    for language in LANGUAGES:
+        response = await stack.http.get("/portal/broken", headers={"accept-language": language})
+        assert response.headers["content-language"] == language
+
+
+def test_every_language_has_every_text() -> None:
+    texts = tomllib.loads((Path(portal.__file__).parent / "templates" / "portal.toml").read_text())
+    assert set(texts) == set(LANGUAGES)
+    for of_language in texts.values():
+        assert set(of_language) == {"title", *get_args(portal.State)}
