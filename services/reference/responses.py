@@ -53,6 +53,11 @@ HEADERS: Final = {
         "description": "`true` if this is the stored response to an earlier call with the same `idempotency-key`.",
         "schema": {"type": "string", "const": "true"},
     },
+    "Location": {
+        "description": "Where the browser goes next.",
+        "required": True,
+        "schema": {"type": "string", "format": "uri"},
+    },
     "RetryAfter": {
         "description": "Seconds to wait before the next attempt.",
         "required": True,

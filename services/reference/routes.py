@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from services.gateway.errors import BodyTooLarge, InvalidWebhookPayload, MissingWebhookBody, UnknownWebhookProvider
+from services.gateway.portal import PATH as PORTAL_PATH
 from services.gateway.webhooks import TOLERANCE_SECONDS
 from services.reference.responses import ALWAYS, JSON, Errors, response
 from services.reference.schemas import object_schema, reference
@@ -139,6 +140,27 @@ def paths(errors: Errors) -> dict[str, Any]:
                 description="The page has a button with a magic link to an app, such as `myapp://callback`: mail"
                 " programs remove such links. Opening the page does not use up the link.",
                 parameters=_LINK_PARAMETERS,
+            )
+        },
+        f"{PORTAL_PATH}/{{token}}": {
+            "get": _operation(
+                errors,
+                "open_portal",
+                "Subscriptions",
+                "Open the customer portal",
+                {
+                    "303": response("A new session of Stripe's customer portal.", headers={"location": "Location"}),
+                    "404": response("The link is invalid or older than an hour. The response is a page.", _HTML),
+                    "429": response("Too Many Requests. The response is a page.", _HTML, _RETRY_AFTER),
+                    "503": response("Service Unavailable. The response is a page.", _HTML, _RETRY_AFTER),
+                    "504": response("Gateway Timeout. The response is a page.", _HTML),
+                },
+                description="The link is `billing_portal_url` of `get_subscription_status`, for the browser of the"
+                " user.",
+                parameters=(
+                    {**_LINK_PARAMETERS[0], "description": "Token from the link."},
+                    *_LINK_PARAMETERS[1:],
+                ),
             )
         },
         f"{UNSUBSCRIBE_PATH}/{{token}}": {

@@ -209,7 +209,7 @@ def test_document_has_exactly_the_routes_of_the_gateway(openapi: dict[str, Any])
     gateway, parts = Gateway(chosen), Mock()
     served = {
         (route.path_regex, verb.lower())
-        for route in gateway._routes(parts, parts, parts).routes
+        for route in gateway._routes(parts, parts, parts, parts).routes
         if isinstance(route, Route) and route.path != ROOT
         for verb in (route.methods or set()) - {"HEAD"}
     }
