@@ -103,12 +103,22 @@ def frozen() -> dict[str, dict[str, Described]]:
 
 
 def missing(before: Any, now: Any, path: str = "") -> list[str]:
-    """What a description no longer has. Clients ignore fields and codes that they do not know."""
+    """What a description no longer has. Clients ignore fields, codes and enumerated values that they do not know."""
     if isinstance(before, dict) and isinstance(now, dict):
         return [each for name in before for each in missing(before[name], now.get(name), f"{path}/{name}")]
     if isinstance(before, list) and isinstance(now, list) and not path.endswith(("/required", "/access")):
         return [f"{path}: {each}" for each in before if each not in now]
+    if isinstance(before, str) and isinstance(now, str) and _types(before) <= _types(now) and "[" in before:
+        return []
     return [] if before == now else [f"{path}: {before!r} is now {now!r}"]
+
+
+def _types(described_types: str) -> set[str]:
+    """The types of a field, each value of an enumeration among them: ``["a", "b"] | null``."""
+    found: set[str] = set()
+    for each in described_types.split(" | "):
+        found |= {f"= {value}" for value in json.loads(each)} if each.startswith("[") else {each}
+    return found
 
 
 def test_versions_are_in_order_and_each_has_methods() -> None:
@@ -139,6 +149,13 @@ def test_change_of_a_frozen_version_is_noticed() -> None:
             part = part[name]
         part[path[-1]] = changed
         assert missing(method, other), path
+
+
+def test_enumeration_may_get_more_values_but_lose_none() -> None:
+    assert missing('["a", "b"] | null', '["a", "b", "c"] | null') == []
+    for changed in ('["a"] | null', '["a", "b"]', "null | string"):
+        assert missing('["a", "b"] | null', changed), changed
+    assert missing("string", "null | string")
 
 
 @pytest.mark.parametrize(
