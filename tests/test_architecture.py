@@ -51,6 +51,7 @@ EXTRA_FILES: Final = {
     "services/billing/stripe_api/reschedule.py": "stripe_api",
     "services/billing/stripe_api/token_bucket.py": "stripe_api",
     "services/billing/subscriptions/products.py": "sync",
+    "services/billing/subscriptions/portal.py": "adapters",
     "services/billing/subscriptions/refunds.py": "sync",
     "services/billing/subscriptions/sync.py": "sync",
     "services/billing/trials/eligibility.py": "sync",
