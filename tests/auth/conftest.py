@@ -31,6 +31,7 @@ def settings() -> Callable[..., AuthSettings]:
         "mongo_url": "mongodb://nest:hunter2@127.0.0.1:27017",
         "sealing_keys": "test:" + base64.b64encode(bytes(range(32))).decode(),
         "environment": "test",
+        "kafka_insecure_in_production": True,
         # Most tests request many links for one address; tests of rate limits set the default limits.
         "limit_magic_links_per_address": "1000/1s",
         "limit_magic_links_per_client": "none",

@@ -126,6 +126,8 @@ def test_default_limits_are_the_documented_ones() -> None:
         "magic-links-per-prefix": [(30, 300)],
         "magic-links-per-client": [(1000, 60), (20_000, 3600)],
         "trials-per-address": [(5, 600), (10, 86_400)],
+        "trials-per-prefix": [(10, 3600), (30, 86_400)],
+        "trials-per-deployment": [(2000, 86_400)],
         "guesses-per-identifier": [(10, 3600)],
         "wrong-keys-per-prefix": [(60, 300)],
         "texts-per-number": [(3, 600), (10, 86_400)],

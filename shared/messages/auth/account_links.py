@@ -65,7 +65,10 @@ class ForgotOwnerPassword(
     reply=AccountLinkOrderedView,
     refuses=(FieldRefused, Throttled),
 ):
-    """Mail a link with which an owner of applications chooses a new password; see ``/users/forgot``."""
+    """Mail a link with which an owner chooses a new password.
+
+    Otherwise as ``/users/forgot``.
+    """
 
     email: TypedAddress
     """Email address of the owner."""
