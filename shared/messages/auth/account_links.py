@@ -51,7 +51,9 @@ class ForgotPassword(
 class SendVerification(
     LinkOfUser, wire="auth.send-verification", personal=True, reply=AccountLinkOrderedView, refuses=_REFUSALS
 ):
-    """Mail a link with which a user of an application proves the address, if it is not proven yet.
+    """Mail a link that proves the address of a user.
+
+    Nothing is mailed if it is proven already.
 
     A registration and another address mail such a link too. It works once, for a day. Nothing reveals whether the
     address has a user.
