@@ -41,11 +41,10 @@ class SealedMessageCounts:
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """End the checks after a last one."""
+        """End the checks. Half a block was reported in advance, and a last report could delay the stop."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        await self._report_or_log()
 
     async def report(self) -> None:
         """Report as many blocks as are needed for half a block to be in reserve; raise BusDown."""
@@ -60,12 +59,9 @@ class SealedMessageCounts:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(CHECK_SECONDS)
-            await self._report_or_log()
-
-    async def _report_or_log(self) -> None:
-        try:
-            await self.report()
-        except BusDown as down:
-            log.warning("bus down", error=str(down))
-        except Exception:  # noqa: BLE001 -- without this task nothing would be counted
-            log.exception("sealed messages not counted")
+            try:
+                await self.report()
+            except BusDown as down:
+                log.warning("bus down", error=str(down))
+            except Exception:  # noqa: BLE001 -- without this task nothing would be counted
+                log.exception("sealed messages not counted")
