@@ -164,7 +164,9 @@ def test_missing_header_is_an_anonymous_caller(harness: AuthenticatorHarness) ->
 @pytest.mark.parametrize("scheme", ["bearer", "Bearer", "BEARER"])
 def test_token_identifies_its_user(harness: AuthenticatorHarness, scheme: str) -> None:
     caller = harness.caller(f"{scheme} {harness.signer.token('user_9', jti='acstok_9')}")
-    assert caller == Caller(kind="user", user_id="user_9", token_id="acstok_9", client_ip="192.0.2.1")
+    assert caller == Caller(
+        kind="user", user_id="user_9", token_id="acstok_9", client_id="client_1", client_ip="192.0.2.1"
+    )
 
 
 @pytest.mark.parametrize("key", INTERNAL_KEYS)

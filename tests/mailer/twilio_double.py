@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from services.gateway.connections import BodyBudget, ConnectionLimits
 from services.gateway.server import Server
 
 SID = "AC" + "0" * 32
@@ -38,7 +39,14 @@ class TwilioDouble:
     async def __aenter__(self) -> Self:
         path = f"/2010-04-01/Accounts/{SID}/Messages.json"
         app = Starlette(routes=[Route(path, self._create, methods=["POST"]), Route(path, self._list, methods=["GET"])])
-        self._server = Server(app, host="127.0.0.1", port=0, connections=100, drain_seconds=1)
+        self._server = Server(
+            app,
+            host="127.0.0.1",
+            port=0,
+            connections=ConnectionLimits(100, 100, ()),
+            bodies=BodyBudget(10**6),
+            drain_seconds=1,
+        )
         await self._server.start()
         return self
 

@@ -15,6 +15,8 @@ PREVIEW_BYTES: Final = 2_048
 """Maximum size of a body in a list."""
 PIECE_BYTES: Final = 256 * 1024
 """Maximum size of a body's piece in the view of a single dead letter."""
+Piece = Annotated[str, Field(max_length=2 * PIECE_BYTES)]
+"""A piece of a body; base64 is a third longer than the bytes."""
 
 Reason = Literal["undecodable", "unauthenticated", "too_old", "failing"]
 Outcome = Literal["replayed", "replayed_before", "too_old", "not_ours", "closed", "gone"]
@@ -46,9 +48,9 @@ class Octets(Part):
     """Total number of bytes. ``text`` or ``base64`` may contain fewer."""
     start: int = 0
     """Index of the first byte in ``text`` or ``base64``."""
-    text: str | None = None
+    text: Piece | None = None
     """The bytes as text."""
-    base64: str | None = None
+    base64: Piece | None = None
     """The bytes in base64."""
 
 
