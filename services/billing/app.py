@@ -19,6 +19,8 @@ from services.billing.personal_data.store import PersonalData
 from services.billing.runs.store import Differences, KnownDrifts, RecordReaders, Runs, Schedule, Takeover
 from services.billing.settings import BillingSettings
 from services.billing.stripe_api import account
+from services.billing.subscriptions.duplicates import Exclusions
+from services.billing.subscriptions.models import AccessPolicy
 from services.billing.subscriptions.portal import PortalLimit
 from services.billing.subscriptions.store import Payers, Subscriptions
 from services.billing.trials.store import Trials
@@ -101,8 +103,14 @@ async def open_context(resources: Resources, settings: BillingSettings) -> Async
             trial_redemption=timedelta(hours=settings.trial_redemption_hours),
             products=products,
             required_coupon=settings.stripe_required_coupon,
-            grace=timedelta(days=settings.stripe_grace_days),
+            access=AccessPolicy(
+                grace=timedelta(days=settings.stripe_grace_days),
+                unpaid_grace=timedelta(days=settings.stripe_unpaid_grace_days),
+                leeway=timedelta(minutes=settings.stripe_renewal_leeway_minutes),
+            ),
+            exclusions=Exclusions(tuple(map(frozenset, settings.stripe_exclusive_products))),
             cancel_duplicates=settings.stripe_cancel_duplicates,
+            account_url=settings.stripe_portal_return_url,
             portal_in_status=settings.stripe_portal_in_status,
             portal_limit=PortalLimit(),
             event_retention=timedelta(days=settings.stripe_events_retention_days),

@@ -14,6 +14,8 @@ from services.billing.payments.store import FailedPaymentMails, Payments
 from services.billing.personal_data.store import PersonalData
 from services.billing.runs.store import Differences, KnownDrifts, RecordReaders, Runs, Schedule, Takeover
 from services.billing.stripe_api.account import Stripe
+from services.billing.subscriptions.duplicates import Exclusions
+from services.billing.subscriptions.models import AccessPolicy
 from services.billing.subscriptions.portal import PortalLimit
 from services.billing.subscriptions.store import Payers, Subscriptions
 from services.billing.trials.store import Trials
@@ -37,8 +39,11 @@ class Billing:
         trial_redemption: how long a trial waits for the redemption of its link.
         products: the products that Nest sells; empty for all.
         required_coupon: if set, a subscription without this coupon is cancelled, trials excepted.
-        grace: how long an unpaid subscription still counts as active.
-        cancel_duplicates: whether a user's second live subscription is cancelled, or only announced.
+        access: how long a subscription counts as active after the times that Stripe names.
+        exclusions: products of which a user may have one subscription at a time.
+        cancel_duplicates: whether a user's second live subscription is cancelled, or only announced; None to announce
+            it if the account was imported.
+        account_url: page of the app where a person manages the subscription.
         portal_in_status: whether a status has the URL of a new session of the customer portal.
         portal_limit: how often a user may open the customer portal.
         event_retention: retention of handled events.
@@ -65,8 +70,10 @@ class Billing:
     trial_redemption: timedelta
     products: frozenset[str]
     required_coupon: str | None
-    grace: timedelta
-    cancel_duplicates: bool
+    access: AccessPolicy
+    exclusions: Exclusions
+    cancel_duplicates: bool | None
+    account_url: str
     portal_in_status: bool
     portal_limit: PortalLimit
     event_retention: timedelta
@@ -82,6 +89,12 @@ class Billing:
     def sells(self, product_id: str) -> bool:
         """Whether a product is one of Nest's."""
         return not self.products or product_id in self.products
+
+    async def cancels_duplicates(self) -> bool:
+        """Whether a duplicate is cancelled, or only announced."""
+        if self.cancel_duplicates is not None:
+            return self.cancel_duplicates
+        return not await self.takeover.happened()
 
     def seal(self, secret: str) -> str:
         """Seal a secret that only billing can unseal."""

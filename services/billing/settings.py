@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, EmailStr, Field, SecretStr, ValidationInfo, field_validator
+from pydantic_settings import NoDecode
 
 from shared.messages.billing.runs import Scheduled
 from shared.settings import PRODUCTION, CommaSeparated, ServiceSettings, split_commas, without_credentials
@@ -17,6 +18,10 @@ def _url(value: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("must be a complete URL, https://…")
     return value
+
+
+def _split_groups(value: Any) -> Any:
+    return tuple(filter(None, map(split_commas, value.split(";")))) if isinstance(value, str) else value
 
 
 class BillingSettings(ServiceSettings):
@@ -36,8 +41,16 @@ class BillingSettings(ServiceSettings):
     stripe_grace_days: int = Field(default=30, ge=0, le=365)
     """Grace period of an unpaid subscription, counted from its oldest open invoice. Stripe's own retries end within two
     months, and an account may be configured to leave a subscription ``past_due`` for ever."""
-    stripe_cancel_duplicates: bool = True
-    """Whether a user's second live subscription is cancelled; otherwise it is only announced and counted."""
+    stripe_unpaid_grace_days: int = Field(default=0, ge=0, le=365)
+    """The same for a subscription that was never paid and has no payment method: a trial that ended without a card."""
+    stripe_renewal_leeway_minutes: int = Field(default=120, ge=0, le=7 * 24 * 60)
+    """How long a subscription that renews stays active past its period, while Stripe's event about it is on its way."""
+    stripe_cancel_duplicates: bool | None = None
+    """Whether a user's second live subscription for a product is cancelled; otherwise it is only announced and counted.
+    By default it is cancelled, unless the account was imported (``nest stripe import``)."""
+    stripe_exclusive_products: Annotated[tuple[tuple[str, ...], ...], NoDecode, BeforeValidator(_split_groups)] = ()
+    """Products, ``prod_…``, of which a user may have one subscription at a time: groups separated by semicolons,
+    products by commas. The prices of one product always exclude each other."""
     stripe_events_retention_days: int = Field(default=90, ge=31, le=3650)
     """Retention of handled events; longer than the 30 days for which Stripe keeps them."""
     stripe_sweep_minutes: int = Field(default=15, ge=0, le=7 * 24 * 60)

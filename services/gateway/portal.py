@@ -78,15 +78,19 @@ class PortalLinks:
         return PortalLink(user_id, client_id) if self._clock() < expires_at else None
 
     def add(self, message: Any, caller: Caller, response: HttpResponse) -> HttpResponse:
-        """Put a link for the message's user into a view that has none; leave refusals and other views as they are."""
-        if response.status != HTTPStatus.OK:
+        """Put a link for the message's user into a view, or the ``meta`` of a refusal, that has an empty field for it.
+
+        The others are left as they are.
+        """
+        if response.status not in (HTTPStatus.OK, HTTPStatus.NOT_FOUND):
             return response
-        view = json.loads(response.body)
+        body = json.loads(response.body)
+        view = body if response.status == HTTPStatus.OK else body.get("meta", {})
         # Billing fills the field if it is set to create a session of Stripe for every answer.
         if view.get(FIELD, "") is not None:
             return response
         view[FIELD] = self.url(message.user_id, caller.client_id)
-        response.body = json.dumps(view, ensure_ascii=False, separators=(",", ":")).encode()
+        response.body = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
         return response
 
 

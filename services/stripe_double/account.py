@@ -50,6 +50,7 @@ ID_PREFIXES = {
     "request": "req_",
     "subscription": "sub_1",
     "subscription_item": "si_",
+    "subscription_schedule": "sub_sched_1",
     "webhook_endpoint": "we_1",
 }
 _ID_LENGTHS = {"coupon": 8, "customer": 14, "product": 14, "request": 14, "subscription_item": 14}

@@ -23,6 +23,7 @@ from services.stripe_double import (
     payment_methods,
     payments,
     subscription_items,
+    subscription_schedules,
     subscription_updates,
     subscriptions,
     webhooks,
@@ -134,6 +135,7 @@ ROUTES: dict[str, Handler] = {
     "GET /v1/webhook_endpoints/{}": _retrieve("webhook_endpoint"),
     "POST /v1/webhook_endpoints/{}": webhooks.update_webhook_endpoint,
     "DELETE /v1/webhook_endpoints/{}": webhooks.delete_webhook_endpoint,
+    **subscription_schedules.ROUTES,
 }
 """All requests that the double supports; `{}` stands for an ID."""
 

@@ -2,7 +2,15 @@
 
 import heapq
 
-from services.stripe_double import billing, events, invoices, payments, subscription_status, trials
+from services.stripe_double import (
+    billing,
+    events,
+    invoices,
+    payments,
+    subscription_schedules,
+    subscription_status,
+    trials,
+)
 from services.stripe_double.account import Account, Json
 from services.stripe_double.clock import DAY, HOUR
 from services.stripe_double.subscription_items import period_end, with_period
@@ -21,6 +29,8 @@ def due_time(account: Account, entry: Json) -> int | None:
             at: int | None = entry["automatically_finalizes_at"]
             return at
         return entry["next_payment_attempt"] if entry["status"] == "open" else None
+    if entry["object"] == "subscription_schedule":
+        return subscription_schedules.due_time(entry)
     if entry["object"] == "payment_intent" and entry["status"] == "processing":
         return int(entry["_settles_at"])
     return None
@@ -69,6 +79,8 @@ def apply_due_change(account: Account, entry: Json) -> None:
     """
     if entry["object"] == "subscription":
         _change_subscription(account, entry)
+    elif entry["object"] == "subscription_schedule":
+        subscription_schedules.end_phase(account, entry)
     elif entry["object"] == "payment_intent":
         intent = payments.settle_bank_debit(account, entry)
         if intent["_invoice"] is not None:
@@ -145,19 +157,22 @@ class Scheduler:
 
     def __init__(self, account: Account) -> None:
         self._account = account
-        self._heap: list[tuple[int, str, str]] = []
+        self._heap: list[tuple[int, bool, str, str]] = []
         account.on_put.append(self._index)
 
     def _index(self, entry: Json) -> None:
-        if entry["object"] in {"subscription", "invoice", "payment_intent"}:
+        if entry["object"] in {"subscription", "subscription_schedule", "invoice", "payment_intent"}:
             at = due_time(self._account, entry)
             if at is not None:
-                heapq.heappush(self._heap, (at, entry["object"], entry["id"]))
+                # A schedule changes or ends its subscription before that renews.
+                heapq.heappush(
+                    self._heap, (at, entry["object"] != "subscription_schedule", entry["object"], entry["id"])
+                )
 
     def next(self) -> tuple[int, Json] | None:
         """Return the earliest due time and its object; None if nothing is scheduled."""
         while self._heap:
-            at, kind, identifier = self._heap[0]
+            at, _, kind, identifier = self._heap[0]
             entry = self._account.find(kind, identifier)
             if entry is not None and due_time(self._account, entry) == at:
                 return at, entry

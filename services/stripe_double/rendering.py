@@ -29,6 +29,7 @@ REFERENCES = {
     "price": "price",
     "product": "product",
     "promotion_code": "promotion_code",
+    "schedule": "subscription_schedule",
     "subscription": "subscription",
 }
 """Members with the ID of another object, and that object's kind; only these can be expanded."""

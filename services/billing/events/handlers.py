@@ -91,7 +91,8 @@ def read_payment_of_refund(event: EventRow) -> StripeReread:
     return _read_payments_of("refund", event)
 
 
-@on("invoice.payment_action_required")
+# Without a payment method an attempt fails without any event about the payment.
+@on("invoice.payment_action_required", "invoice.payment_failed")
 def read_payments_of_invoice(event: EventRow) -> StripeReread:
     """Read the payment intents of the invoice."""
     return _read_payments_of("invoice", event)

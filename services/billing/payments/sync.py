@@ -7,6 +7,7 @@ returns now, not on the events that caused the reading.
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Literal
 
 from services.billing import metrics
@@ -14,10 +15,12 @@ from services.billing.context import Billing
 from services.billing.customers.attribution import request_user, user_of_payment
 from services.billing.payments.models import STATUSES, Payment
 from services.billing.stripe_api.models import StripePayment
+from services.billing.subscriptions.models import Subscription
 from services.billing.subscriptions.products import payment_left_alone
 from shared.bus.work import Work
 from shared.ids import derived_message_id
 from shared.messages import Sealed
+from shared.messages.billing.subscriptions import FollowSubscription
 from shared.messages.mailer.mails import PaymentVariables, SendMail
 from shared.telemetry import log
 
@@ -81,6 +84,8 @@ async def _record(stored: Payment | None, stripe_payment: StripePayment, work: W
         request_user(stripe_payment.id, email, work, billing)
     for event in updated.events_since(stored):
         work.publish(event)
+    if updated.status == "succeeded" and (stored is None or stored.status != "succeeded"):
+        await _note_first_payment(updated, work, billing)
     if updated.mail_due(stripe_payment, at=work.now):
         if stored is not None or not await billing.takeover.covers(stripe_payment.attempted_at):
             await _order_mail(updated, stripe_payment, work, billing)
@@ -92,12 +97,29 @@ async def _record(stored: Payment | None, stripe_payment: StripePayment, work: W
     return updated
 
 
+async def _note_first_payment(updated: Payment, work: Work, billing: Billing) -> None:
+    """Re-read a subscription that was not paid before: Stripe sends no event about it when its invoice is paid."""
+    stripe_id = updated.stp_subscription_id
+    subscription = None if stripe_id is None else await billing.subscriptions.find_by_stripe_id(stripe_id)
+    if stripe_id is not None and subscription is not None and not subscription.paid:
+        work.publish(FollowSubscription(key=stripe_id, subscription_id=stripe_id))
+
+
 async def _attribute_disputes(updated: Payment, except_dispute: str | None, work: Work, billing: Billing) -> None:
     if updated.user_id is None:
         return
     for dispute in await billing.disputes.of_payment(updated.stp_payment_intent_id):
         if dispute.user_id != updated.user_id and dispute.stp_dispute_id != except_dispute:
             billing.disputes.save(dispute.attributed(updated.user_id, at=work.now), work)
+
+
+def _keeps_access(subscription: Subscription | None, work: Work, billing: Billing) -> bool:
+    """Whether a renewal that failed now leaves the user access for a while."""
+    if subscription is None:
+        return billing.access.grace > timedelta(0)
+    # The record may be from before the failure, when nothing was overdue yet.
+    overdue = replace(subscription, status="past_due", overdue_since=subscription.overdue_since or work.now)
+    return overdue.live(work.now, billing.access)
 
 
 async def _order_mail(updated: Payment, stripe_payment: StripePayment, work: Work, billing: Billing) -> None:
@@ -107,7 +129,16 @@ async def _order_mail(updated: Payment, stripe_payment: StripePayment, work: Wor
         return
     if not await billing.failed_payment_mails.claim(updated.stp_subscription_id, work):
         return
-    variables = PaymentVariables(link=None if stripe_payment.invoice is None else stripe_payment.invoice.payment_link)
+    invoice = stripe_payment.invoice
+    subscription = await billing.subscriptions.find_by_stripe_id(updated.stp_subscription_id)
+    first = invoice is not None and not invoice.renewal
+    variables = PaymentVariables(
+        link=None if invoice is None else invoice.payment_link,
+        first=first,
+        without_method=stripe_payment.without_method,
+        retried=invoice is not None and invoice.retried,
+        keeps_access=not first and _keeps_access(subscription, work, billing),
+    )
     work.publish(
         SendMail(
             key=updated.user_id or updated.stp_payment_intent_id,

@@ -16,7 +16,8 @@ from services.billing.runs.models import Drift
 from services.billing.runs.steps import Stage, Step, StepResult, add_found, map_until_timeout
 from services.billing.stripe_api.account import StripeList
 from services.billing.stripe_api.parsing import Json, parse_customer, parse_dispute
-from services.billing.subscriptions.models import LIVE, live_duplicates
+from services.billing.subscriptions.duplicates import live_duplicates
+from services.billing.subscriptions.models import LIVE
 from services.billing.subscriptions.products import dispute_left_alone, payment_left_alone
 from shared.ids import derived_message_id
 from shared.messages.billing.runs import Subject
@@ -92,7 +93,8 @@ async def duplicates(step: Step) -> StepResult:
     drifts = []
     for user_id in users:
         subscriptions = await billing.subscriptions.of_user(user_id)
-        for duplicate, kept in live_duplicates(subscriptions, at=at, grace=billing.grace):
+        for pair in live_duplicates(subscriptions, at=at, policy=billing.access, exclusions=billing.exclusions):
+            duplicate, kept = pair.subscription, pair.kept
             if not duplicate.taken_over:
                 continue
             drifts.append(

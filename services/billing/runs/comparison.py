@@ -31,8 +31,9 @@ from shared.messages.message import Command
 
 MAX_READINGS: Final = 3
 """Bound on the readings of a pair whose record keeps changing meanwhile."""
-IGNORED_FIELDS: Final = frozenset({"read_at", "updated_at", "version"})
-"""Fields that change with every reading and do not come from Stripe."""
+IGNORED_FIELDS: Final = frozenset({"read_at", "updated_at", "version", "paid", "standing", "moved_at"})
+"""Fields that change with a reading alone, and facts of a reading that change in Stripe without an event about the
+object: an invoice is paid, or a payment method is added."""
 
 
 async def compare(subject: Subject, stripe_id: str, billing: Billing, stripe: Stripe) -> Drift | None:
@@ -173,7 +174,7 @@ def subscription_drift(
     expected = stored.follow(
         user_id or stored.user_id, stripe_subscription, read_at=stored.read_at, at=stored.updated_at
     )
-    return _differing("subscription", subscription_id, stored, expected)
+    return _differing("subscription", subscription_id, stored.completed_from(expected), expected)
 
 
 def trial_drift(trial: Trial, stripe_subscription: StripeSubscription | None) -> Drift | None:

@@ -148,6 +148,10 @@ class Takeover(Rows[TakenOver]):
         takeover = await self.find(self._ID)
         return takeover is not None and made_at <= takeover.until
 
+    async def happened(self) -> bool:
+        """Whether an account was ever imported."""
+        return await self.find(self._ID) is not None
+
     async def extend(self, until: datetime, work: Work) -> None:
         """Count everything that Stripe created until this time as taken over."""
         takeover = await self.find(self._ID)

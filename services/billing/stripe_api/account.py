@@ -6,7 +6,6 @@ import copy
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final, Literal, Self
 from urllib.parse import quote
 
@@ -22,10 +21,8 @@ from services.billing.stripe_api.models import (
     StripeSubscription,
 )
 from services.billing.stripe_api.parsing import (
-    COUPON_COMMENT,
-    DUPLICATE_COMMENT,
-    UNDONE_COMMENT,
     Json,
+    UnpaidInvoices,
     parse_customer,
     parse_dispute,
     parse_invoice,
@@ -33,19 +30,21 @@ from services.billing.stripe_api.parsing import (
     parse_subscription,
     parse_time,
 )
+from services.billing.stripe_api.subscription_changes import SubscriptionChanges
 from shared.messages.billing.errors import StripeUnavailable
 from shared.telemetry import log
 
-TRIAL_DAYS: Final = 14
 PaymentPart = Literal["charge", "refund", "invoice", "invoice_payment"]
 """Types of objects that belong to payments."""
 StripeList = Literal["customers", "subscriptions", "payments", "disputes"]
+_SUBSCRIPTION_PARTS: Final = ("customer", "discounts", "latest_invoice", "schedule")
+"""Expanded parts of a subscription."""
 _LISTS: Final[dict[StripeList, tuple[str, Json]]] = {
     "customers": ("/v1/customers", {"limit": 100}),
     # Without ``status`` Stripe leaves out ended subscriptions.
     "subscriptions": (
         "/v1/subscriptions",
-        {"limit": 100, "status": "all", "expand": ["data.customer", "data.discounts"]},
+        {"limit": 100, "status": "all", "expand": [f"data.{name}" for name in _SUBSCRIPTION_PARTS]},
     ),
     "payments": ("/v1/payment_intents", {"limit": 50, "expand": ["data.customer", "data.latest_charge"]}),
     "disputes": ("/v1/disputes", {"limit": 100, "expand": ["data.charge"]}),
@@ -60,7 +59,7 @@ class Page:
     more: bool
 
 
-class Stripe:
+class Stripe(SubscriptionChanges):
     """One Stripe account, in the terms of billing.
 
     Every method ends within its timeout and raises StripeUnavailable as ``Calls`` does. A method that reads one object
@@ -73,7 +72,7 @@ class Stripe:
     """
 
     def __init__(self, calls: Calls, *, portal_return_url: str, products: frozenset[str] = frozenset()) -> None:
-        self.calls = calls
+        super().__init__(calls)
         self._products = products
         self._portal_return_url = portal_return_url
 
@@ -92,7 +91,7 @@ class Stripe:
     async def subscription(self, subscription_id: str) -> StripeSubscription | None:
         """A subscription with all its items."""
         path = f"/v1/subscriptions/{_quoted(subscription_id)}"
-        json = await self._find("subscription", path, expand=["customer", "discounts"])
+        json = await self._find("subscription", path, expand=_SUBSCRIPTION_PARTS)
         try:
             return None if json is None else await self.complete_subscription(json)
         except StripeRefused as refused:
@@ -101,14 +100,14 @@ class Stripe:
             raise
 
     async def complete_subscription(self, json: Json) -> StripeSubscription:
-        """Parse a subscription after reading the items and open invoices that its JSON lacks.
+        """Parse a subscription after reading the items and unpaid invoices that its JSON lacks.
 
-        The JSON has ``customer`` and ``discounts`` expanded. Raises StripeRefused with code ``resource_missing`` if the
-        subscription was deleted meanwhile.
+        The JSON has the parts of ``parse_subscription`` expanded. Raises StripeRefused with code ``resource_missing``
+        if the subscription was deleted meanwhile.
         """
         items = await self._all_items(json)
-        overdue_since = await self._overdue_since(json["id"]) if json["status"] == "past_due" else None
-        return parse_subscription(json, items, products=self._products, overdue_since=overdue_since)
+        unpaid = await self._unpaid_invoices(json["id"]) if json["status"] in ("past_due", "unpaid") else None
+        return parse_subscription(json, items, products=self._products, unpaid=unpaid)
 
     async def customer(self, customer_id: str) -> StripeCustomer | None:
         """A customer, deleted ones included."""
@@ -216,47 +215,6 @@ class Stripe:
             if refused.code != RESOURCE_MISSING:
                 raise
 
-    async def create_trial(self, *, customer_id: str, price: str, user_id: str, trial_id: str, key: str) -> str:
-        """Create a subscription with 14 free days and return its ID.
-
-        Raises:
-            KeySpent: the idempotency key can no longer create one; look whether it exists.
-            StripeRefused: Stripe rejected the request.
-        """
-        params = {
-            "customer": customer_id,
-            "items": [{"price": price}],
-            "trial_period_days": TRIAL_DAYS,
-            # A trial needs no card. By default Stripe would create an invoice at its end and try to collect it for
-            # weeks; if the subscription is cancelled instead, the person can subscribe anew.
-            "trial_settings": {"end_behavior": {"missing_payment_method": "cancel"}},
-            "metadata": {"user_id": user_id, "trial_id": trial_id},
-        }
-        return str((await self.calls.post("create_trial", "/v1/subscriptions", params, key=key))["id"])
-
-    async def cancel_duplicate(self, subscription_id: str, *, kept_subscription_id: str, key: str) -> None:
-        """Cancel a subscription now, prorated and invoiced, and note in it which one of ours was kept.
-
-        Does nothing if it has ended already.
-
-        Raises:
-            KeySpent: the idempotency key can no longer cancel it; another key may.
-            StripeRefused: Stripe rejected the request.
-        """
-        await self._cancel(subscription_id, f"{DUPLICATE_COMMENT}{kept_subscription_id}", key)
-
-    async def cancel_without_coupon(self, subscription_id: str, *, key: str) -> None:
-        """Cancel a subscription that lacks the required coupon, as ``cancel_duplicate`` does."""
-        await self._cancel(subscription_id, COUPON_COMMENT, key)
-
-    async def cancel_undone_trial(self, subscription_id: str, *, key: str) -> None:
-        """Cancel the subscription of a trial that nobody redeemed: now, without proration and without an invoice.
-
-        Raises:
-            KeySpent, StripeRefused: as for ``cancel_duplicate``.
-        """
-        await self._cancel(subscription_id, UNDONE_COMMENT, key, settle=False)
-
     async def portal_url(self, customer_id: str) -> str | None:
         """The URL of a new session of a customer's portal, which only that person may see: never store, mail or log it.
 
@@ -279,6 +237,22 @@ class Stripe:
             return None
         return str(session["url"])
 
+    async def open_invoice_url(self, subscription_id: str) -> str | None:
+        """Where the person can pay the newest open invoice of a subscription; as secret as ``portal_url``.
+
+        Returns:
+            None if there is none, or Stripe does not return it in time.
+        """
+        params = {"subscription": subscription_id, "status": "open", "limit": 1}
+        try:
+            page = await self.calls.within(self.calls.timeouts.portal).get("open_invoice", "/v1/invoices", params)
+        except StripeUnavailable:
+            return None
+        except StripeRefused as refused:
+            refused.report(subscription=subscription_id)
+            return None
+        return page["data"][0]["hosted_invoice_url"] if page["data"] else None
+
     async def _find(self, name: str, path: str, *, expand: Sequence[str] = ()) -> Json | None:
         try:
             return await self.calls.get(name, path, {"expand": list(expand)} if expand else {})
@@ -292,15 +266,6 @@ class Stripe:
         page = await self.calls.get(name, path, {**params, **cursor})
         return Page(page["data"], page["has_more"])
 
-    async def _cancel(self, subscription_id: str, comment: str, key: str, *, settle: bool = True) -> None:
-        params = {"prorate": settle, "invoice_now": settle, "cancellation_details": {"comment": comment}}
-        try:
-            await self.calls.delete("cancel", f"/v1/subscriptions/{_quoted(subscription_id)}", params, key=key)
-        except StripeRefused as refused:
-            # Stripe's answer for an ended subscription, which the caller reads again anyway.
-            if refused.code != RESOURCE_MISSING:
-                raise
-
     async def _invoice_of(self, intent_id: str) -> StripeInvoice | None:
         """The invoice that a payment intent pays; the first of several, which subscriptions never have."""
         params: Json = {
@@ -313,14 +278,24 @@ class Stripe:
         invoice: Json = invoice_payments[-1]["invoice"]
         return parse_invoice(invoice, await self._all_lines(invoice) if self._products else [])
 
-    async def _overdue_since(self, subscription_id: str) -> datetime | None:
-        """When the oldest open invoice was created; None if it was paid a moment ago.
+    async def _unpaid_invoices(self, subscription_id: str) -> UnpaidInvoices:
+        """The open invoices of a subscription; none if they were paid a moment ago.
 
         Stripe does not say since when a subscription is past due, and each renewal begins a new period, paid or not.
         """
         params = {"subscription": subscription_id, "status": "open"}
-        created = [invoice["created"] async for invoice in self.calls.pages("invoices", "/v1/invoices", params)]
-        return parse_time(min(created)) if created else None
+        opened = [invoice async for invoice in self.calls.pages("invoices", "/v1/invoices", params)]
+        paid_before = False
+        async for invoice in self.calls.pages("invoices", "/v1/invoices", {**params, "status": "paid"}):
+            # The invoice of a trial is zero, and counts as paid.
+            if invoice["total"] > 0:
+                paid_before = True
+                break
+        return UnpaidInvoices(
+            since=parse_time(min(invoice["created"] for invoice in opened)) if opened else None,
+            payment_link=opened[0]["hosted_invoice_url"] if opened else None,
+            paid_before=paid_before,
+        )
 
     async def _all_items(self, json: Json) -> list[Json]:
         """The items of a subscription; Stripe truncates a list inside of another object after ten."""

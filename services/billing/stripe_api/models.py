@@ -34,12 +34,30 @@ class StripeCustomer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriptionItem:
+    """One price of a subscription.
+
+    Attributes:
+        stp_item_id: ``si_…``.
+        stp_product_id: ``prod_…``.
+        stp_price_id: ``price_…``.
+        quantity: number of units, such as seats; None for a metered price.
+    """
+
+    stp_item_id: str
+    stp_product_id: str
+    stp_price_id: str
+    quantity: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StripeSubscription:
     """A subscription as Stripe has it now.
 
     Attributes:
         id: ``sub_…``.
         product_id: of its first item, or of the first that Nest sells.
+        items: its items, or those that Nest sells.
         user_id: from its metadata.
         trial_id: our trial's ID, from its metadata.
         period_start: earliest start of the current periods of its items, or of those that Nest sells.
@@ -48,14 +66,25 @@ class StripeSubscription:
         trial_start: start of its trial, if it ever had one.
         trial_end: end of its trial, past or future.
         duplicate_of: our ID of the subscription that was kept, if Nest cancelled this one as its duplicate.
-        overdue_since: since when it is unpaid, while it is ``past_due``.
+        overdue_since: since when it is unpaid, while it is ``past_due`` or ``unpaid``.
         collection_paused: treatment of its invoices while payment collection is paused: ``void``, ``keep_as_draft`` or
             ``mark_uncollectible``; None while it is not paused. The status does not show this
             (https://docs.stripe.com/billing/subscriptions/pause-payment).
         sold_by_nest: whether one of its items is a product that Nest sells.
         sold_by_others: whether one of its items is another product.
-        end_reason: ``duplicate``, ``coupon_missing`` or ``trial_undone`` if Nest cancelled it, otherwise Stripe's
-            reason.
+        end_reason: ``duplicate``, ``trial_converted``, ``trial_undone`` or ``coupon_missing`` if Nest cancelled it,
+            otherwise Stripe's reason.
+        carried_over_days: days of a trial that were added to another subscription when Nest ended it for that one.
+        extended_by: our ID of the trial's subscription whose remaining days were added to this one.
+        schedule_ends_at: when its schedule cancels it; None without a schedule, and if the schedule only releases it
+            (https://docs.stripe.com/billing/subscriptions/subscription-schedules#completing-a-schedule).
+        scheduled: whether a schedule manages it.
+        free: whether its prices are zero, or its latest invoice outside of a trial was.
+        paid: whether its latest invoice shows that money was received, or, if an invoice is overdue, an earlier one.
+        payable: whether Stripe can collect: a payment method is stored, or the customer pays invoices by hand.
+        extendable: whether days can be added: all prices are licensed and have the same period.
+        payment_link: where the person can pay the latest open invoice, if it is ``past_due`` or ``unpaid``. As
+            ``StripeInvoice.payment_link`` it is neither stored nor logged.
     """
 
     id: str
@@ -81,6 +110,16 @@ class StripeSubscription:
     end_reason: str | None = None
     sold_by_nest: bool = True
     sold_by_others: bool = False
+    items: tuple[SubscriptionItem, ...] = ()
+    carried_over_days: int = 0
+    extended_by: str | None = None
+    schedule_ends_at: datetime | None = None
+    scheduled: bool = False
+    free: bool = False
+    paid: bool = False
+    payable: bool = True
+    extendable: bool = True
+    payment_link: str | None = None
 
     @property
     def started(self) -> bool:
@@ -129,6 +168,8 @@ class StripeInvoice:
         subscription_id: ``sub_…``; None for an invoice without a subscription.
         user_id: from the subscription's metadata.
         products: of its lines; empty unless Nest sells only some of the account's products.
+        failed_attempts: attempts to collect it, while it is open.
+        retried: whether Stripe will try to collect it again.
         renewal: whether it bills a subscription that had begun before, so that the person is not at the checkout.
         payment_link: where the person can pay it, while it is open. Anyone with the link sees the invoice: it is only
             sent to that person, and neither stored nor logged.
@@ -140,6 +181,8 @@ class StripeInvoice:
     renewal: bool
     payment_link: str | None
     products: frozenset[str] = frozenset()
+    failed_attempts: int = 0
+    retried: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,14 +236,27 @@ class StripePayment:
         )
 
     @property
+    def without_method(self) -> bool:
+        """Whether the attempt on a renewal failed because there was nothing to charge, which causes no error."""
+        return (
+            self.status == "requires_payment_method"
+            and self.failure_code is None
+            and self.invoice is not None
+            and self.invoice.renewal
+            and self.invoice.failed_attempts > 0
+        )
+
+    @property
     def waits_for_person(self) -> str | None:
         """A name of the attempt that requires an action of the person; None if no action is required.
 
-        A failed attempt requires one. So does an attempt on a renewal that the bank wants confirmed; on a first payment
-        the checkout asks the person.
+        A failed attempt requires one, also on a renewal for which no payment method is stored. So does an attempt on a
+        renewal that the bank wants confirmed; on a first payment the checkout asks the person.
         """
         if self.status == "requires_payment_method" and self.failure_code is not None:
             return f"failed:{self.charge_id or self.failure_code}"
+        if self.without_method and self.invoice is not None:
+            return f"no-method:{self.invoice.id}:{self.invoice.failed_attempts}"
         if self.status == "requires_action" and self.invoice is not None and self.invoice.renewal:
             return f"action:{self.charge_id or self.id}"
         return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -11,15 +13,37 @@ from services.billing.stripe_api.models import (
     StripeInvoice,
     StripePayment,
     StripeSubscription,
+    SubscriptionItem,
 )
 from shared.messages.types import trimmed_address
 
 Json = dict[str, Any]
 DUPLICATE_COMMENT: Final = "Nest: duplicate of "
 """Cancellation comment of a duplicate that Nest cancelled; our ID of the subscription that was kept follows."""
+TRIAL_COMMENT: Final = "Nest: trial replaced by {kept}, {days} days carried over"
+"""Cancellation comment of a trial that Nest ended because its user subscribed."""
+_TRIAL_COMMENT: Final = re.compile(r"Nest: trial replaced by (\S+), (\d+) days carried over")
+EXTENDED_BY: Final = "nest_extended_by"
+"""Metadata of a subscription to which the remaining days of a trial were added: our ID of the trial's subscription."""
 COUPON_COMMENT: Final = "Nest: a coupon is required"
-UNDONE_COMMENT: Final = "Nest: nobody redeemed the link of this trial"
 """Cancellation comment of a subscription that Nest cancelled because it lacks the required coupon."""
+UNDONE_COMMENT: Final = "Nest: nobody redeemed the link of this trial"
+"""Cancellation comment of the subscription of a trial that nobody redeemed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnpaidInvoices:
+    """The open invoices of a subscription that is ``past_due`` or ``unpaid``.
+
+    Attributes:
+        since: creation of the oldest one.
+        payment_link: where the newest one can be paid.
+        paid_before: whether an earlier invoice was paid.
+    """
+
+    since: datetime | None
+    payment_link: str | None
+    paid_before: bool
 
 
 def parse_subscription(
@@ -27,20 +51,22 @@ def parse_subscription(
     items: list[Json],
     *,
     products: frozenset[str] = frozenset(),
-    overdue_since: datetime | None = None,
+    unpaid: UnpaidInvoices | None = None,
 ) -> StripeSubscription:
     """Parse a subscription.
 
     Args:
-        json: with ``customer`` and ``discounts`` expanded.
+        json: with ``customer``, ``discounts``, ``latest_invoice`` and ``schedule`` expanded.
         items: all of its items, one at least. Since API version 2025-03-31.basil each item has its own period.
         products: those that Nest sells; empty for all.
-        overdue_since: since when it is unpaid, if it is ``past_due``.
+        unpaid: its open invoices, if it is ``past_due`` or ``unpaid``.
     """
     details = json["cancellation_details"] or {}
     comment = details.get("comment") or ""
+    replaced = _TRIAL_COMMENT.fullmatch(comment)
     ours = [item for item in items if not products or item["price"]["product"] in products]
     counted = ours or items
+    invoice: Json = json["latest_invoice"] or {}
     return StripeSubscription(
         id=json["id"],
         customer=parse_customer(json["customer"]),
@@ -58,14 +84,78 @@ def parse_subscription(
         trial_start=_parse_optional_time(json["trial_start"]),
         trial_end=_parse_optional_time(json["trial_end"]),
         coupons=frozenset(_coupon_id(discount) for discount in json["discounts"]),
-        duplicate_of=comment.removeprefix(DUPLICATE_COMMENT) if comment.startswith(DUPLICATE_COMMENT) else None,
+        duplicate_of=(
+            replaced[1]
+            if replaced
+            else comment.removeprefix(DUPLICATE_COMMENT)
+            if comment.startswith(DUPLICATE_COMMENT)
+            else None
+        ),
         livemode=json["livemode"],
-        overdue_since=overdue_since,
+        overdue_since=None if unpaid is None else unpaid.since,
         collection_paused=(json.get("pause_collection") or {}).get("behavior"),
         end_reason=_end_reason(comment, details.get("reason")),
         sold_by_nest=bool(ours),
         sold_by_others=len(ours) < len(items),
+        items=tuple(_parse_item(item) for item in counted),
+        carried_over_days=int(replaced[2]) if replaced else 0,
+        extended_by=json["metadata"].get(EXTENDED_BY) or None,
+        schedule_ends_at=_schedule_end(json.get("schedule")),
+        scheduled=json.get("schedule") is not None,
+        free=_is_free(json["status"], counted, invoice),
+        paid=_is_paid(invoice) or (unpaid is not None and unpaid.paid_before),
+        payable=json["collection_method"] == "send_invoice" or _has_payment_method(json),
+        extendable=_is_extendable(items),
+        payment_link=None if unpaid is None else unpaid.payment_link,
     )
+
+
+def _parse_item(item: Json) -> SubscriptionItem:
+    return SubscriptionItem(
+        stp_item_id=item["id"],
+        stp_product_id=item["price"]["product"],
+        stp_price_id=item["price"]["id"],
+        quantity=item.get("quantity"),
+    )
+
+
+def _schedule_end(schedule: Json | str | None) -> datetime | None:
+    """When a schedule cancels its subscription, at the end of its last phase."""
+    if not isinstance(schedule, dict) or schedule["status"] not in ("active", "not_started"):
+        return None
+    if schedule["end_behavior"] != "cancel" or not schedule["phases"]:
+        return None
+    return parse_time(schedule["phases"][-1]["end_date"])
+
+
+def _is_free(status: str, items: list[Json], invoice: Json) -> bool:
+    # Tiered and metered prices have no amount of their own.
+    if all(item["price"]["unit_amount"] == 0 or item.get("quantity") == 0 for item in items):
+        return True
+    # A coupon for the whole price. During a trial every invoice is zero.
+    return status != "trialing" and invoice.get("total") == 0
+
+
+def _is_paid(invoice: Json) -> bool:
+    """Whether an invoice was paid with money: charged, from the customer's balance, or outside of Stripe."""
+    return invoice.get("status") == "paid" and invoice["total"] > 0
+
+
+def _has_payment_method(json: Json) -> bool:
+    customer = json["customer"]
+    settings = customer.get("invoice_settings") or {}
+    sources = (
+        json.get("default_payment_method"),
+        json.get("default_source"),
+        settings.get("default_payment_method"),
+        customer.get("default_source"),
+    )
+    return any(source is not None for source in sources)
+
+
+def _is_extendable(items: list[Json]) -> bool:
+    licensed = all((item["price"].get("recurring") or {}).get("usage_type") == "licensed" for item in items)
+    return licensed and len({item["current_period_end"] for item in items}) == 1
 
 
 def parse_customer(json: Json) -> StripeCustomer:
@@ -120,6 +210,8 @@ def parse_invoice(json: Json, lines: list[Json]) -> StripeInvoice:
         renewal=json["billing_reason"] != "subscription_create",
         payment_link=json["hosted_invoice_url"] if json["status"] == "open" else None,
         products=frozenset(filter(None, map(_product_of_line, lines))),
+        failed_attempts=json["attempt_count"] if json["status"] == "open" else 0,
+        retried=json["next_payment_attempt"] is not None,
     )
 
 
@@ -157,6 +249,8 @@ def _end_reason(comment: str, reason: str | None) -> str | None:
         return "duplicate"
     if comment == UNDONE_COMMENT:
         return "trial_undone"
+    if _TRIAL_COMMENT.fullmatch(comment):
+        return "trial_converted"
     return "coupon_missing" if comment == COUPON_COMMENT else reason
 
 

@@ -12,12 +12,21 @@ from services.billing.events.pending import pending_events, settle
 from services.billing.stripe_api.calls import KeySpent, StripeRefused
 from services.billing.stripe_api.models import StripeSubscription
 from services.billing.stripe_api.reschedule import reschedule
-from services.billing.subscriptions.models import LIVE, Subscription, current, grace_expired, latest
+from services.billing.subscriptions.cancellation import cancel_in_stripe
+from services.billing.subscriptions.duplicates import Duplicate, excludes
+from services.billing.subscriptions.mails import order_duplicate_mail
+from services.billing.subscriptions.models import LIVE, Subscription, current, latest, resumable
 from services.billing.subscriptions.refunds import refund_payments, report_not_refunded
-from services.billing.subscriptions.sync import read_subscription, record_subscription, sync_subscription
+from services.billing.subscriptions.sync import (
+    announce_duplicate,
+    announce_lapse,
+    read_subscription,
+    record_subscription,
+    sync_subscription,
+)
+from services.billing.subscriptions.views import operator_view, status_view
 from shared.bus.work import Work
 from shared.fault_points import fault_point
-from shared.ids import derived_message_id
 from shared.messages.billing.errors import (
     NoActiveSubscription,
     StripeUnavailable,
@@ -28,8 +37,8 @@ from shared.messages.billing.errors import (
 from shared.messages.billing.subscriptions import (
     CancelDuplicateSubscription,
     CancelSubscriptionWithoutCoupon,
+    CheckSubscriptionAccess,
     CreatePortalSession,
-    DuplicateSubscriptionFound,
     FollowSubscription,
     GetSubscription,
     GetSubscriptionHeartbeat,
@@ -83,58 +92,73 @@ def _wait_for_user(command: FollowSubscription, work: Work) -> Outcome | None:
 
 
 async def cancel_duplicate_subscription(command: CancelDuplicateSubscription, work: Work, billing: Billing) -> None:
-    """Cancel a user's newer live subscription in Stripe, if both are still live there.
+    """Cancel one of a user's live subscriptions in Stripe, if the other one still excludes it.
 
-    The records may have been outdated when this was ordered. If the subscription to keep has ended, is unpaid for too
-    long or belongs to another user, the newer one is not cancelled. If cancelling is switched off, or Stripe refuses
-    it, the duplicate is announced.
+    The records may have been outdated when this was ordered, so both are read again. If they show that the
+    subscription is no duplicate of the other one, nothing is cancelled. If cancelling is switched off, or Stripe
+    refuses it, the duplicate is announced.
     """
-    duplicate = await billing.subscriptions.get(command.subscription_id)
+    subscription = await billing.subscriptions.get(command.subscription_id)
     kept = await billing.subscriptions.get(command.kept_subscription_id)
+    ordered = Duplicate(subscription, kept, complete=True)
     try:
         stored_kept, stripe_kept = await read_subscription(kept.stp_subscription_id, billing)
-        _, stripe_duplicate = await read_subscription(duplicate.stp_subscription_id, billing)
-        if (
-            stripe_duplicate is not None
-            and _live(stripe_kept, work, billing)
-            and _live(stripe_duplicate, work, billing)
-            and kept.user_id == duplicate.user_id
-        ):
+        _, stripe_subscription = await read_subscription(subscription.stp_subscription_id, billing)
+        if stripe_kept is None or stripe_subscription is None:
+            duplicate = None
+        else:
+            duplicate = _still_a_duplicate(ordered, (stripe_subscription, stripe_kept), work, billing)
+        if duplicate is not None and stripe_kept is not None and stripe_subscription is not None:
             # A subscription that also has other products is not Nest's to cancel.
-            if not billing.cancel_duplicates or stripe_duplicate.sold_by_others:
-                _announce_duplicate(command, duplicate.user_id, work)
+            if not await billing.cancels_duplicates() or stripe_subscription.sold_by_others:
+                announce_duplicate(ordered, work)
                 return
             metrics.DUPLICATES.labels("cancelled").inc()
-            await billing.stripe.cancel_duplicate(
-                duplicate.stp_subscription_id,
-                kept_subscription_id=kept.id,
-                key=f"{duplicate.id}:duplicate-of:{kept.id}:{command.attempt}",
-            )
+            await cancel_in_stripe(duplicate, stripe_subscription, stripe_kept, work, billing, attempt=command.attempt)
             fault_point("B1")
             # Stripe now has our comment on the subscription. The next handler that reads it, here or after a crash,
             # announces the cancellation and orders the mail and the refund.
-            await sync_subscription(duplicate.stp_subscription_id, work, billing)
+            await sync_subscription(subscription.stp_subscription_id, work, billing)
             return
     except (StripeUnavailable, KeySpent):
         reschedule(command, work)
         return
     except StripeRefused as refused:
-        refused.report(subscription=duplicate.id)
-        _announce_duplicate(command, duplicate.user_id, work)
+        refused.report(subscription=subscription.id)
+        announce_duplicate(ordered, work)
         return
     # If Stripe does not have the subscription to keep, its record can't be corrected and would order the same again.
     if stripe_kept is not None:
         await record_subscription(stored_kept, stripe_kept, work, billing)
-        work.publish(
-            FollowSubscription(key=duplicate.stp_subscription_id, subscription_id=duplicate.stp_subscription_id)
-        )
+        stripe_id = subscription.stp_subscription_id
+        work.publish(FollowSubscription(key=stripe_id, subscription_id=stripe_id))
+
+
+def _still_a_duplicate(
+    ordered: Duplicate, readings: tuple[StripeSubscription, StripeSubscription], work: Work, billing: Billing
+) -> Duplicate | None:
+    """The duplicate, if it still is one by what Stripe says now."""
+    if ordered.subscription.user_id != ordered.kept.user_id or not all(each.sold_by_nest for each in readings):
+        return None
+    subscription, kept = (
+        record.follow(record.user_id, reading, read_at=max(work.now, record.read_at), at=work.now)
+        for record, reading in zip((ordered.subscription, ordered.kept), readings, strict=True)
+    )
+    return excludes(subscription, kept, at=work.now, policy=billing.access, exclusions=billing.exclusions)
 
 
 async def refund_duplicate_subscription(command: RefundDuplicateSubscription, work: Work, billing: Billing) -> None:
-    """Refund the payments of a cancelled duplicate; wait for payments that are still processing."""
+    """Refund the payments of a cancelled duplicate, and order the mail that says so.
+
+    Payments that are still processing are waited for.
+    """
     duplicate = await billing.subscriptions.get(command.subscription_id)
     try:
-        processing = await refund_payments(duplicate, billing.stripe.calls)
+        kept = await billing.subscriptions.find(duplicate.duplicate_of or "")
+        money = await refund_payments(
+            duplicate, billing.stripe.calls, since=None if kept is None else kept.stp_created_at
+        )
+        await order_duplicate_mail(duplicate, money.variables, work, billing)
     except StripeUnavailable:
         reschedule(command, work)
         return
@@ -142,13 +166,33 @@ async def refund_duplicate_subscription(command: RefundDuplicateSubscription, wo
         refused.report(subscription=duplicate.id)
         report_not_refunded(duplicate, refused.code)
         return
-    if not processing:
+    if not money.processing:
         return
     if command.awaited >= MAX_PAYMENT_PAUSES:
         report_not_refunded(duplicate, "still processing")
         return
     retry = command.model_copy(update={"key": work.key, "attempt": 1, "awaited": command.awaited + 1})
     work.publish(retry, at=work.now + PAYMENT_PAUSE)
+
+
+async def check_subscription_access(command: CheckSubscriptionAccess, work: Work, billing: Billing) -> None:
+    """Re-read a subscription whose access ends now, and announce the end if Stripe shows no renewal.
+
+    While Stripe is unavailable the end is announced by our record, because access has ended by it, and the reading is
+    repeated.
+    """
+    stored = await billing.subscriptions.find(command.subscription_id)
+    if stored is None or not stored.lapsed(work.now, billing.access):
+        return
+    try:
+        await sync_subscription(stored.stp_subscription_id, work, billing)
+    except StripeUnavailable:
+        updated = announce_lapse(stored, work, billing, stripe_subscription=None)
+        if updated != stored:
+            billing.subscriptions.save(updated, work)
+        reschedule(command, work)
+    except StripeRefused as refused:
+        refused.report(subscription=stored.id)
 
 
 async def cancel_subscription_without_coupon(
@@ -177,17 +221,29 @@ async def cancel_subscription_without_coupon(
 
 
 async def get_subscription_status(query: GetSubscriptionStatus, work: Work, billing: Billing) -> SubscriptionStatusView:
-    """The user's active subscription, from our record; raises NoActiveSubscription if there is none.
+    """The user's active subscription, from our record.
 
     The gateway adds the link to the customer portal. By a setting it is a new session of Stripe's instead, unless
     Stripe creates none in time.
+
+    Raises:
+        NoActiveSubscription: the user has none. If a subscription can be resumed, its ``meta`` show how.
     """
-    subscription = current(await billing.subscriptions.of_user(query.user_id), at=work.now, grace=billing.grace)
-    if subscription is None:
+    of_user = await billing.subscriptions.of_user(query.user_id)
+    subscription = current(of_user, at=work.now, policy=billing.access)
+    if subscription is not None:
+        if not billing.portal_in_status:
+            return status_view(subscription, None)
+        return status_view(subscription, await billing.stripe.portal_url(subscription.stp_customer_id))
+    suspended = resumable(of_user)
+    if suspended is None:
         raise NoActiveSubscription
-    if not billing.portal_in_status:
-        return subscription.view(None)
-    return subscription.view(await billing.stripe.portal_url(subscription.stp_customer_id))
+    portal_url, payment_url = None, None
+    if billing.portal_in_status:
+        portal_url = await billing.stripe.portal_url(suspended.stp_customer_id)
+    if suspended.status != "paused":
+        payment_url = await billing.stripe.open_invoice_url(suspended.stp_subscription_id)
+    raise NoActiveSubscription(status=suspended.status, billing_portal_url=portal_url, payment_url=payment_url)
 
 
 async def create_portal_session(query: CreatePortalSession, work: Work, billing: Billing) -> PortalSessionView:
@@ -199,7 +255,7 @@ async def create_portal_session(query: CreatePortalSession, work: Work, billing:
         StripeUnavailable: Stripe creates no session in time.
     """
     of_user = await billing.subscriptions.of_user(query.user_id)
-    subscription = current(of_user, at=work.now, grace=billing.grace) or latest(of_user)
+    subscription = current(of_user, at=work.now, policy=billing.access) or resumable(of_user) or latest(of_user)
     if subscription is None:
         raise SubscriptionNotFound
     wait = billing.portal_limit.open(query.user_id, at=work.now)
@@ -213,7 +269,7 @@ async def create_portal_session(query: CreatePortalSession, work: Work, billing:
 
 async def get_subscription_heartbeat(query: GetSubscriptionHeartbeat, work: Work, billing: Billing) -> None:
     """Check that the user has an active subscription; raises SubscriptionExpired if there is none."""
-    if current(await billing.subscriptions.of_user(query.user_id), at=work.now, grace=billing.grace) is None:
+    if current(await billing.subscriptions.of_user(query.user_id), at=work.now, policy=billing.access) is None:
         raise SubscriptionExpired
 
 
@@ -225,35 +281,11 @@ async def get_subscription(query: GetSubscription, work: Work, billing: Billing)
     work.annotate(user_id=subscription.user_id, resource_id=subscription.id)
     of_user = await billing.subscriptions.of_user(subscription.user_id)
     sold = billing.sells(subscription.stp_product_id)
-    return subscription.operator_view(of_user, at=work.now, grace=billing.grace, sold=sold)
+    return operator_view(subscription, of_user, at=work.now, policy=billing.access, sold=sold)
 
 
 async def _find(query: GetSubscription, work: Work, billing: Billing) -> Subscription | None:
     if query.subscription_id is not None:
         return await billing.subscriptions.find(query.subscription_id)
     of_user = await billing.subscriptions.of_user(query.user_id or "")
-    return current(of_user, at=work.now, grace=billing.grace) or latest(of_user)
-
-
-def _live(stripe_subscription: StripeSubscription | None, work: Work, billing: Billing) -> bool:
-    return (
-        stripe_subscription is not None
-        and stripe_subscription.sold_by_nest
-        and stripe_subscription.status in LIVE
-        and not grace_expired(stripe_subscription.overdue_since, at=work.now, grace=billing.grace)
-    )
-
-
-def _announce_duplicate(command: CancelDuplicateSubscription, user_id: str, work: Work) -> None:
-    metrics.DUPLICATES.labels("told").inc()
-    log.warning("duplicate subscription not cancelled", subscription=command.subscription_id)
-    work.publish(
-        DuplicateSubscriptionFound(
-            key=user_id,
-            user_id=user_id,
-            subscription_id=command.subscription_id,
-            kept_subscription_id=command.kept_subscription_id,
-        ),
-        # Both are read many times; each pair is announced once.
-        id=derived_message_id("duplicate-found", command.subscription_id, command.kept_subscription_id),
-    )
+    return current(of_user, at=work.now, policy=billing.access) or latest(of_user)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
-from services.billing.stripe_api.models import StripeSubscription
+from services.billing.stripe_api.models import StripeSubscription, SubscriptionItem
 from shared.documents import stored_as
-from shared.messages.billing.subscriptions import CancelType, SubscriptionStatusView, SubscriptionView
+from shared.messages.billing.subscriptions import CancelType
 
 LIVE: Final = frozenset({"trialing", "active", "past_due"})
 """Statuses of which a user may have one subscription. ``incomplete`` is a checkout in progress, and ``unpaid`` and
@@ -18,6 +18,8 @@ ACTIVE: Final = LIVE | {"incomplete"}
 """Statuses that clients see as active until the period ends."""
 ENDED: Final = frozenset({"canceled", "incomplete_expired"})
 """Final statuses."""
+RESUMABLE: Final = frozenset({"past_due", "unpaid", "paused"})
+"""Statuses in which a payment, or a payment method, gives access again."""
 STATUSES: Final = ACTIVE | ENDED | {"unpaid", "paused"}
 """Known statuses (https://docs.stripe.com/api/subscriptions/object); any other one entitles to nothing."""
 ON_HOLD: Final = "void"
@@ -28,6 +30,34 @@ WELCOME_WINDOW: Final = timedelta(days=30)
 user gets no welcome mail."""
 
 
+Standing = Literal["paid", "promised", "unpaid"]
+"""How a subscription is paid for.
+
+- ``paid``: money was received for it, and none is overdue.
+- ``promised``: Stripe can collect at the end of a trial, or tries to collect; or it was paid earlier.
+- ``unpaid``: it is free of charge, or a trial or overdue without a payment method and without any payment so far.
+"""
+
+_STANDINGS: Final[tuple[Standing, ...]] = ("paid", "promised", "unpaid")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessPolicy:
+    """How long a subscription counts after the times that Stripe names.
+
+    Attributes:
+        grace: grace period of an unpaid subscription.
+        unpaid_grace: the same for one that was never paid and has no payment method, such as a trial that ended
+            without a card.
+        leeway: how long a subscription that renews stays active past its period: Stripe's event about the renewal
+            may be late.
+    """
+
+    grace: timedelta
+    unpaid_grace: timedelta = timedelta(0)
+    leeway: timedelta = timedelta(hours=2)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscription:
     """Our record of a Stripe subscription.
@@ -35,15 +65,25 @@ class Subscription:
     Attributes:
         starts_at: start of the current period.
         ends_at: end of the current period, or of the subscription if it has ended.
-        stp_created_at: when it was created in Stripe; of two live subscriptions the older one is kept.
+        stp_created_at: when it was created in Stripe; of two live subscriptions that are paid alike the older one is
+            kept.
         trial_id: our ID of the trial for which it was created.
         duplicate_of: our ID of the subscription that was kept when this one was cancelled.
         welcomed_at: when the welcome mail was ordered.
         read_at: when the reading began from which this record was made.
-        overdue_since: since when it is unpaid, while it is past due.
+        overdue_since: since when it is unpaid, while it is past due or unpaid.
         collection_paused: treatment of its invoices while payment collection is paused; None while it is not.
         trial_end_notified: the end of the trial about which the user last got a mail.
         taken_over: whether it came with an imported account. The state it had then is left alone, even a duplicate.
+        items: prices, products and quantities that it consists of. Empty in a record of an earlier release that was not
+            read since; then ``stp_product_id`` is the only product known.
+        schedule_ends_at: when its schedule in Stripe cancels it.
+        paid: whether money was ever received for it; None in a record of an earlier release.
+        standing: how it was paid for at the last reading; None in a record of an earlier release.
+        moved_at: when it was last moved from another user, by metadata in Stripe. A person decided so: it is neither
+            cancelled as a duplicate nor a reason to cancel one.
+        access_checked_at: the time for which the last check of its access was ordered.
+        lapsed_at: when it was announced that its access ended by time alone; None while it entitles.
     """
 
     id: str
@@ -68,6 +108,13 @@ class Subscription:
     collection_paused: str | None = None
     trial_end_notified: datetime | None = stored_as("trialEndTold", default=None)
     taken_over: bool = False
+    items: tuple[SubscriptionItem, ...] = ()
+    schedule_ends_at: datetime | None = None
+    paid: bool | None = None
+    standing: Standing | None = None
+    moved_at: datetime | None = None
+    access_checked_at: datetime | None = None
+    lapsed_at: datetime | None = None
     version: int = 1
 
     @classmethod
@@ -85,6 +132,8 @@ class Subscription:
             id=id,
             user_id=user_id,
             **_fields_of(stripe_subscription),
+            paid=stripe_subscription.paid,
+            standing=_standing(stripe_subscription, paid=stripe_subscription.paid),
             duplicate_of=stripe_subscription.duplicate_of,
             welcomed_at=at if taken_over else None,
             read_at=at,
@@ -97,19 +146,34 @@ class Subscription:
         """The record updated to a reading; one that began (``read_at``) before the recorded one changes nothing."""
         if read_at < self.read_at:
             return self
+        # An invoice that was paid stays so, whatever the latest one is.
+        paid = stripe_subscription.paid or bool(self.paid)
         updated = replace(
             self,
             user_id=user_id,
             **_fields_of(stripe_subscription),
+            paid=paid,
+            standing=_standing(stripe_subscription, paid=paid),
             duplicate_of=self.duplicate_of or stripe_subscription.duplicate_of,
+            moved_at=self.moved_at if user_id == self.user_id else at,
             read_at=read_at,
         )
         return replace(updated, updated_at=at) if self.changes(updated) else updated
 
     def changes(self, updated: Subscription) -> tuple[str, ...]:
         """The stored names of the announced fields in which another record of this subscription differs."""
+        older = self.completed_from(updated)
         return tuple(
-            stored for name, stored in ANNOUNCED_FIELDS.items() if getattr(self, name) != getattr(updated, name)
+            stored for name, stored in ANNOUNCED_FIELDS.items() if getattr(older, name) != getattr(updated, name)
+        )
+
+    def completed_from(self, updated: Subscription) -> Self:
+        """The record with the fields that an earlier release did not store; unchanged if it has them."""
+        if self.items:
+            return self
+        overdue_since = updated.overdue_since if updated.status == "unpaid" else self.overdue_since
+        return replace(
+            self, items=updated.items, schedule_ends_at=updated.schedule_ends_at, overdue_since=overdue_since
         )
 
     def welcomed(self, at: datetime) -> Self:
@@ -120,9 +184,14 @@ class Subscription:
         """The record after the mail about the end of its trial was ordered."""
         return replace(self, trial_end_notified=trial_end)
 
-    def live(self, at: datetime, grace: timedelta) -> bool:
-        """Whether it counts as the one live subscription of its user; an unpaid one until its grace period ends."""
-        return self.status in LIVE and not grace_expired(self.overdue_since, at=at, grace=grace)
+    @property
+    def products(self) -> frozenset[str]:
+        """Stripe's IDs of its products."""
+        return frozenset(item.stp_product_id for item in self.items) or frozenset({self.stp_product_id})
+
+    def live(self, at: datetime, policy: AccessPolicy) -> bool:
+        """Whether it counts as the live subscription of its user; an unpaid one until its grace period ends."""
+        return self.status in LIVE and not self._grace_expired(at, policy)
 
     @property
     def ended(self) -> bool:
@@ -130,21 +199,61 @@ class Subscription:
         return self.status in ENDED
 
     @property
+    def planned_end(self) -> datetime | None:
+        """When a cancellation or its schedule ends it; None if nothing does."""
+        return min(filter(None, (self.cancel_at, self.schedule_ends_at)), default=None)
+
+    @property
     def will_renew(self) -> bool:
         """Whether it continues after its current period."""
-        return not self.ended and self.cancel_at is None
+        return not self.ended and not self._ends_with_period
 
-    def active(self, at: datetime, grace: timedelta) -> bool:
+    @property
+    def _ends_with_period(self) -> bool:
+        return self.planned_end is not None and self.planned_end <= self.ends_at
+
+    def grace_ends_at(self, policy: AccessPolicy) -> datetime | None:
+        """End of the grace period; None while nothing is overdue.
+
+        Stripe may be configured to leave a subscription ``past_due`` for ever, and each renewal begins a new period.
+        """
+        if self.overdue_since is None:
+            return None
+        return self.overdue_since + (policy.unpaid_grace if self.standing == "unpaid" else policy.grace)
+
+    def access_ends_at(self, policy: AccessPolicy) -> datetime:
+        """When it ceases to be active by time alone: at the end of its period, or of its grace period.
+
+        One that renews gets the leeway, because Stripe renews it at the end of the period and the event comes later. A
+        checkout in progress does not renew.
+        """
+        ends_at = self.ends_at
+        if self._ends_with_period and self.planned_end is not None:
+            ends_at = self.planned_end
+        elif self.status in LIVE:
+            ends_at += policy.leeway
+        grace_ends_at = self.grace_ends_at(policy)
+        return ends_at if grace_ends_at is None else min(ends_at, grace_ends_at)
+
+    def _grace_expired(self, at: datetime, policy: AccessPolicy) -> bool:
+        grace_ends_at = self.grace_ends_at(policy)
+        return grace_ends_at is not None and at >= grace_ends_at
+
+    def active(self, at: datetime, policy: AccessPolicy) -> bool:
         """Whether clients see it as active: until its period ends and, if unpaid, at most for the grace period."""
-        return self.status in ACTIVE and self.ends_at > at and not grace_expired(self.overdue_since, at=at, grace=grace)
+        return self.status in ACTIVE and at < self.access_ends_at(policy)
 
-    def entitled(self, at: datetime, grace: timedelta) -> bool:
+    def lapsed(self, at: datetime, policy: AccessPolicy) -> bool:
+        """Whether its access has ended by time alone, which Stripe announces with no event."""
+        return self.status in LIVE and not self.active(at, policy)
+
+    def entitled(self, at: datetime, policy: AccessPolicy) -> bool:
         """Whether it entitles its user to the service.
 
         An active subscription may not: ``incomplete`` is a checkout in progress of a person who has never paid, and
         while invoices are voided the service is on hold. ``paused`` is not even active: a trial ended without a card.
         """
-        return self.active(at, grace) and self.status in LIVE and self.collection_paused != ON_HOLD
+        return self.active(at, policy) and self.status in LIVE and self.collection_paused != ON_HOLD
 
     def welcome_due(self, stripe_subscription: StripeSubscription, *, at: datetime) -> bool:
         """Whether its user gets a welcome mail: once, if it ever started, is no duplicate and is not old.
@@ -163,54 +272,8 @@ class Subscription:
         ``notices`` are the creation times of the ``trial_will_end`` events that this reading settles.
         """
         ends_soon = any(stripe_subscription.trial_ends_soon(notice_at, at=at) for notice_at in notices)
-        return ends_soon and stripe_subscription.trial_end != self.trial_end_notified
-
-    def view(self, billing_portal_url: str | None) -> SubscriptionStatusView:
-        """The view for clients."""
-        return SubscriptionStatusView(
-            status=self.status,
-            billing_portal_url=billing_portal_url,
-            start_date=self.starts_at,
-            end_date=self.ends_at,
-            cancel_at=self.cancel_at,
-            cancel_type=self.cancel_type,
-            cancelled_at=self.cancelled_at,
-        )
-
-    def operator_view(
-        self, of_user: Iterable[Subscription], *, at: datetime, grace: timedelta, sold: bool
-    ) -> SubscriptionView:
-        """The view for operators, with the IDs of the user's other subscriptions.
-
-        ``sold`` is whether Nest sells its product. If not, it is neither active nor entitled.
-        """
-        others = sorted((each for each in of_user if each.id != self.id), key=_age)
-        return SubscriptionView(
-            id=self.id,
-            user_id=self.user_id,
-            status=self.status,
-            active=sold and self.active(at, grace),
-            entitled=sold and self.entitled(at, grace),
-            will_renew=self.will_renew,
-            start_date=self.starts_at,
-            end_date=self.ends_at,
-            cancel_at=self.cancel_at,
-            cancel_type=self.cancel_type,
-            cancelled_at=self.cancelled_at,
-            overdue_since=self.overdue_since,
-            grace_ends_at=None if self.overdue_since is None else self.overdue_since + grace,
-            collection_paused=self.collection_paused,
-            trial_id=self.trial_id,
-            duplicate_of=self.duplicate_of,
-            other_subscription_ids=tuple(other.id for other in others),
-            stp_subscription_id=self.stp_subscription_id,
-            stp_customer_id=self.stp_customer_id,
-            stp_product_id=self.stp_product_id,
-            stp_created_at=self.stp_created_at,
-            read_at=self.read_at,
-            created_at=self.created_at,
-            updated_at=self.updated_at,
-        )
+        # The next payment of a paid subscription is moved by a trial too; that is no free trial.
+        return ends_soon and not self.paid and stripe_subscription.trial_end != self.trial_end_notified
 
 
 ANNOUNCED_FIELDS: Final = {
@@ -225,6 +288,8 @@ ANNOUNCED_FIELDS: Final = {
     "cancelled_at": "cancelledAt",
     "overdue_since": "overdueSince",
     "collection_paused": "collectionPaused",
+    "items": "items",
+    "schedule_ends_at": "scheduleEndsAt",
 }
 """Fields whose changes are announced, with their stored names, which the events contain."""
 
@@ -244,49 +309,47 @@ def _fields_of(stripe_subscription: StripeSubscription) -> dict[str, Any]:
         "trial_id": stripe_subscription.trial_id,
         "overdue_since": stripe_subscription.overdue_since,
         "collection_paused": stripe_subscription.collection_paused,
+        "items": stripe_subscription.items,
+        "schedule_ends_at": stripe_subscription.schedule_ends_at,
     }
 
 
-def grace_expired(overdue_since: datetime | None, *, at: datetime, grace: timedelta) -> bool:
-    """Whether a subscription is unpaid for longer than the grace period.
-
-    Stripe may be configured to leave a subscription ``past_due`` for ever, and each renewal begins a new period.
-    """
-    return overdue_since is not None and at >= overdue_since + grace
-
-
-def _age(subscription: Subscription) -> tuple[datetime, str]:
-    # Stripe's times are whole seconds. Of two subscriptions created in one second the ID decides, always the same way.
-    return subscription.stp_created_at, subscription.stp_subscription_id
+def _standing(stripe_subscription: StripeSubscription, *, paid: bool) -> Standing:
+    if stripe_subscription.free:
+        return "unpaid"
+    if paid and stripe_subscription.status in ("active", "trialing"):
+        return "paid"
+    return "promised" if paid or stripe_subscription.payable else "unpaid"
 
 
-def live_duplicates(
-    subscriptions: Iterable[Subscription], *, at: datetime, grace: timedelta
-) -> list[tuple[Subscription, Subscription]]:
-    """The live subscriptions of a user except the oldest one, each with the oldest one."""
-    oldest_first = sorted((each for each in subscriptions if each.live(at, grace)), key=_age)
-    return [(duplicate, oldest_first[0]) for duplicate in oldest_first[1:]]
+def by_preference(subscription: Subscription) -> tuple[int, datetime, str]:
+    """Sort key: what is paid comes before what is not, and of subscriptions that are paid alike the oldest first."""
+    # The standing of a record of an earlier release is unknown; it is read again before anything is cancelled.
+    return _STANDINGS.index(subscription.standing or "promised"), *by_age(subscription)
 
 
-def duplicates_to_cancel(
-    subscriptions: Iterable[Subscription], *, at: datetime, grace: timedelta
-) -> list[tuple[Subscription, Subscription]]:
-    """The live duplicates that must be cancelled, each with the subscription to keep.
-
-    Duplicates that were taken over with an imported account are only announced, and a person decides about them.
-    """
-    return [pair for pair in live_duplicates(subscriptions, at=at, grace=grace) if not pair[0].taken_over]
-
-
-def current(subscriptions: Iterable[Subscription], *, at: datetime, grace: timedelta) -> Subscription | None:
+def current(subscriptions: Iterable[Subscription], *, at: datetime, policy: AccessPolicy) -> Subscription | None:
     """The subscription of a user that clients see; None if none is active.
 
-    A live one is preferred to a checkout in progress, and of several live ones the oldest, which is the one to keep.
+    A live one is preferred to a checkout in progress, and of several live ones the one to keep.
     """
-    active = [subscription for subscription in subscriptions if subscription.active(at, grace)]
-    return min(active, key=lambda each: (not each.live(at, grace), _age(each)), default=None)
+    active = [subscription for subscription in subscriptions if subscription.active(at, policy)]
+    return min(active, key=lambda each: (not each.live(at, policy), by_preference(each)), default=None)
+
+
+def resumable(subscriptions: Iterable[Subscription]) -> Subscription | None:
+    """The subscription of a user without an active one that a payment or a payment method resumes; the newest."""
+    return max((each for each in subscriptions if each.status in RESUMABLE), key=by_age, default=None)
 
 
 def latest(subscriptions: Iterable[Subscription]) -> Subscription | None:
     """The subscription of a user that was created last."""
-    return max(subscriptions, key=_age, default=None)
+    return max(subscriptions, key=by_age, default=None)
+
+
+def by_age(subscription: Subscription) -> tuple[datetime, str]:
+    """Sort key: the oldest first.
+
+    Stripe's times are whole seconds. Of two subscriptions created in one second the ID decides, always the same way.
+    """
+    return subscription.stp_created_at, subscription.stp_subscription_id

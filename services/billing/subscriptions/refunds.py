@@ -6,53 +6,108 @@ Cancelling with proration and an invoice returns no money: it credits the custom
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 from urllib.parse import quote
 
 from services.billing import metrics
+from services.billing.payments.models import format_amount
 from services.billing.stripe_api.calls import Calls, StripeRefused
 from services.billing.stripe_api.idempotent_create import idempotent_create, key_of_generation
 from services.billing.stripe_api.parsing import Json
 from services.billing.subscriptions.models import Subscription
 from shared.fault_points import fault_point
+from shared.messages.mailer.mails import DuplicateVariables
 from shared.telemetry import log
 
 ALREADY_REFUNDED: Final = "charge_already_refunded"
 FAILED_REFUNDS: Final = frozenset({"failed", "canceled"})
 
 
-async def refund_payments(duplicate: Subscription, calls: Calls) -> bool:
-    """Refund all payments of a cancelled subscription and reverse the credit of its customer.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReturnedMoney:
+    """What happened to the payments for a cancelled duplicate.
 
-    May be repeated at any time, even after a crash: refunds and reversals that exist are found again. Returns whether a
-    payment is still processing, which can only be refunded once it has succeeded. Raises StripeUnavailable.
+    Attributes:
+        refunded: returned to the payment method, in the currency's minor unit.
+        credited: returned to the customer's balance, from which it had been paid.
+        currency: ISO code in lower case; empty without an invoice.
+        processing: whether a payment is still in progress. It is refunded once it has succeeded.
+        unresolved: whether a payment could not be refunded.
     """
-    processing = False
-    credit = 0
+
+    refunded: int = 0
+    credited: int = 0
+    currency: str = ""
+    processing: bool = False
+    unresolved: bool = False
+
+    @property
+    def variables(self) -> DuplicateVariables:
+        """What the mail to the person says about it."""
+        amounts = {
+            "refunded": format_amount(self.refunded, self.currency) if self.refunded else None,
+            "credited": format_amount(self.credited, self.currency) if self.credited else None,
+        }
+        if self.unresolved:
+            return DuplicateVariables(money="unresolved")
+        if self.processing:
+            return DuplicateVariables(money="refund_pending")
+        if self.refunded or self.credited:
+            return DuplicateVariables(money="refunded" if self.refunded else "credited", **amounts)
+        return DuplicateVariables(money="nothing_paid")
+
+
+async def refund_payments(duplicate: Subscription, calls: Calls, *, since: datetime | None = None) -> ReturnedMoney:
+    """Refund the payments of a cancelled subscription and reverse the credit of its customer.
+
+    Args:
+        duplicate: the cancelled subscription.
+        calls: to Stripe.
+        since: creation of the subscription that was kept. Invoices from before were for time in which it was the only
+            one, and are not refunded. None for all invoices.
+
+    May be repeated at any time, even after a crash: refunds and reversals that exist are found again. Raises
+    StripeUnavailable.
+    """
+    processing = unresolved = False
+    refunded = credited = credit = 0
     customer_id, currency = "", ""
+    params: Json = {"subscription": duplicate.stp_subscription_id}
+    if since is not None:
+        params["created"] = {"gte": int(since.timestamp())}
     # Each creation looks first, since a repeat may come days later, when Stripe has forgotten the idempotency keys.
-    async for invoice in calls.pages("invoices", "/v1/invoices", {"subscription": duplicate.stp_subscription_id}):
+    async for invoice in calls.pages("invoices", "/v1/invoices", params):
         if invoice["ending_balance"] is not None:
             # The amount that the invoice added to the customer's balance, or took from it.
-            credit += invoice["starting_balance"] - invoice["ending_balance"]
+            moved = invoice["starting_balance"] - invoice["ending_balance"]
+            credit += moved
+            credited += max(-moved, 0)
         customer_id, currency = invoice["customer"], invoice["currency"]
-        params = {"invoice": invoice["id"], "expand": ["data.payment.payment_intent"]}
-        async for invoice_payment in calls.pages("invoice_payments", "/v1/invoice_payments", params):
+        of_invoice = {"invoice": invoice["id"], "expand": ["data.payment.payment_intent"]}
+        async for invoice_payment in calls.pages("invoice_payments", "/v1/invoice_payments", of_invoice):
             if invoice_payment["status"] == "paid":
-                await _refund(duplicate, invoice_payment["payment"], calls)
+                if await _refund(duplicate, invoice_payment["payment"], calls):
+                    refunded += invoice_payment["amount_paid"]
+                else:
+                    unresolved = True
             elif invoice_payment["status"] == "open":
                 processing = processing or _is_processing(invoice_payment["payment"])
     if credit:
         await _reverse_credit(duplicate, customer_id, credit, currency, calls)
-    return processing
+    return ReturnedMoney(
+        refunded=refunded, credited=credited, currency=currency, processing=processing, unresolved=unresolved
+    )
 
 
-async def _refund(duplicate: Subscription, payment: Json, calls: Calls) -> None:
+async def _refund(duplicate: Subscription, payment: Json, calls: Calls) -> bool:
+    """Refund one payment, unless it is refunded already; returns False if it can't be refunded."""
     payment_type = payment["type"]
     if payment_type not in ("payment_intent", "charge"):
         # Money received outside of Stripe is returned outside of Stripe.
         report_not_refunded(duplicate, payment_type)
-        return
+        return False
     payment_id = payment[payment_type] if isinstance(payment[payment_type], str) else payment[payment_type]["id"]
 
     async def find() -> str | None:
@@ -75,6 +130,8 @@ async def _refund(duplicate: Subscription, payment: Json, calls: Calls) -> None:
         if refused.code != ALREADY_REFUNDED:
             # Above all for a disputed payment, about which the bank decides.
             report_not_refunded(duplicate, refused.code)
+            return False
+    return True
 
 
 async def _reverse_credit(duplicate: Subscription, customer_id: str, credit: int, currency: str, calls: Calls) -> None:

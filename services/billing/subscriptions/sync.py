@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 from services.billing import metrics
@@ -17,22 +17,28 @@ from services.billing.context import Billing
 from services.billing.customers.attribution import attribute_subscription
 from services.billing.events.models import EventRow, Outcome
 from services.billing.stripe_api.models import StripeSubscription
-from services.billing.subscriptions.models import STATUSES, Subscription, duplicates_to_cancel
+from services.billing.subscriptions.duplicates import Duplicate, live_duplicates
+from services.billing.subscriptions.mails import order_end_mail, order_unpaid_mail, order_welcome_mails
+from services.billing.subscriptions.models import STATUSES, Subscription, current
 from services.billing.subscriptions.products import subscription_left_alone
 from services.billing.trials.eligibility import is_provisional
 from shared.bus.work import Work
 from shared.ids import derived_message_id
-from shared.messages import Sealed
 from shared.messages.billing.subscriptions import (
     CancelDuplicateSubscription,
     CancelSubscriptionWithoutCoupon,
+    CheckSubscriptionAccess,
     DuplicateSubscriptionCancelled,
+    DuplicateSubscriptionFound,
+    PlanChanged,
+    PlanItem,
     RefundDuplicateSubscription,
     SubscriptionChanged,
     SubscriptionEnded,
+    SubscriptionLapsed,
+    SubscriptionMoved,
     SubscriptionStarted,
 )
-from shared.messages.mailer.mails import PersonVariables, SendMail, Template, TrialVariables
 from shared.telemetry import log
 
 TRIAL_WILL_END: Final = "customer.subscription.trial_will_end"
@@ -108,40 +114,86 @@ async def record_subscription(
     if updated.status not in STATUSES:
         metrics.UNKNOWN_STATUSES.inc()
         log.error("unknown subscription status", subscription=updated.id, status=updated.status)
-    sold = stripe_subscription.sold_by_nest
-    unwanted = sold and stripe_subscription.lacks(billing.required_coupon) and not updated.taken_over
-    if unwanted and updated.live(work.now, billing.grace):
-        work.publish(CancelSubscriptionWithoutCoupon(key=updated.stp_subscription_id, subscription_id=updated.id))
-    elif sold and updated.live(work.now, billing.grace):
-        unwanted = await _order_duplicate_cancellations(stored, updated, work, billing)
-    if sold and not unwanted and not await is_provisional(stripe_subscription, billing):
-        updated = _order_mails(updated, stripe_subscription, notices, work)
-    _announce(stored, updated, stripe_subscription, work, grace=billing.grace)
-    if stored is None:
-        billing.subscriptions.add(updated, work)
-    else:
-        billing.subscriptions.save(updated, work)
+    if stripe_subscription.sold_by_nest:
+        updated = await _order_consequences(stored, updated, stripe_subscription, work, billing, notices=notices)
+    _announce(stored, updated, stripe_subscription, work, billing)
+    if stored is not None and stored.user_id != updated.user_id:
+        await _announce_move(stored, updated, work, billing)
+    billing.subscriptions.add_or_save(updated, work, stored=stored)
     await _update_trial(stripe_subscription, work, billing)
     return updated
+
+
+async def _order_consequences(
+    stored: Subscription | None,
+    updated: Subscription,
+    stripe_subscription: StripeSubscription,
+    work: Work,
+    billing: Billing,
+    *,
+    notices: Sequence[datetime],
+) -> Subscription:
+    """Order the cancellations, mails and checks that follow from a reading; returns the record that notes them."""
+    unwanted = stripe_subscription.lacks(billing.required_coupon) and not updated.taken_over
+    if updated.live(work.now, billing.access):
+        if unwanted:
+            work.publish(CancelSubscriptionWithoutCoupon(key=updated.stp_subscription_id, subscription_id=updated.id))
+        else:
+            unwanted = await _order_duplicate_cancellations(stored, updated, work, billing)
+    if not unwanted and not await is_provisional(stripe_subscription, billing):
+        updated = order_welcome_mails(updated, stripe_subscription, notices, work)
+    order_end_mail(stored, updated, stripe_subscription, work, billing.account_url)
+    if stored is None and updated.lapsed(work.now, billing.access):
+        # SubscriptionStarted announces that it does not entitle.
+        return replace(updated, lapsed_at=work.now)
+    return announce_lapse(updated, work, billing, stripe_subscription=stripe_subscription)
 
 
 async def _order_duplicate_cancellations(
     stored: Subscription | None, updated: Subscription, work: Work, billing: Billing
 ) -> bool:
     """Order the cancellation of the user's duplicates; returns whether this subscription is one of them."""
-    if stored is None or not stored.live(work.now, billing.grace) or stored.user_id != updated.user_id:
+    new = (
+        stored is None
+        or not stored.live(work.now, billing.access)
+        or (stored.user_id, stored.products) != (updated.user_id, updated.products)
+    )
+    if new:
         await billing.payers.serialize(updated.user_id, work)
     others = [other for other in await billing.subscriptions.of_user(updated.user_id) if other.id != updated.id]
     is_duplicate = False
-    for duplicate, kept in duplicates_to_cancel([updated, *others], at=work.now, grace=billing.grace):
-        is_duplicate = is_duplicate or duplicate is updated
-        # A command of its own: the intent is committed before Stripe is called. Its handler reads both again.
-        work.publish(
-            CancelDuplicateSubscription(
-                key=duplicate.stp_subscription_id, subscription_id=duplicate.id, kept_subscription_id=kept.id
+    for duplicate in live_duplicates(
+        [updated, *others], at=work.now, policy=billing.access, exclusions=billing.exclusions
+    ):
+        if duplicate.cancellable:
+            is_duplicate = is_duplicate or duplicate.subscription is updated
+            # A command of its own: the intent is committed before Stripe is called. Its handler reads both again.
+            work.publish(
+                CancelDuplicateSubscription(
+                    key=duplicate.subscription.stp_subscription_id,
+                    subscription_id=duplicate.subscription.id,
+                    kept_subscription_id=duplicate.kept.id,
+                )
             )
-        )
+        elif new and not duplicate.subscription.taken_over:
+            announce_duplicate(duplicate, work)
     return is_duplicate
+
+
+def announce_duplicate(duplicate: Duplicate, work: Work) -> None:
+    """Announce a duplicate that is not cancelled. Both are read many times; each pair is announced once."""
+    subscription, kept = duplicate.subscription, duplicate.kept
+    metrics.DUPLICATES.labels("told").inc()
+    log.warning("duplicate subscription not cancelled", subscription=subscription.id)
+    work.publish(
+        DuplicateSubscriptionFound(
+            key=subscription.user_id,
+            user_id=subscription.user_id,
+            subscription_id=subscription.id,
+            kept_subscription_id=kept.id,
+        ),
+        id=derived_message_id("duplicate-found", subscription.id, kept.id),
+    )
 
 
 async def _update_trial(stripe_subscription: StripeSubscription, work: Work, billing: Billing) -> None:
@@ -160,89 +212,90 @@ async def _update_trial(stripe_subscription: StripeSubscription, work: Work, bil
         billing.trials.save(updated, work)
 
 
+def announce_lapse(
+    updated: Subscription, work: Work, billing: Billing, *, stripe_subscription: StripeSubscription | None
+) -> Subscription:
+    """Announce access that has ended by time alone, once, or schedule the check when it will end.
+
+    Returns the record that notes it. ``stripe_subscription`` is the reading; None if Stripe is unavailable.
+    """
+    if not updated.lapsed(work.now, billing.access):
+        ends_at = updated.access_ends_at(billing.access)
+        if updated.entitled(work.now, billing.access) and updated.access_checked_at != ends_at:
+            work.publish(
+                CheckSubscriptionAccess(key=updated.stp_subscription_id, subscription_id=updated.id),
+                at=ends_at,
+                id=derived_message_id("check-access", updated.id, ends_at.isoformat()),
+            )
+            updated = replace(updated, access_checked_at=ends_at)
+        return updated if updated.lapsed_at is None else replace(updated, lapsed_at=None)
+    if updated.lapsed_at is not None:
+        return updated
+    grace_ends_at = updated.grace_ends_at(billing.access)
+    unpaid = grace_ends_at is not None and work.now >= grace_ends_at
+    work.publish(
+        SubscriptionLapsed(
+            key=updated.user_id,
+            user_id=updated.user_id,
+            subscription_id=updated.id,
+            status=updated.status,
+            reason="grace_period_ended" if unpaid else "period_ended",
+        )
+    )
+    if unpaid:
+        order_unpaid_mail(updated, stripe_subscription, work, billing.account_url)
+    return replace(updated, lapsed_at=work.now)
+
+
+async def _announce_move(stored: Subscription, updated: Subscription, work: Work, billing: Billing) -> None:
+    """Announce to the apps of the former user that the subscription belongs to another user now."""
+    others = [other for other in await billing.subscriptions.of_user(stored.user_id) if other.id != stored.id]
+    remaining = current(others, at=work.now, policy=billing.access)
+    work.publish(
+        SubscriptionMoved(
+            key=stored.user_id,
+            user_id=stored.user_id,
+            subscription_id=stored.id,
+            new_user_id=updated.user_id,
+            entitled=remaining is not None and remaining.entitled(work.now, billing.access),
+        )
+    )
+
+
 def _announce(
     stored: Subscription | None,
     updated: Subscription,
     stripe_subscription: StripeSubscription,
     work: Work,
-    *,
-    grace: timedelta,
+    billing: Billing,
 ) -> None:
     changed = () if stored is None else stored.changes(updated)
-    fields: dict[str, Any] = {
-        "key": updated.user_id,
-        "user_id": updated.user_id,
-        "subscription_id": updated.id,
-        "status": updated.status,
-        "entitled": stripe_subscription.sold_by_nest and updated.entitled(work.now, grace),
-    }
+    ids: dict[str, Any] = {"key": updated.user_id, "user_id": updated.user_id, "subscription_id": updated.id}
+    entitled = stripe_subscription.sold_by_nest and updated.entitled(work.now, billing.access)
+    fields = {**ids, "status": updated.status, "entitled": entitled}
     if stored is None:
         work.publish(SubscriptionStarted(**fields))
     if updated.ended and (stored is None or not stored.ended):
         work.publish(SubscriptionEnded(**fields, changed=changed, reason=stripe_subscription.end_reason))
     elif changed:
         work.publish(SubscriptionChanged(**fields, changed=changed))
+    if stored is not None and "items" in changed and _plan(stored) != _plan(updated):
+        work.publish(PlanChanged(**ids, before=_plan(stored), after=_plan(updated), entitled=entitled))
     cancelled_as_duplicate = updated.duplicate_of is not None and (stored is None or stored.duplicate_of is None)
-    # A duplicate that had ended before the account was taken over is neither announced nor refunded.
-    if cancelled_as_duplicate and not (stored is None and updated.taken_over):
-        work.publish(
-            DuplicateSubscriptionCancelled(
-                key=updated.user_id,
-                user_id=updated.user_id,
-                subscription_id=updated.id,
-                kept_subscription_id=updated.duplicate_of or "",
-            )
-        )
+    # A duplicate that had ended before the account was taken over is neither announced nor refunded. Nothing was paid
+    # for a trial that ended because its user subscribed.
+    if (
+        cancelled_as_duplicate
+        and not (stored is None and updated.taken_over)
+        and stripe_subscription.end_reason != "trial_converted"
+    ):
+        work.publish(DuplicateSubscriptionCancelled(**ids, kept_subscription_id=updated.duplicate_of or ""))
+        # Its handler orders the mail too, which says what happened to the money.
         work.publish(RefundDuplicateSubscription(key=updated.stp_subscription_id, subscription_id=updated.id))
-        _order_mail("duplicate-subscription", updated, stripe_subscription, PersonVariables(), work)
 
 
-def _order_mails(
-    updated: Subscription, stripe_subscription: StripeSubscription, notices: Sequence[datetime], work: Work
-) -> Subscription:
-    """Order the welcome mail and the mail about the end of the trial, if due; returns the record that notes them."""
-    trial_end = stripe_subscription.trial_end
-    if updated.welcome_due(stripe_subscription, at=work.now) and stripe_subscription.customer.email is not None:
-        if stripe_subscription.trial_start is None:
-            _order_mail("welcome", updated, stripe_subscription, PersonVariables(), work)
-        else:
-            _order_mail("welcome-trial", updated, stripe_subscription, TrialVariables(ends_at=trial_end), work)
-        updated = updated.welcomed(work.now)
-    if trial_end is not None and updated.trial_end_mail_due(stripe_subscription, notices, at=work.now):
-        variables = TrialVariables(ends_at=trial_end)
-        _order_mail(
-            "trial-ending", updated, stripe_subscription, variables, work, occasion=str(int(trial_end.timestamp()))
-        )
-        updated = updated.notified_of_trial_end(trial_end)
-    return updated
-
-
-def _order_mail(
-    template: Template,
-    subscription: Subscription,
-    stripe_subscription: StripeSubscription,
-    variables: PersonVariables,
-    work: Work,
-    *,
-    occasion: str = "",
-) -> None:
-    """Order a mail to the customer, if it has an address.
-
-    The message ID is derived from the template, the subscription and the occasion, so the mail is sent once, however
-    often it is ordered.
-    """
-    email = stripe_subscription.customer.email
-    if email is None:
-        return
-    work.publish(
-        SendMail(
-            key=subscription.user_id,
-            template=template,
-            to=Sealed.of(email),
-            variables=Sealed.of(variables.model_dump_json()),
-            user_id=subscription.user_id,
-        ),
-        id=derived_message_id(
-            template.removesuffix("-trial"), subscription.stp_subscription_id, *filter(None, [occasion])
-        ),
+def _plan(subscription: Subscription) -> tuple[PlanItem, ...]:
+    return tuple(
+        PlanItem(product_id=item.stp_product_id, price_id=item.stp_price_id, quantity=item.quantity)
+        for item in subscription.items
     )

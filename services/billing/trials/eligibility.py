@@ -51,7 +51,7 @@ async def had_trial(address: str, device: TrialDevice, billing: Billing, *, own:
 
 async def is_subscribed(user_id: str, trial: Trial | None, work: Work, billing: Billing) -> bool:
     """Whether a user has an active subscription, other than that of a trial that an order may continue."""
-    active = current(await billing.subscriptions.of_user(user_id), at=work.now, grace=billing.grace)
+    active = current(await billing.subscriptions.of_user(user_id), at=work.now, policy=billing.access)
     return active is not None and not (trial is not None and active.trial_id == trial.id)
 
 

@@ -28,6 +28,16 @@ _VALUES: Final[Mapping[str, Any]] = {
     "outcome": "lost",
     "code": "204817",
     "application": "An app",
+    "first": False,
+    "without_method": True,
+    "retried": True,
+    "keeps_access": True,
+    "money": "refunded",
+    "refunded": "12.00 EUR",
+    "credited": "3.00 EUR",
+    "days": 9,
+    "paused": False,
+    "payment_failed": True,
 }
 _KINDS: Final[Mapping[str, type[Part]]] = dict([*VARIABLES.items(), *TEXT_VARIABLES.items()])
 

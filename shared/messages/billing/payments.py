@@ -50,7 +50,7 @@ class PaymentFailed(PaymentEvent, wire="billing.payment-failed"):
     """An attempt to collect a payment failed. Of attempts in quick succession only the last is published."""
 
     failure: str | None
-    """Stripe's failure code, for example ``card_declined``."""
+    """Stripe's failure code, for example ``card_declined``; None if no payment method is stored."""
     decline: str | None
     """The bank's decline code, for example ``insufficient_funds``."""
 

@@ -11,7 +11,7 @@ from shared.messages.billing.errors import (
     TooManyPortalSessions,
 )
 from shared.messages.billing.stripe_events import StripeCommand, StripeReread
-from shared.messages.message import Event, Query, Reply
+from shared.messages.message import Event, Part, Query, Reply
 from shared.messages.types import ClientId, Many, Moment, NonEmpty, UserId
 
 CancelType = Literal["immediate", "period_end"]
@@ -182,6 +182,16 @@ class RefundDuplicateSubscription(StripeCommand, wire="billing.refund-duplicate-
     """Number of times that the command was rescheduled because a payment was in progress. A bank debit takes days."""
 
 
+class CheckSubscriptionAccess(StripeCommand, wire="billing.check-subscription-access"):
+    """Re-read a subscription at the time at which its access ends, and announce the end.
+
+    Scheduled with every reading that changes this time, because Stripe sends no event about the end of a grace period.
+    """
+
+    subscription_id: str
+    """ID of the subscription's record in billing."""
+
+
 class CancelSubscriptionWithoutCoupon(StripeCommand, wire="billing.cancel-subscription-without-coupon"):
     """Cancel a subscription that lacks the required coupon in Stripe, prorated and invoiced immediately."""
 
@@ -202,7 +212,7 @@ class SubscriptionStarted(SubscriptionEvent, wire="billing.subscription-started"
 
     status: str
     entitled: bool | None = None
-    """Whether the user has access now. Access may end by time alone, without an event."""
+    """Whether the user has access now. SubscriptionLapsed announces access that ends by time alone."""
 
 
 class SubscriptionChanged(SubscriptionEvent, wire="billing.subscription-changed"):
@@ -222,8 +232,48 @@ class SubscriptionEnded(SubscriptionEvent, wire="billing.subscription-ended"):
     changed: Many[str] = ()
     """See SubscriptionChanged."""
     reason: str | None = None
-    """``duplicate``, ``coupon_missing`` or ``trial_undone`` if billing ended it, else Stripe's reason:
-    ``cancellation_requested``, ``payment_failed``, ``payment_disputed``; None if Stripe gives none."""
+    """``duplicate``, ``coupon_missing``, ``trial_undone`` or ``trial_converted`` (its user subscribed) if billing ended it,
+    else Stripe's reason: ``cancellation_requested``, ``payment_failed``, ``payment_disputed``; None if Stripe gives
+    none."""
+
+
+class SubscriptionLapsed(SubscriptionEvent, wire="billing.subscription-lapsed"):
+    """Access ended by time alone: the status in Stripe is unchanged."""
+
+    status: str
+    reason: Literal["grace_period_ended", "period_ended"]
+    """``period_ended``: the period is over, and nothing is known of a renewal."""
+
+
+class SubscriptionMoved(SubscriptionEvent, wire="billing.subscription-moved"):
+    """A subscription was moved to another user by metadata in Stripe. ``user_id`` is the former user.
+
+    SubscriptionChanged follows for the new user.
+    """
+
+    new_user_id: str
+    entitled: bool
+    """Whether the former user still has access, with another subscription."""
+
+
+class PlanItem(Part):
+    """A price of a subscription."""
+
+    product_id: str
+    """ID of the product in Stripe."""
+    price_id: str
+    """ID of the price in Stripe."""
+    quantity: int | None
+    """Number of units, such as seats; None for a metered price."""
+
+
+class PlanChanged(SubscriptionEvent, wire="billing.plan-changed"):
+    """The prices or quantities of a subscription changed. Published beside SubscriptionChanged."""
+
+    before: Many[PlanItem]
+    after: Many[PlanItem]
+    entitled: bool
+    """See SubscriptionStarted."""
 
 
 class DuplicateSubscriptionFound(SubscriptionEvent, wire="billing.duplicate-subscription-found"):

@@ -15,6 +15,10 @@ Template = Literal[
     "trial-ending",
     "payment-failed",
     "duplicate-subscription",
+    "trial-replaced",
+    "trial-ended",
+    "subscription-ended",
+    "subscription-unpaid",
     "session-theft",
     "dispute",
     "password-changed",
@@ -40,7 +44,7 @@ class LinkVariables(Part):
 
 
 class PersonVariables(Part):
-    """Variables of ``welcome``, ``duplicate-subscription`` and ``session-theft``."""
+    """Variables of ``welcome`` and ``session-theft``."""
 
     name: str | None = None
     """Name in the salutation, if known."""
@@ -54,10 +58,54 @@ class TrialVariables(PersonVariables):
 
 
 class PaymentVariables(PersonVariables):
-    """Variables of ``payment-failed``."""
+    """Variables of ``payment-failed`` and ``subscription-unpaid``."""
 
     link: Link | None = None
     """URL to pay, or to change the card."""
+    first: bool = False
+    """Whether it is the first payment, so that the subscription begins when it succeeds."""
+    without_method: bool = False
+    """Whether it failed because no payment method is stored."""
+    retried: bool = True
+    """Whether it will be tried again automatically."""
+    keeps_access: bool = True
+    """Whether the user has access until then."""
+
+
+class DuplicateVariables(PersonVariables):
+    """Variables of ``duplicate-subscription``."""
+
+    money: Literal["refunded", "refund_pending", "credited", "nothing_paid", "unresolved"] | None = None
+    """What happened to the payment for the cancelled subscription; None in an order of an earlier release.
+
+    - ``refunded``: it was returned to the payment method.
+    - ``refund_pending``: it is in progress at the bank, and will be returned.
+    - ``credited``: it had been paid from the customer's balance, and is there again.
+    - ``nothing_paid``: nothing had been paid for it.
+    - ``unresolved``: it could not be returned automatically.
+    """
+    refunded: str | None = None
+    """Formatted amount that was refunded, with currency: ``12.00 EUR``."""
+    credited: str | None = None
+    """Formatted amount that is in the customer's balance again."""
+
+
+class TrialReplacedVariables(PersonVariables):
+    """Variables of ``trial-replaced``, about a trial that ended because its user subscribed."""
+
+    days: int | None = None
+    """Days of the trial that were added to the subscription; None if none were."""
+
+
+class EndVariables(PersonVariables):
+    """Variables of ``trial-ended`` and ``subscription-ended``."""
+
+    link: Link | None = None
+    """URL of the page where the person can subscribe or add a payment method."""
+    paused: bool = False
+    """Whether the trial continues as a subscription once a payment method is added."""
+    payment_failed: bool = False
+    """Whether it ended because of unpaid invoices."""
 
 
 class DisputeVariables(Part):
@@ -97,7 +145,11 @@ VARIABLES: Final[dict[Template, type[Part]]] = {
     "welcome-trial": TrialVariables,
     "trial-ending": TrialVariables,
     "payment-failed": PaymentVariables,
-    "duplicate-subscription": PersonVariables,
+    "duplicate-subscription": DuplicateVariables,
+    "trial-replaced": TrialReplacedVariables,
+    "trial-ended": EndVariables,
+    "subscription-ended": EndVariables,
+    "subscription-unpaid": PaymentVariables,
     "session-theft": PersonVariables,
     "dispute": DisputeVariables,
     "password-changed": AccountVariables,

@@ -148,11 +148,18 @@ async def test_a_user_without_subscription_has_no_status_and_no_heartbeat(shop: 
     assert (expired.value.kind, expired.value.code) == ("payment_required", "subscription_expired")
 
 
-async def test_the_heartbeat_expires_at_the_end_of_the_period(shop: Shop) -> None:
+@pytest.mark.parametrize(("planned_end", "leeway"), [(False, timedelta(hours=2)), (True, timedelta(0))])
+async def test_the_heartbeat_expires_after_the_leeway_or_at_a_planned_end(
+    planned_end: bool,  # noqa: FBT001
+    leeway: timedelta,
+    shop: Shop,
+) -> None:
     made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    if planned_end:
+        shop.double.simulate.cancel(made["id"])
     await shop.deliver_all()
     assert await shop.harness.deliver(HEARTBEAT) is None
-    end = datetime.fromtimestamp(made["items"]["data"][0]["current_period_end"], UTC)
+    end = datetime.fromtimestamp(made["items"]["data"][0]["current_period_end"], UTC) + leeway
     shop.harness.now = end - timedelta(milliseconds=1)
     assert await shop.harness.deliver(HEARTBEAT) is None
     shop.harness.now = end
