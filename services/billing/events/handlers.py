@@ -31,7 +31,7 @@ from shared.messages.billing.stripe_events import (
     StripeReread,
     StripeThinEvent,
 )
-from shared.messages.billing.subscriptions import FollowSubscription
+from shared.messages.billing.subscriptions import FindSubscriptions, FollowSubscription
 
 EventHandler = Callable[[EventRow], StripeReread]
 EVENT_HANDLERS: Final[dict[str, EventHandler]] = {}
@@ -64,6 +64,25 @@ def on(*event_types: str) -> Callable[[EventHandler], EventHandler]:
 def read_subscription(event: EventRow) -> StripeReread:
     """Read the subscription."""
     return FollowSubscription(key=event.object_id, subscription_id=event.object_id, event_id=event.id)
+
+
+@on(
+    *(
+        f"subscription_schedule.{name}"
+        for name in ("created", "updated", "released", "canceled", "completed", "aborted", "expiring")
+    )
+)
+def read_subscription_of_schedule(event: EventRow) -> StripeReread:
+    """Read the subscription of the schedule: how it ends may change without an event about the subscription."""
+    return FindSubscriptions(
+        key=event.object_id, object="subscription_schedule", object_id=event.object_id, event_id=event.id
+    )
+
+
+@on("customer.updated")
+def resume_subscriptions_of_customer(event: EventRow) -> StripeReread:
+    """Resume paused subscriptions if the customer has a payment method now."""
+    return FindSubscriptions(key=event.object_id, object="customer", object_id=event.object_id, event_id=event.id)
 
 
 @on(

@@ -34,6 +34,8 @@ from services.billing.stripe_api.subscription_changes import SubscriptionChanges
 from shared.messages.billing.errors import StripeUnavailable
 from shared.telemetry import log
 
+ENDED: Final = ("canceled", "incomplete_expired")
+"""Final statuses of a subscription."""
 PaymentPart = Literal["charge", "refund", "invoice", "invoice_payment"]
 """Types of objects that belong to payments."""
 StripeList = Literal["customers", "subscriptions", "payments", "disputes"]
@@ -123,6 +125,16 @@ class Stripe(SubscriptionChanges):
             async for json in self.calls.pages("subscriptions", "/v1/subscriptions", params)
             if trial_id is None or json["metadata"].get("trial_id") == trial_id
         ]
+
+    async def subscription_of_schedule(self, schedule_id: str) -> str | None:
+        """The ID of the subscription that a schedule manages or has released; None if it has not started one."""
+        json = await self._find("schedule", f"/v1/subscription_schedules/{_quoted(schedule_id)}")
+        return None if json is None else json["subscription"] or json["released_subscription"]
+
+    async def is_only_subscription(self, subscription_id: str, customer_id: str) -> bool:
+        """Whether a customer has no other subscription that has not ended."""
+        others = self.calls.pages("subscriptions", "/v1/subscriptions", {"customer": customer_id})
+        return not [json async for json in others if json["id"] != subscription_id and json["status"] not in ENDED]
 
     async def payment(self, intent_id: str) -> StripePayment | None:
         """A payment intent with its invoice."""

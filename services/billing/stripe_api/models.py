@@ -83,6 +83,7 @@ class StripeSubscription:
         paid: whether its latest invoice shows that money was received, or, if an invoice is overdue, an earlier one.
         payable: whether Stripe can collect: a payment method is stored, or the customer pays invoices by hand.
         extendable: whether days can be added: all prices are licensed and have the same period.
+        pause_requested: whether it is paused by a request, and not because its trial ended without a payment method.
         payment_link: where the person can pay the latest open invoice, if it is ``past_due`` or ``unpaid``. As
             ``StripeInvoice.payment_link`` it is neither stored nor logged.
     """
@@ -120,11 +121,17 @@ class StripeSubscription:
     payable: bool = True
     extendable: bool = True
     payment_link: str | None = None
+    pause_requested: bool = False
 
     @property
     def started(self) -> bool:
         """Whether it was ever paid or on trial."""
         return self.status not in NEVER_STARTED
+
+    @property
+    def paused_by_trial(self) -> bool:
+        """Whether it is paused because its trial ended without a payment method, and not by request."""
+        return self.status == "paused" and self.trial_end is not None and not self.pause_requested
 
     @property
     def cancel_type(self) -> CancelType | None:

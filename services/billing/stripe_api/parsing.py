@@ -107,7 +107,13 @@ def parse_subscription(
         payable=json["collection_method"] == "send_invoice" or _has_payment_method(json),
         extendable=_is_extendable(items),
         payment_link=None if unpaid is None else unpaid.payment_link,
+        pause_requested=_pause_type(json) == "pause_requested",
     )
+
+
+def _pause_type(json: Json) -> str | None:
+    paused: Json = (json.get("status_details") or {}).get("paused") or {}
+    return (paused.get("subscription") or {}).get("type")
 
 
 def _parse_item(item: Json) -> SubscriptionItem:

@@ -91,6 +91,17 @@ class SubscriptionChanges:
         """
         await self._cancel(subscription_id, UNDONE_COMMENT, key, prorate=False)
 
+    async def resume(self, subscription_id: str, *, key: str) -> None:
+        """Resume a paused subscription: a new period begins now, and its invoice is charged.
+
+        https://docs.stripe.com/billing/subscriptions/trials#resume-a-paused-subscription
+
+        Raises:
+            KeySpent: the idempotency key can no longer resume it; another key may.
+            StripeRefused: Stripe rejected the request, above all because it is not paused any more.
+        """
+        await self.calls.post("resume", f"/v1/subscriptions/{_quoted(subscription_id)}/resume", {}, key=key)
+
     async def cancel_without_coupon(self, subscription_id: str, *, key: str) -> None:
         """Cancel a subscription that lacks the required coupon, as ``cancel_duplicate`` does."""
         await self._cancel(subscription_id, COUPON_COMMENT, key)

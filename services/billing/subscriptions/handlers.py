@@ -39,12 +39,14 @@ from shared.messages.billing.subscriptions import (
     CancelSubscriptionWithoutCoupon,
     CheckSubscriptionAccess,
     CreatePortalSession,
+    FindSubscriptions,
     FollowSubscription,
     GetSubscription,
     GetSubscriptionHeartbeat,
     GetSubscriptionStatus,
     PortalSessionView,
     RefundDuplicateSubscription,
+    ResumeSubscription,
     SubscriptionStatusView,
     SubscriptionView,
 )
@@ -190,6 +192,55 @@ async def check_subscription_access(command: CheckSubscriptionAccess, work: Work
         updated = announce_lapse(stored, work, billing, stripe_subscription=None)
         if updated != stored:
             billing.subscriptions.save(updated, work)
+        reschedule(command, work)
+    except StripeRefused as refused:
+        refused.report(subscription=stored.id)
+
+
+async def find_subscriptions(command: FindSubscriptions, work: Work, billing: Billing) -> None:
+    """Order the reading of a schedule's subscription, or the resumption of a customer's paused subscriptions."""
+    pending = await pending_events(command, command.object_id, billing)
+    if pending is None:
+        return
+    outcome: Outcome = "read"
+    if command.object == "customer":
+        for paused in await billing.subscriptions.paused_of_customer(command.object_id):
+            work.publish(ResumeSubscription(key=paused.stp_subscription_id, subscription_id=paused.id))
+    else:
+        try:
+            stripe_id = await billing.stripe.subscription_of_schedule(command.object_id)
+        except StripeUnavailable:
+            reschedule(command, work)
+            return
+        except StripeRefused as refused:
+            refused.report(schedule=command.object_id)
+            stripe_id, outcome = None, "refused"
+        if stripe_id is not None:
+            work.publish(FollowSubscription(key=stripe_id, subscription_id=stripe_id))
+    settle(pending, outcome, work, billing)
+
+
+async def resume_subscription(command: ResumeSubscription, work: Work, billing: Billing) -> None:
+    """Resume a subscription whose trial ended without a payment method, if it has one now.
+
+    The person was asked to add one to continue. It is not resumed if the customer has another subscription: then the
+    payment method was meant for that one.
+    """
+    stored = await billing.subscriptions.get(command.subscription_id)
+    stripe_id = stored.stp_subscription_id
+    try:
+        _, reading = await read_subscription(stripe_id, billing)
+        if (
+            reading is not None
+            and reading.paused_by_trial
+            and reading.payable
+            and reading.sold_by_nest
+            and await billing.stripe.is_only_subscription(stripe_id, reading.customer.id)
+        ):
+            await billing.stripe.resume(stripe_id, key=f"{stored.id}:resume:{work.id}:{command.attempt}")
+            fault_point("B1")
+            await sync_subscription(stripe_id, work, billing)
+    except (StripeUnavailable, KeySpent):
         reschedule(command, work)
     except StripeRefused as refused:
         refused.report(subscription=stored.id)

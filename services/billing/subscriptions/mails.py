@@ -61,7 +61,7 @@ def order_end_mail(
     if updated.status == before or (stored is None and updated.taken_over):
         return
     trial_over = stripe_subscription.trial_end is not None and not updated.paid
-    if updated.status == "paused" and trial_over:
+    if stripe_subscription.paused_by_trial:
         order_mail("trial-ended", updated, email, EndVariables(link=url, paused=True), work, occasion="paused")
     elif updated.status == "unpaid":
         order_unpaid_mail(updated, stripe_subscription, work, url)

@@ -52,6 +52,10 @@ class Subscriptions(Rows[Subscription], missing=SubscriptionNotFound):
         """A user's subscriptions of Nest's products, ended ones included, in no order."""
         return [self._read(document) for document in await self._by_user.find(user_id)]
 
+    async def paused_of_customer(self, customer_id: str) -> list[Subscription]:
+        """The paused subscriptions of a Stripe customer."""
+        return await self._all(self._collection.find({"stpCustomerId": {"$eq": customer_id}, "status": "paused"}))
+
     async def customers_of(self, user_id: str) -> list[str]:
         """Stripe's IDs of the customers of a user's subscriptions, of whatever product."""
         return await self._collection.distinct("stpCustomerId", {"userId": {"$eq": user_id}})

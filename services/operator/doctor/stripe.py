@@ -24,13 +24,20 @@ PAYMENT_EVENTS: Final = frozenset(
             for name in ("created", "processing", "requires_action", "succeeded", "payment_failed", "canceled")
         ),
         "invoice.payment_action_required",
+        "invoice.payment_failed",
         "invoice_payment.paid",
+        *(
+            f"subscription_schedule.{name}"
+            for name in ("created", "updated", "released", "canceled", "completed", "aborted", "expiring")
+        ),
+        "customer.updated",
         "charge.refunded",
         *(f"refund.{name}" for name in ("created", "updated", "failed")),
         *(f"charge.dispute.{name}" for name in ("created", "updated", "closed", "funds_withdrawn", "funds_reinstated")),
     }
 )
-"""Without these, payments, refunds and disputes are updated only by the next sweep. docs/stripe.md lists them too."""
+"""Without these, payments, refunds, disputes and planned ends are updated only by the next sweep, and a paused trial
+does not continue by itself. docs/stripe.md lists them too."""
 DAY_SECONDS: Final = 24 * 60 * 60
 PAGE: Final = 100
 """Stripe's largest page."""

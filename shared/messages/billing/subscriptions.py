@@ -157,6 +157,21 @@ class FollowSubscription(StripeReread, wire="billing.follow-subscription"):
     """Number of times that the command was rescheduled because the subscription's user is not known yet."""
 
 
+class FindSubscriptions(StripeReread, wire="billing.find-subscriptions"):
+    """Re-read the subscription of a schedule, or resume the paused subscriptions of a customer."""
+
+    object: Literal["subscription_schedule", "customer"]
+    object_id: str
+    """Stripe's ID."""
+
+
+class ResumeSubscription(StripeCommand, wire="billing.resume-subscription"):
+    """Resume a subscription that is paused because its trial ended without a payment method, once it has one."""
+
+    subscription_id: str
+    """ID of the subscription's record in billing."""
+
+
 class FollowCustomer(StripeCommand, wire="billing.follow-customer"):
     """Re-read all subscriptions of a customer, ended ones included."""
 
@@ -232,8 +247,8 @@ class SubscriptionEnded(SubscriptionEvent, wire="billing.subscription-ended"):
     changed: Many[str] = ()
     """See SubscriptionChanged."""
     reason: str | None = None
-    """``duplicate``, ``coupon_missing``, ``trial_undone`` or ``trial_converted`` (its user subscribed) if billing ended it,
-    else Stripe's reason: ``cancellation_requested``, ``payment_failed``, ``payment_disputed``; None if Stripe gives
+    """``duplicate``, ``coupon_missing``, ``trial_undone`` or, because the user subscribed, ``trial_converted`` if billing
+    ended it, else Stripe's reason: ``cancellation_requested``, ``payment_failed``, ``payment_disputed``; None if Stripe gives
     none."""
 
 

@@ -67,7 +67,7 @@ async def test_a_sweep_after_three_days_without_webhooks_handles_each_event_once
 
     assert again["counts"] == {"events": len(missed), "known": len(missed), "handed_over": 0}
     assert shop.mails() == mails
-    assert sorted(template for template, _ in mails) == ["welcome", "welcome", "welcome-trial"]
+    assert sorted(template for template, _ in mails) == ["trial-ended", "welcome", "welcome", "welcome-trial"]
 
 
 async def test_a_webhook_that_arrives_after_its_sweep_is_handled_once(shop: Shop) -> None:
