@@ -5,7 +5,12 @@ from shared.messages.auth.errors import InvalidEmail
 
 
 class NoActiveSubscription(Refusal, kind=Kind.NOT_FOUND):
-    """The user has no active subscription."""
+    """The user has no active subscription.
+
+    If a payment or a payment method would resume one, ``meta`` has its ``status`` in Stripe (``past_due``, ``unpaid``,
+    ``paused``), ``billing_portal_url``, and ``payment_url``, where its open invoice can be paid. The links are null if
+    there is none, or Stripe does not return it in time.
+    """
 
 
 class SubscriptionExpired(Refusal, kind=Kind.PAYMENT_REQUIRED):

@@ -247,9 +247,9 @@ class SubscriptionEnded(SubscriptionEvent, wire="billing.subscription-ended"):
     changed: Many[str] = ()
     """See SubscriptionChanged."""
     reason: str | None = None
-    """``duplicate``, ``coupon_missing``, ``trial_undone`` or, because the user subscribed, ``trial_converted`` if billing
-    ended it, else Stripe's reason: ``cancellation_requested``, ``payment_failed``, ``payment_disputed``; None if Stripe gives
-    none."""
+    """``duplicate``, ``coupon_missing``, ``trial_undone`` or ``trial_converted`` if billing ended it, else Stripe's
+    reason: ``cancellation_requested``, ``payment_failed``, ``payment_disputed``; None if Stripe gives none. A trial is
+    converted when its user subscribes."""
 
 
 class SubscriptionLapsed(SubscriptionEvent, wire="billing.subscription-lapsed"):
