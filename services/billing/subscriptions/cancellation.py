@@ -17,6 +17,9 @@ from shared.telemetry import log
 MAX_EXTENSION: Final = timedelta(days=730)
 """The longest time until the next payment (https://docs.stripe.com/api/subscriptions/update: ``trial_end``)."""
 
+UNCOUNTED: Final = timedelta(hours=1)
+"""Remaining time that makes no further day, so that clocks that differ by seconds do not add one."""
+
 
 async def cancel_in_stripe(
     duplicate: Duplicate,
@@ -65,7 +68,8 @@ async def _carry_over(
     None are added to a subscription that is to end, that a schedule manages, or whose prices do not allow it: a metered
     price would be free meanwhile, and prices with different periods would move to one.
     """
-    days = 0 if stripe_trial.trial_end is None else math.ceil((stripe_trial.trial_end - work.now) / timedelta(days=1))
+    remaining = timedelta(0) if stripe_trial.trial_end is None else stripe_trial.trial_end - work.now
+    days = math.ceil((remaining - UNCOUNTED) / timedelta(days=1))
     if days <= 0:
         return 0
     if stripe_kept.extended_by == duplicate.subscription.id:
