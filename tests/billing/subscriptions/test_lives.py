@@ -132,6 +132,7 @@ async def test_people_who_have_not_paid_are_shown_the_way_back(
     (mail,) = mails(shop, "subscription-unpaid")
     assert mail["link"] in links
     # Paying the invoices is enough.
+    shop.harness.now = shop.double.clock.time
     shop.double.simulate.recover(made["customer"])
     await shop.deliver_all()
     assert (await shop.harness.deliver(STATUS))["status"] == "active"
