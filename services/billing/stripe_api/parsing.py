@@ -66,7 +66,9 @@ def parse_subscription(
     replaced = _TRIAL_COMMENT.fullmatch(comment)
     ours = [item for item in items if not products or item["price"]["product"] in products]
     counted = ours or items
-    invoice: Json = json["latest_invoice"] or {}
+    # Stripe leaves an ID where a part is not expanded.
+    latest = json.get("latest_invoice")
+    invoice: Json = latest if isinstance(latest, dict) else {}
     return StripeSubscription(
         id=json["id"],
         customer=parse_customer(json["customer"]),
