@@ -89,6 +89,24 @@ async def test_refusal_has_no_link(stack: GatewayStack) -> None:
     assert "portal" not in response.text
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("status", ["past_due", "unpaid", "paused"])
+async def test_refusal_for_a_subscription_that_can_be_resumed_has_a_link(
+    stack: GatewayStack, version: str, status: str
+) -> None:
+    stack.services.replies["billing.get-subscription-status"] = lambda _: Refused(
+        "not_found", "no_active_subscription", status=status, billing_portal_url=None, payment_url="https://i.example"
+    )
+    response = await stack.http.post(
+        f"/1/{version}/get_subscription_status", json={"user_id": "user_1"}, headers=stack.bearer()
+    )
+    body = response.json()
+    assert (response.status_code, body["code"]) == (404, "no_active_subscription")
+    assert (body["meta"]["status"], body["meta"]["payment_url"]) == (status, "https://i.example")
+    token = body["meta"]["billing_portal_url"].removeprefix(f"{ISSUER}/portal/")
+    assert PortalLinks(stack.services.sealer, ISSUER).read(token) == PortalLink("user_1", "client_1")
+
+
 async def test_opening_a_link_redirects_to_a_new_session(stack: GatewayStack) -> None:
     path = (await link(stack)).removeprefix(ISSUER)
     stack.services.received.clear()

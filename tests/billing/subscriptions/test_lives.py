@@ -12,6 +12,7 @@ from services.stripe_double import Settings, StripeDouble
 from shared.messages.billing.payments import PaymentFailed
 from shared.messages.billing.subscriptions import (
     CheckSubscriptionAccess,
+    CreatePortalSession,
     GetSubscription,
     GetSubscriptionHeartbeat,
     GetSubscriptionStatus,
@@ -24,6 +25,7 @@ from tests.billing.conftest import ADA, MONTH, Shop, post
 from tests.service_harness import Refused
 
 STATUS = GetSubscriptionStatus(user_id="user_ada")
+PORTAL = CreatePortalSession(user_id="user_ada", client_id="client_1")
 HEARTBEAT = GetSubscriptionHeartbeat(user_id="user_ada")
 VIEW = GetSubscription(user_id="user_ada")
 DAY = timedelta(days=1)
@@ -127,8 +129,10 @@ async def test_people_who_have_not_paid_are_shown_the_way_back(
     invoices = shop.double.objects("invoice")
     links = [each["hosted_invoice_url"] for each in invoices if each["status"] == "open"]
     assert refused.meta["status"] == after_retries
-    assert refused.meta["billing_portal_url"].startswith("https://billing.stripe.com/")
+    # The gateway puts its link there.
+    assert refused.meta["billing_portal_url"] is None
     assert refused.meta["payment_url"] in links
+    assert (await shop.harness.deliver(PORTAL))["url"].startswith("https://billing.stripe.com/")
     (mail,) = mails(shop, "subscription-unpaid")
     assert mail["link"] in links
     # Paying the invoices is enough.
@@ -138,14 +142,26 @@ async def test_people_who_have_not_paid_are_shown_the_way_back(
     assert (await shop.harness.deliver(STATUS))["status"] == "active"
 
 
-async def test_the_way_back_is_shown_without_links_while_stripe_is_unavailable(shop: Shop) -> None:
-    await trial(shop, "pause")
+async def test_the_way_back_is_shown_without_an_invoice_while_stripe_is_unavailable(
+    shop: Shop, double: StripeDouble
+) -> None:
+    double.account.settings = Settings(after_retries="unpaid")
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
     await shop.deliver_all()
-    await advance(shop, 15 * DAY)
+    shop.double.simulate.decline(made["customer"])
+    await advance(shop, 50 * DAY)
     shop.harness.context.stripe.calls.timeouts = Timeouts(portal=0.2, retry_pause=0.01)
     async with shop.double.outage():
         refused = await refusal(shop)
-    assert refused.meta == {"status": "paused", "billing_portal_url": None, "payment_url": None}
+    assert refused.meta == {"status": "unpaid", "billing_portal_url": None, "payment_url": None}
+
+
+async def test_a_setting_puts_a_session_of_stripe_into_the_way_back(open_shop: Callable[..., Any]) -> None:
+    shop: Shop = await open_shop(stripe_portal_in_status=True)
+    await trial(shop, "pause")
+    await shop.deliver_all()
+    await advance(shop, 15 * DAY)
+    assert (await refusal(shop)).meta["billing_portal_url"].startswith("https://billing.stripe.com/")
 
 
 async def test_a_paused_trial_continues_once_it_has_a_card(shop: Shop) -> None:
@@ -154,7 +170,8 @@ async def test_a_paused_trial_continues_once_it_has_a_card(shop: Shop) -> None:
     await advance(shop, 15 * DAY)
     (mail,) = mails(shop, "trial-ended")
     assert (mail["paused"], mail["link"]) == (True, "https://getbeak.app/account")
-    assert (await refusal(shop)).meta["billing_portal_url"].startswith("https://billing.stripe.com/")
+    assert (await refusal(shop)).meta == {"status": "paused", "billing_portal_url": None, "payment_url": None}
+    assert (await shop.harness.deliver(PORTAL))["url"].startswith("https://billing.stripe.com/")
     shop.double.simulate.change_card(made["customer"], "pm_card_visa")
     await shop.deliver_all()
     assert shop.double.object("subscription", made["id"])["status"] == "active"
