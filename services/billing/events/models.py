@@ -23,7 +23,7 @@ Outcome = Literal[
 - ``other_account``: it is of a connected account.
 - ``other_product``: its object is of a product that Nest does not sell.
 - ``other_mode``: it belongs to the other mode, live or test.
-- ``not_followed``: billing does not handle its type.
+- ``not_followed``: billing does not handle its type, or records nothing of its object.
 """
 
 

@@ -204,7 +204,9 @@ async def find_subscriptions(command: FindSubscriptions, work: Work, billing: Bi
         return
     outcome: Outcome = "read"
     if command.object == "customer":
-        for paused in await billing.subscriptions.paused_of_customer(command.object_id):
+        suspended = await billing.subscriptions.paused_of_customer(command.object_id)
+        outcome = "read" if suspended else "not_followed"
+        for paused in suspended:
             work.publish(ResumeSubscription(key=paused.stp_subscription_id, subscription_id=paused.id))
     else:
         try:
