@@ -92,7 +92,10 @@ def test_every_text_and_list_of_a_message_and_its_reply_has_a_maximum(message: t
             assert model.model_config.get("str_max_length") == MAX_TEXT or "root" in model.model_fields
 
 
-@pytest.mark.parametrize("model", {*VARIABLES.values(), *TEXT_VARIABLES.values()}, ids=lambda each: each.__name__)
+# A dictionary keeps the order, which has to be the same in every test process.
+@pytest.mark.parametrize(
+    "model", dict.fromkeys((*VARIABLES.values(), *TEXT_VARIABLES.values())), ids=lambda each: each.__name__
+)
 def test_every_variable_of_a_template_has_a_maximum(model: type[BaseModel]) -> None:
     assert unbounded(model, default=model.model_config["str_max_length"]) == set()
 
