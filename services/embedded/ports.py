@@ -1,12 +1,14 @@
 """Loopback ports of the embedded servers."""
 
 import contextlib
-import socket
+import random
 from pathlib import Path
+from typing import Final
 
 from shared.listeners import ANY, listen
 
 LOOPBACK = "127.0.0.1"
+_PORTS: Final = (20_000, 32_000)
 
 
 def is_free(port: int, host: str = LOOPBACK) -> bool:
@@ -25,11 +27,15 @@ def url(host: str, port: int) -> str:
 
 
 def any_free() -> int:
-    """Return a free loopback port; another process may take it before its use."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a free loopback port below the ephemeral ones.
+
+    The kernel gives ephemeral ports to connections and to servers that ask for any port (32768 to 60999 on Linux), so
+    one of those might be taken before its use.
+    """
+    while True:
+        port = random.randrange(*_PORTS)  # noqa: S311 -- not a secret
+        if is_free(port):
+            return port
 
 
 def stored(file: Path) -> int:

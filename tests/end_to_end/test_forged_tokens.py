@@ -91,12 +91,17 @@ async def key_server() -> AsyncIterator[tuple[str, list[bytes]]]:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", requests
 
 
-async def get_user(nest: Stack, token: str, user_id: str) -> httpx.Response:
-    """Call every gateway with a token; assert that their responses have the same status, and return one."""
+async def get_user_of_each(nest: Stack, token: str, user_id: str) -> list[httpx.Response]:
+    """Call every gateway with a token."""
     headers = {"authorization": f"bearer {token}"}
-    responses = [
+    return [
         await nest.http.post(f"{url}{API}/get_user", json={"user_id": user_id}, headers=headers) for url in nest.urls
     ]
+
+
+async def get_user(nest: Stack, token: str, user_id: str) -> httpx.Response:
+    """Call every gateway with a token; assert that their responses have the same status, and return one."""
+    responses = await get_user_of_each(nest, token, user_id)
     assert len({response.status_code for response in responses}) == 1
     return responses[0]
 
