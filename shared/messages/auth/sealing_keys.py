@@ -4,10 +4,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from shared.messages.message import Command
+from shared.messages.message import SERVICE_COMMANDS, Command
 
 
-class CountSealedMessages(Command, wire="auth.count-sealed-messages"):
+class CountSealedMessages(Command, wire="auth.count-sealed-messages", topic=SERVICE_COMMANDS):
     """Count messages that a process seals with a key, reported before it seals them. The ordering key is ``key_id``."""
 
     key_id: Annotated[str, Field(min_length=1, max_length=128)]

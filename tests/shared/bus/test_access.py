@@ -20,8 +20,8 @@ ROOT: Final = Path(__file__).parents[3]
 NEST_MESSAGES: Final = [kind for kind in MESSAGES.values() if kind.__module__.startswith("shared.")]
 """All messages but those of tests."""
 CLASSES: Final = {kind.__name__: kind for kind in NEST_MESSAGES}
-EVERY_SERVICE: Final = {"auth.service-commands", "republishing", "gateway.replies", "instances"}
-"""Topics that the shared code of all services writes to."""
+EVERY_SERVICE: Final = {"republishing", "gateway.replies", "instances"}
+"""Topics that the shared code of all services writes to without naming the class of a message."""
 
 
 def created(folder: str) -> Iterator[str]:
@@ -36,7 +36,7 @@ def created(folder: str) -> Iterator[str]:
 @cache
 def sent(process: str) -> frozenset[str]:
     """Return the topics that a process sends messages to, as far as its code names their classes."""
-    topics = set(created(f"services/{process}"))
+    topics = {*created(f"services/{process}"), *created("shared")}
     if process == "gateway":
         return frozenset(topics | set(methods.TOPICS.values()) | {"stripe.webhooks", "instances"})
     return frozenset(topics | EVERY_SERVICE)
