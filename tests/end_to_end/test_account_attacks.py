@@ -118,3 +118,15 @@ async def test_stolen_token_of_a_user_does_not_change_the_password(nest: Stack, 
         response = await request(nest, "PUT", "/users/update", {"token": token, "password": OTHER_PASSWORD, **body})
         assert (response.status_code, response.json()["code"]) == (401, "wrong_credentials")
     await call(nest, "GET", f"/users/islogged/{token}")
+
+
+async def test_stolen_token_of_a_user_moves_no_mailbox_and_resets_no_password(
+    nest: Stack, application: Body, token: str, email: str
+) -> None:
+    thief = f"thief.{email}"
+    response = await request(nest, "PUT", "/users/update", {"token": token, "email": thief})
+    assert (response.status_code, response.json()["code"]) == (422, "validation_failed")
+    await call(nest, "POST", "/users/forgot", status=202, apikey=application["apiKey"], email=thief)
+    body = {"apikey": application["apiKey"], "email": email, "password": PASSWORD}
+    await call(nest, "POST", "/users/signwithemail", **body)
+    assert nest.inbox.arrivals(thief) == []

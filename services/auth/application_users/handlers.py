@@ -28,7 +28,7 @@ from shared.messages.auth.accounts import (
     SignUp,
     UpdateApplicationUser,
 )
-from shared.messages.auth.errors import EmailTaken, InvalidToken, NotLoggedIn
+from shared.messages.auth.errors import EmailTaken, FieldRefused, InvalidToken, NotLoggedIn
 
 
 @audited("sign_up")
@@ -150,13 +150,14 @@ async def get_application_user(query: GetApplicationUser, work: Work, auth: Auth
 async def update_application_user(command: UpdateApplicationUser, work: Work, auth: Auth) -> ApplicationUserUpdatedView:
     """Change the given properties of a user; a new password or a deactivation ends all tokens, including this one.
 
-    With a password, an active user gets a new token. A mail to the old address reports a new password and another
-    address.
+    Another address needs the current password, unless old clients are served: otherwise a stolen token would let a
+    thief reset the password by a mail to the thief's address. With a password, an active user gets a new token. A mail
+    to the old address reports a new password and another address.
 
     Raises:
         NotLoggedIn: the token is not valid.
         WrongCredentials, Throttled: as for ``new_password_hash``.
-        FieldRefused: the address or the password is not allowed.
+        FieldRefused: the address or the password is not allowed, or another address has no password with it.
         EmailTaken: another user of the application has the address.
         Unavailable: too many password hashes are waiting.
     """
@@ -165,6 +166,9 @@ async def update_application_user(command: UpdateApplicationUser, work: Work, au
     email = None
     if command.email is not None:
         email = account_email(command.email, test_domains=auth.test_domains)
+        no_password = command.password is None and command.current_password is None
+        if email != user.email and no_password and not auth.old_clients:
+            raise FieldRefused("current_password", "Field required")
         # The unique index is not enough, as in ``update_owner``.
         if email != user.email and await auth.application_users.find_by_email(application.id, email) is not None:
             raise EmailTaken

@@ -38,7 +38,9 @@ OwnerId = Annotated[Sealed, MaxPlain(MAX_ID), Field(description="ID of the owner
 ApiKey = Annotated[Sealed, MaxPlain(MAX_ID), Field(description="API key of the application.")]
 CurrentPassword = Annotated[
     Password | None,
-    Field(description="Current password. Needed to change the password, unless old clients are served."),
+    Field(
+        description="Current password. Needed for another password or a user's other address, except by old clients."
+    ),
 ]
 OwnerToken = Annotated[
     Annotated[Sealed, MaxPlain(MAX_TOKEN)] | None,
@@ -300,7 +302,7 @@ class UpdateApplicationUser(
 ):
     """Update the user of a token.
 
-    Omitted fields do not change. Another password needs ``current_password``, except with the setting
+    Omitted fields do not change. Another password or address needs ``current_password``, except with the setting
     ``NEST_OLD_CLIENTS``. Another password and a deactivation invalidate all earlier tokens. A request with a password
     gets a new token. A mail to the old address reports another address or password.
     """

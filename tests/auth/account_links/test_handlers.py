@@ -171,7 +171,7 @@ async def test_link_is_void_after_the_address_has_changed(accounts: ServiceHarne
     key = (await new_application(accounts))["apiKey"]
     _, user_token = await new_user(accounts, key)
     token = await reset_token(accounts, key)
-    await accounts.deliver(update_application_user(user_token, email="new@example.com"))
+    await accounts.deliver(update_application_user(user_token, email="new@example.com", current_password=PASSWORD))
     assert await refusal(accounts, reset(token)) == NOT_VALID
 
 
@@ -289,10 +289,10 @@ async def test_another_address_is_not_proven(accounts: ServiceHarness) -> None:
     _, token = await new_user(accounts, key)
     _, proof = await link_in(accounts, "verify-address")
     await accounts.deliver(verify(proof))
-    await accounts.deliver(update_application_user(token, email=EMAIL))
+    await accounts.deliver(update_application_user(token, email=EMAIL, current_password=PASSWORD))
     assert (await accounts.deliver(get_application_user(token)))["verified"] is True
     accounts.clear()
-    await accounts.deliver(update_application_user(token, email="new@example.com"))
+    await accounts.deliver(update_application_user(token, email="new@example.com", current_password=PASSWORD))
     assert (await accounts.deliver(get_application_user(token)))["verified"] is False
     address, proof = await link_in(accounts, "verify-address")
     assert address == "new@example.com"

@@ -239,7 +239,7 @@ async def test_deactivation_is_revealed_only_with_the_right_password(accounts: S
 async def test_update_changes_the_given_properties(accounts: ServiceHarness) -> None:
     application = await new_application(accounts)
     _, token = await new_user(accounts, application["apiKey"])
-    command = update_application_user(token, username="M", email="M@example.com")
+    command = update_application_user(token, username="M", email="M@example.com", current_password=PASSWORD)
     delivery = redeliverable(accounts, command)
     for _ in range(2):
         view = await accounts.deliver(command, **delivery)
@@ -290,6 +290,34 @@ async def test_old_clients_change_the_password_by_token(old_accounts: ServiceHar
     await old_accounts.deliver(sign_in_with_email(application["apiKey"], password=OTHER_PASSWORD))
 
 
+async def test_another_address_needs_the_current_password(accounts: ServiceHarness) -> None:
+    application = await new_application(accounts)
+    _, token = await new_user(accounts, application["apiKey"])
+    accounts.clear()
+    for proof, code in (
+        ({}, "validation_failed"),
+        ({"username": "M", "active": True}, "validation_failed"),
+        ({"current_password": "a guess"}, "wrong_credentials"),
+        ({"password": "a guess that is long enough"}, "wrong_credentials"),
+    ):
+        command = update_application_user(token, email="thief@example.com", **proof)
+        assert (await refusal(accounts, command))[1] == code
+    assert [each for each in accounts.published if isinstance(each, SendMail)] == []
+    for address, proof in (
+        ("a@example.com", {"password": PASSWORD}),
+        ("b@example.com", {"current_password": PASSWORD}),
+    ):
+        view = await accounts.deliver(update_application_user(token, email=address, **proof))
+        assert view["email"] == address
+
+
+async def test_old_clients_change_the_address_by_token(old_accounts: ServiceHarness) -> None:
+    application = await new_application(old_accounts)
+    _, token = await new_user(old_accounts, application["apiKey"])
+    view = await old_accounts.deliver(update_application_user(token, email="new@example.com"))
+    assert view["email"] == "new@example.com"
+
+
 async def test_new_password_and_address_are_mailed_to_the_old_address(accounts: ServiceHarness) -> None:
     application = await new_application(accounts)
     _, token = await new_user(accounts, application["apiKey"])
@@ -332,10 +360,8 @@ async def test_update_is_validated_like_a_sign_up(accounts: ServiceHarness) -> N
     application = await new_application(accounts)
     _, token = await new_user(accounts, application["apiKey"])
     await accounts.deliver(sign_up(application["apiKey"], email="other@example.com"))
-    assert await refusal(accounts, update_application_user(token, email="other@example.com")) == (
-        "conflict",
-        "email_taken",
-    )
+    taken = update_application_user(token, email="other@example.com", current_password=PASSWORD)
+    assert await refusal(accounts, taken) == ("conflict", "email_taken")
     await accounts.deliver(update_application_user(token, email=USER["email"]))
     for wrong in ({"email": "nobody"}, {"password": "short"}, {"password": "password1"}):
         command = update_application_user(token, **wrong)
