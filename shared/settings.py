@@ -187,18 +187,19 @@ def parse_keys(text: str) -> dict[str, bytes]:
     """Parse keys written as ``id:base64``, separated by commas.
 
     Raises:
-        ValueError: the text has another form, an ID occurs twice, or a key does not have 32 bytes.
+        ValueError: the text has another form, an ID occurs twice, or a key does not have 32 bytes. The error contains
+            no ID, which is a secret if somebody writes key and ID in the wrong order.
     """
     keys: dict[str, bytes] = {}
-    for part in text.split(","):
+    for number, part in enumerate(text.split(","), start=1):
         key_id, colon, encoded = part.strip().partition(":")
         if not colon or not key_id.isalnum() or key_id in keys:
             raise ValueError("write it as id:base64,id:base64 with a different alphanumeric id for each key")
         try:
             key = base64.b64decode(encoded, validate=True)
         except binascii.Error:
-            raise ValueError(f"the key {key_id!r} is not base64") from None
+            raise ValueError(f"key {number} is not base64") from None
         if len(key) != KEY_BYTES:
-            raise ValueError(f"the key {key_id!r} has {len(key)} bytes instead of {KEY_BYTES}")
+            raise ValueError(f"key {number} has {len(key)} bytes instead of {KEY_BYTES}")
         keys[key_id] = key
     return keys

@@ -10,6 +10,7 @@ from shared.variables import PREFIX
 from tests.production import KAFKA_VARIABLES
 
 SECRET = base64.b64encode(bytes(range(32))).decode()
+HEX_SECRET = bytes(range(32)).hex()
 REQUIRED = {
     "NEST_KAFKA_BOOTSTRAP": "127.0.0.1:9092",
     "NEST_MONGO_URL": "mongodb://nest:hunter2@127.0.0.1:27017",
@@ -55,6 +56,8 @@ def test_every_missing_variable_has_a_line(monkeypatch: pytest.MonkeyPatch) -> N
         ("NEST_SEALING_KEYS", f"k1:{SECRET[:-8]}"),
         ("NEST_SEALING_KEYS", f"k1:{SECRET},k1:{SECRET}"),
         ("NEST_SEALING_KEYS", f"k1:{SECRET}!"),
+        ("NEST_SEALING_KEYS", f"{HEX_SECRET}:k1"),
+        ("NEST_SEALING_KEYS", f"{HEX_SECRET}:main"),
         ("NEST_TOPIC_PREFIX", "with space"),
         ("NEST_ENVIRONMENT", "Prod-1"),
         ("NEST_DATABASE_PREFIX", "a.b"),
@@ -70,6 +73,7 @@ def test_an_invalid_value_is_named_and_not_shown(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(SettingsError, match=f"^{name}: ") as caught:
         load(ServiceSettings)
     assert SECRET[:-8] not in str(caught.value)
+    assert HEX_SECRET not in str(caught.value)
 
 
 def test_the_first_key_is_the_active_one(monkeypatch: pytest.MonkeyPatch) -> None:
