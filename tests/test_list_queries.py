@@ -81,7 +81,7 @@ def one_of(common: Any, other: Any) -> Callable[[int], Any]:
 
 def audit_entries() -> list[Document]:
     empty = AuditEntryView.model_construct(**dict.fromkeys(AuditEntryView.model_fields))
-    entry = {**document_of(empty), "caller": "anonymous", "messageId": "m"}
+    entry = {**document_of(empty), "caller": "anonymous", "messageId": "m", "count": 1}
     return [
         {
             **entry,

@@ -112,7 +112,7 @@ TypedAddress = Annotated[str, Field(max_length=512)]
 """An email address as a person types it. In normal form it has 254 characters at most."""
 TypedNumber = Annotated[str, Field(max_length=128)]
 """A phone number as a person types it."""
-CursorText = Annotated[str, Field(max_length=4_096)]
+CursorText = Annotated[str, Field(min_length=1, max_length=4_096)]
 """``next_cursor`` of an earlier page, which has its format."""
 Many = Annotated[tuple[T, ...], Field(max_length=MAX_LISTED)]
 """A list in a view, an event or a command between services."""

@@ -40,10 +40,10 @@ def test_preview_writes_every_mail_in_every_language_and_branding(tmp_path: Path
     out = tmp_path / "out"
     result = nest.run("mail", "preview", "--out", str(out), "--client", "client/1")
     assert result.exit_code == 0, result.output
-    # Nine mails and a text, in five languages, in the three brandings of the preview and the client's.
-    assert result.output.startswith("200 mails and texts are in ")
+    # Seventeen mails and a text, in five languages, in the three brandings of the preview and the client's.
+    assert result.output.startswith("360 mails and texts are in ")
     assert (out / "index.html").is_file()
-    assert len(list(out.glob("client-1/*/*.txt"))) == 50
+    assert len(list(out.glob("client-1/*/*.txt"))) == 90
     assert "Bei Beak anmelden" in (out / "client-1/de/magic-link.txt").read_text()
     assert (out / "own/en/login-code.txt").read_text().startswith("204817 is your Product code.")
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic_core import PydanticSerializationError
 
 from services.mailer.deliveries.models import Accepted
 from services.mailer.mails.addresses import UnusableAddress, usable_address
@@ -109,7 +110,8 @@ async def test_address_is_one_recipient_or_rejected(
     link = Sealed.of(json.dumps({"link": LINK}))
     try:
         await harness.deliver(SendMail(template="magic-link", to=Sealed.of(address), variables=link))
-    except UnicodeEncodeError:
+    except (UnicodeEncodeError, PydanticSerializationError):
+        # A lone surrogate cannot be encoded in a message.
         return
     if recipient is None:
         assert (server.arrivals, server.commands) == ([], [])
