@@ -55,7 +55,10 @@ async def bus(
 async def nest(
     request: pytest.FixtureRequest, tmp_path: Path, backing: Backing, topic_prefix: str, database_prefix: str
 ) -> AsyncIterator[Stack]:
-    """A whole Nest whose services in the module's ``SEPARATE`` run as processes of their own."""
+    """A whole Nest whose services in the module's ``SEPARATE`` run as processes of their own.
+
+    A module may have ``SETTINGS``, environment variables of all processes.
+    """
     async with running_stack(
         tmp_path,
         kafka_bootstrap=backing.kafka_bootstrap,
@@ -63,6 +66,7 @@ async def nest(
         topic_prefix=topic_prefix,
         database_prefix=database_prefix,
         separate=request.module.SEPARATE,
+        settings=getattr(request.module, "SETTINGS", None),
     ) as stack:
         yield stack
 
@@ -83,5 +87,6 @@ async def shared_nest(
         topic_prefix=f"{prefix}.",
         database_prefix=prefix,
         separate=request.module.SEPARATE,
+        settings=getattr(request.module, "SETTINGS", None),
     ) as stack:
         yield stack

@@ -25,15 +25,15 @@ TOPIC = "mailer.commands"
 class Record:
     """The failed record of a dead letter."""
 
-    def __init__(self, offset: int, envelope: Envelope) -> None:
+    def __init__(self, offset: int, envelope: Envelope, macs: RecordMacs) -> None:
         self.partition, self.offset = 0, offset
         self.key: bytes | None = envelope.key.encode()
         self.value: bytes | None = envelope.body
-        self.headers: Sequence[tuple[str, bytes]] = envelope.headers()
+        self.headers: Sequence[tuple[str, bytes]] = macs.signed(TOPIC, self.key, self.value, envelope.headers())
 
 
 async def add_letters(nest: Stack, commands: list[RecordMarketingConsent]) -> None:
-    """Write dead letters of commands that an earlier release could not decode."""
+    """Write dead letters of commands that could not be decoded."""
     prefix = nest.environment["NEST_TOPIC_PREFIX"]
     sealer = Sealer(parse_keys(nest.environment["NEST_SEALING_KEYS"]))
     macs = RecordMacs(sealer, prefix=prefix)
@@ -47,7 +47,7 @@ async def add_letters(nest: Stack, commands: list[RecordMarketingConsent]) -> No
                 id=new_message_id(), wire=command.wire, topic=TOPIC, key=command.user_id, body=body, time=now
             )
             letter = dead_letter_record(
-                Record(number, envelope),
+                Record(number, envelope, macs),
                 TOPIC,
                 sealer=sealer,
                 reason="undecodable",

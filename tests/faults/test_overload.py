@@ -19,6 +19,7 @@ from tests.stack import API, Login, Stack, eventually
 SEPARATE = ("gateway", "auth")
 CONNECTIONS = 2_400
 """More than the calls that may wait for a service in any case."""
+SETTINGS = {"NEST_CONNECTIONS_PER_PEER": str(2 * CONNECTIONS)}
 RECOVERY_SECONDS = 10.0
 
 
