@@ -21,7 +21,6 @@ from services.operator.output import (
     print_json,
     without_logs,
 )
-from shared.bus.topics import SERVICES
 
 app = typer.Typer(no_args_is_help=True, help="List and rotate the keys that sign tokens, and replace sealing keys.")
 COLUMNS: Final = columns("kid: KEY, algorithm, state, created_at, signs_from, verifies_until")
@@ -68,6 +67,7 @@ def reseal(
     repeated. Prints what is left under each older key.
     """
     from services.operator.reseal import reseal_all  # noqa: PLC0415 -- would slow down `nest --help`
+    from shared.bus.topics import SERVICES  # noqa: PLC0415
 
     wanted = service or list(SERVICES)
     if unknown := sorted(set(wanted) - set(SERVICES)):

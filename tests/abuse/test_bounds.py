@@ -11,7 +11,7 @@ import httpx
 from tests.abuse.calls import Operation, operations, replaced, string_fields
 from tests.abuse.conftest import Target
 
-MARKER = "m4rk3d5ecret"
+MARKER = "b0und5ecret"
 PREFERENCES = {"locale", "app_version"}
 """Fields that never refuse a call: what cannot be read counts as not given."""
 

@@ -61,7 +61,7 @@ COMMANDS: list[tuple[str, list[str], str]] = [
     ("stripe stop striperun_1", ["stop_stripe_run"], "striperun_1 stopped"),
 ]
 """Command line, called methods, and a part of the output."""
-LOCAL = {"up", "services", "run", "doctor", "mail preview", "topics apply", "topics check"}
+LOCAL = {"up", "services", "run", "doctor", "keys reseal", "mail preview", "topics apply", "topics check"}
 """Commands that call no method; other files test them."""
 POLLED = {"get_stripe_run"}
 """Methods that are called only while a run is in progress."""
