@@ -98,11 +98,12 @@ async def test_repeat_gets_the_stored_response_after_the_messages_were_read_ever
 ) -> None:
     inbox = database(nest, mongo_client, "auth")["inbox"]
     login, key = Login(email), secrets.token_hex(8)
+    # Rows of other tests may keep their messages, for example because their service was restarted.
+    earlier = [row["_id"] for row in inbox.find({"messages.type": "mailer.send-mail"}, {"_id": 1})]
     first = await nest.call("send_magic_link", login.request(), idempotency_key=key)
     await nest.mail(email)
-    await eventually(
-        lambda: not inbox.count_documents({"messages.type": "mailer.send-mail"}), what="rows without mails"
-    )
+    own = {"messages.type": "mailer.send-mail", "_id": {"$nin": earlier}}
+    await eventually(lambda: not inbox.count_documents(own), what="a row without its mail")
 
     again = await nest.call("send_magic_link", login.request(), idempotency_key=key)
 
