@@ -198,7 +198,7 @@ class Gateway:
             self._stack.push_async_callback(health.stop)
         # Here, because the services that read too little may be away.
         lag = LagExporter(self.settings.kafka, prefix=self.settings.topic_prefix, services=SERVICES)
-        await lag.start()
+        lag.start()
         self._stack.push_async_callback(lag.stop)
         await self._server.start()
         self._stack.push_async_callback(self._server.stop)

@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from shared.bus.background_task import BackgroundTask
 from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.offset_gaps import OffsetGap, find_gaps, last_read_of
 from shared.telemetry import LAG, LAG_SECONDS, UNREAD_EXPIRED, log
@@ -119,7 +120,7 @@ class LagReader:
         return min((each.timestamp for each in found.values() if each is not None), default=int(time.time() * 1000))
 
 
-class LagMonitor:
+class LagMonitor(BackgroundTask):
     """Measures the lag of services regularly.
 
     Args:
@@ -139,23 +140,12 @@ class LagMonitor:
         self._prefix = prefix
         self._services: Sequence[str] = tuple(services)
         self._seconds = seconds
-        self._task: asyncio.Task[None] | None = None
         self.lags: dict[str, Lag] = {}
-
-    async def start(self) -> None:
-        """Start to measure."""
-        self._task = asyncio.create_task(self._run())
-
-    async def stop(self) -> None:
-        """Stop."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Measure while the context is entered."""
-        await self.start()
+        self.start()
         try:
             yield
         finally:

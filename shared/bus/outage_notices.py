@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from prometheus_client import Counter
 
+from shared.bus.background_task import BackgroundTask
 from shared.bus.consumer import Consumer
 from shared.bus.delivery import NOTICE_MILLISECONDS, Delivery, Waiting
 from shared.bus.envelope import Envelope, Record, Undecodable, unix_milliseconds
@@ -35,7 +36,7 @@ FAILURE_PAUSE: Final = 1.0
 NOTICES: Final = Counter("nest_outage_notices", "Callers that got a notice of an outage of MongoDB.", ["service"])
 
 
-class OutageNotices:
+class OutageNotices(BackgroundTask):
     """Notifies the callers of all unfinished messages on a consumer's partitions during an outage.
 
     A caller gets the notice once the outage has lasted ``PATIENCE_SECONDS``, or shortly before its deadline.
@@ -61,17 +62,6 @@ class OutageNotices:
         """Offsets up to which the partitions have been read ahead."""
         self._ahead: dict[str, tuple[Waiting, Record]] = {}
         """Callers of records that were read ahead, by reply ID."""
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Start to wait for outages."""
-        self._task = asyncio.create_task(self._run())
-
-    async def stop(self) -> None:
-        """Send no more notices."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
         while True:

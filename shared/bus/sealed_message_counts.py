@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from shared.bus.background_task import BackgroundTask
 from shared.bus.producer import BusDown
 from shared.messages import Message
 from shared.messages.auth.sealing_keys import CountSealedMessages
@@ -22,8 +23,10 @@ BLOCK: Final = 2**16
 CHECK_SECONDS: Final = 5.0
 
 
-class SealedMessageCounts:
+class SealedMessageCounts(BackgroundTask):
     """Reports the messages that the sealer of this process seals, once it has sealed any.
+
+    The end of the process needs no last report, which could delay it: half a block was reported in advance.
 
     Args:
         sealer: counts them.
@@ -34,17 +37,6 @@ class SealedMessageCounts:
         self._sealer = sealer
         self._publish = publish
         self._reported = 0
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Start to check the count."""
-        self._task = asyncio.create_task(self._run())
-
-    async def stop(self) -> None:
-        """End the checks. Half a block was reported in advance, and a last report could delay the stop."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
 
     async def report(self) -> None:
         """Report as many blocks as are needed for half a block to be in reserve; raise BusDown."""

@@ -19,6 +19,7 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from shared.bus.background_task import BackgroundTask
 from shared.bus.envelope import Envelope
 from shared.bus.inbox import Inbox
 from shared.bus.kafka_connection import KafkaConnection
@@ -48,7 +49,7 @@ class _Row(NamedTuple):
     sent_at: float
 
 
-class SentMessages:
+class SentMessages(BackgroundTask):
     """The rows of one inbox whose messages were sent by this instance and not yet passed by every consumer group.
 
     Args:
@@ -76,7 +77,6 @@ class SentMessages:
         self._clock = clock
         self._waiting: deque[_Row] = deque(maxlen=MAX_WAITING)
         self._admin: AIOKafkaAdminClient | None = None
-        self._task: asyncio.Task[None] | None = None
 
     @property
     def count(self) -> int:
@@ -94,15 +94,9 @@ class SentMessages:
         if to_pass and all(partition.topic in self._groups for partition, _ in to_pass):
             self._waiting.append(_Row(row_id, to_pass, self._clock()))
 
-    def start(self) -> None:
-        """Start the checks."""
-        self._task = asyncio.create_task(self._run())
-
     async def stop(self) -> None:
         """Stop the checks."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await super().stop()
         await self._disconnect()
 
     async def drop_passed(self) -> None:

@@ -14,6 +14,7 @@ from typing import Final
 
 from pymongo import ASCENDING, ReturnDocument
 
+from shared.bus.background_task import BackgroundTask
 from shared.bus.envelope import unix_milliseconds
 from shared.bus.inbox import Inbox
 from shared.bus.producer import BusDown, Producer
@@ -27,7 +28,7 @@ LEASE: Final = timedelta(seconds=30)
 """How long an instance has to send a row's message before another instance may take the row."""
 
 
-class Timers:
+class Timers(BackgroundTask):
     """Sends the due messages of one service, from the rows in its database."""
 
     def __init__(
@@ -45,19 +46,12 @@ class Timers:
         self._sent = TIMERS_DUE.labels(service)
         self._clock = clock
         self._stopping = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Start to poll for due rows twice a second."""
-        self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
         """Stop polling. A row whose message is being sent stays, and its message may be sent twice."""
         # Cancelling alone is not enough: pymongo turns it into a connection error, after which the loop would go on.
         self._stopping.set()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await super().stop()
 
     async def publish_due(self) -> int:
         """Send the messages of all due rows; return their number.

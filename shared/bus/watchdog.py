@@ -16,6 +16,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from shared.bus.background_task import BackgroundTask
 from shared.bus.consumer import Consumer
 from shared.bus.kafka_connection import KafkaConnection
 from shared.telemetry import log
@@ -33,7 +34,7 @@ def end_process() -> None:
     os._exit(EXIT_CODE)
 
 
-class Watchdog:
+class Watchdog(BackgroundTask):
     """Watches one consumer and calls ``on_stuck`` once records have waited ``stuck_seconds`` without progress."""
 
     def __init__(
@@ -55,17 +56,6 @@ class Watchdog:
         self._checked_at = 0.0
         self._stalled_seconds = 0.0
         """Seconds between checks for which records have waited without progress."""
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Start the checks."""
-        self._task = asyncio.create_task(self._run())
-
-    async def stop(self) -> None:
-        """Stop the checks."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
 
     async def is_stuck(self) -> bool:
         """Check once; return True if check after check records wait while none is fetched, finished or committed.

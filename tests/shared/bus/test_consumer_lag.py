@@ -45,7 +45,7 @@ async def test_lag_is_exported_for_services_that_are_away(bus: BusHarness) -> No
     exporter = LagExporter(
         KafkaConnection(bus.bootstrap), prefix=bus.prefix, services=["ledger", "audit"], seconds=0.05
     )
-    await exporter.start()
+    exporter.start()
     try:
         await bus.send(Append(subject="s", number=1, key="s"))
         await eventually(lambda: sample("nest_consumer_lag_records") == 1)
