@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from services.auth.audit.recorder import audited
 from services.auth.clients.models import Client
@@ -64,16 +64,8 @@ async def create_trial_and_magic_link(command: CreateTrialAndMagicLink, work: Wo
         StartTrial(
             key=user_id,
             user_id=user_id,
-            email=address,
-            client_id=command.client_id,
-            redirect_uri=command.redirect_uri,
-            state=command.state,
-            code_challenge=command.code_challenge,
-            platform=command.device.platform,
-            beak_id=command.device.beak_id,
-            fingerprint=command.device.fingerprint,
-            locale=command.locale,
             ordered_at=work.now,
+            **_order(command, address),
         )
     )
 
@@ -95,15 +87,7 @@ async def order_trial_magic_link(command: OrderTrialMagicLink, work: Work, auth:
         OfferTrial(
             key=work.key,
             user_id=None if identifier is None else identifier.user_id,
-            email=address,
-            client_id=command.client_id,
-            redirect_uri=command.redirect_uri,
-            state=command.state,
-            code_challenge=command.code_challenge,
-            platform=command.device.platform,
-            beak_id=command.device.beak_id,
-            fingerprint=command.device.fingerprint,
-            locale=command.locale,
+            **_order(command, address),
         )
     )
 
@@ -123,6 +107,21 @@ async def send_trial_magic_link(command: SendTrialMagicLink, work: Work, auth: A
         _mail_link(command, address, work, auth, template="trial-magic-link", flow="trial")
     else:
         _mail_link(command, address, work, auth, template="magic-link")
+
+
+def _order(command: CreateTrialAndMagicLink | OrderTrialMagicLink, address: str) -> dict[str, Any]:
+    """Fields of the command with which billing continues the order of a trial."""
+    return {
+        "email": address,
+        "client_id": command.client_id,
+        "redirect_uri": command.redirect_uri,
+        "state": command.state,
+        "code_challenge": command.code_challenge,
+        "platform": command.device.platform,
+        "beak_id": command.device.beak_id,
+        "fingerprint": command.device.fingerprint,
+        "locale": command.locale,
+    }
 
 
 async def _check_trial_order(command: CreateTrialAndMagicLink | OrderTrialMagicLink, work: Work, auth: Auth) -> str:
