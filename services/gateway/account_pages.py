@@ -22,6 +22,7 @@ from shared.errors import NotFound, Refusal
 from shared.mail import CONFIRM_PATH, RESET_PATH
 from shared.messages import Caller, Command, Sealed
 from shared.messages.auth.account_links import ResetPassword, VerifyAddress
+from shared.messages.auth.accounts import min_password_length
 from shared.sealing import Sealer
 
 GROUP: Final = "account links"
@@ -33,11 +34,6 @@ State = Literal["form", "refused", "done", "unknown", "failed"]
 """The page's texts: before the button, for a password that is not allowed, after the button, for an invalid link, and
 for a failure. The page that proves an address has no ``refused``."""
 _CODE: Final = re.compile(r"[A-Za-z0-9_]{1,64}\.[0-9a-f]{64}")
-
-
-def min_password_length(*, old_clients: bool) -> int:
-    """Characters of a new password."""
-    return 6 if old_clients else 8
 
 
 def routes(dispatcher: Dispatcher, *, old_clients: bool) -> list[Route]:

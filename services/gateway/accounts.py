@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 from starlette.routing import Route
 
-from services.gateway.account_pages import by_link, min_password_length
+from services.gateway.account_pages import by_link
 from services.gateway.cached_content import HTML, CachedContent, page_headers, page_templates, template_text
 from services.gateway.endpoint import (
     MAX_JSON_BODY_BYTES,
@@ -52,6 +52,7 @@ from shared.messages.auth.accounts import (
     SignUp,
     UpdateApplicationUser,
     UpdateOwner,
+    min_password_length,
 )
 from shared.messages.auth.applications import CreateApplication, DeleteApplication, UpdateApplication
 from shared.messages.types import normal_api_key

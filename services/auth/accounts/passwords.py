@@ -19,11 +19,9 @@ from argon2.exceptions import VerifyMismatchError
 from argon2.profiles import RFC_9106_LOW_MEMORY
 
 from services.auth.accounts.hash_queue import HashCaller, HashQueue
+from shared.messages.auth.accounts import MIN_PASSWORD, min_password_length
 from shared.messages.auth.errors import FieldRefused
 
-MIN_LENGTH: Final = 8
-"""NIST SP 800-63B section 3.1.1.2."""
-MIN_LENGTH_OF_OLD_CLIENTS: Final = 6
 MAX_LENGTH: Final = 255
 
 
@@ -57,10 +55,10 @@ class PasswordRule:
         Raises:
             FieldRefused: it is too short, or known to attackers.
         """
-        min_length = MIN_LENGTH_OF_OLD_CLIENTS if self.old_clients else MIN_LENGTH
+        min_length = min_password_length(old_clients=self.old_clients)
         if len(password) < min_length:
             raise FieldRefused("password", f"at least {min_length} characters")
-        if len(password) >= MIN_LENGTH and password.lower() in self.known:
+        if len(password) >= MIN_PASSWORD and password.lower() in self.known:
             raise FieldRefused("password", "one of the passwords that are guessed first; choose another")
 
 

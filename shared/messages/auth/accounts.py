@@ -27,6 +27,9 @@ from shared.messages.auth.errors import (
 from shared.messages.message import Command, Query, Reply
 from shared.messages.types import MAX_ID, MaxPlain, PreferredLocale, Sealed, TypedAddress
 
+MIN_PASSWORD: Final = 8
+"""Minimum length of a new password (NIST SP 800-63B section 3.1.1.2)."""
+MIN_PASSWORD_OF_OLD_CLIENTS: Final = 6
 MAX_PASSWORD: Final = 1_024
 """Longer than any valid password, which has a refusal of its own."""
 MAX_TOKEN: Final = 4_096
@@ -50,6 +53,11 @@ UserToken = Annotated[Sealed, MaxPlain(MAX_TOKEN), Field(description="Token of t
 AlwaysTrue = Annotated[Literal[True], Field(description="Always true.")]
 INVALID_APPLICATION: Final = (FieldRefused, MalformedApiKey, ApplicationNotFound, ApplicationEnded)
 _INVALID_USER: Final = (ApplicationUserNotActive, ApplicationUserEnded, AddressNotVerified)
+
+
+def min_password_length(*, old_clients: bool) -> int:
+    """Return the minimum length of a new password; ``old_clients`` is whether they are served."""
+    return MIN_PASSWORD_OF_OLD_CLIENTS if old_clients else MIN_PASSWORD
 
 
 class OwnerView(Reply):
