@@ -32,7 +32,7 @@ class BusSettings(KafkaSettings, EnvironmentSettings):
     one first."""
     unauthenticated_records: Literal["refuse", "accept"] = "refuse"
     """``accept`` while processes of a release run that writes records without a MAC, or their records are needed:
-    whoever reaches Kafka can then act as Nest. Records with a wrong MAC are always refused."""
+    everyone who reaches Kafka can then act as Nest. Records with a wrong MAC are always refused."""
     instance: str = Field(default="", pattern=r"^[a-zA-Z0-9._-]*$", max_length=200)
     """Name of this process among those of its service, the same again after a restart. By default the host name and the
     lowest number that is free on this machine."""
@@ -62,7 +62,7 @@ class BusSettings(KafkaSettings, EnvironmentSettings):
         if self.unauthenticated_records == "accept":
             log.warning(
                 "records without a MAC are accepted",
-                risks="whoever reaches Kafka can act as Nest",
+                risks="everyone who reaches Kafka can act as Nest",
                 until="the roll-out",
             )
 

@@ -49,7 +49,7 @@ def reply_response(reply: RpcReply, request: HttpRequest, version: str = "") -> 
     Args:
         reply: of the service.
         request: that it answers.
-        version: the date in its path, which decides about the format of errors; empty if it has none.
+        version: date in the path of the request, which determines the format of errors; empty if there is none.
 
     Raises:
         ValueError: the reply is a refusal of an unknown kind.

@@ -44,7 +44,7 @@ EXPLAINED: Final = frozenset(version.date for version in VERSIONS if version.exp
 
 
 def version_of(path: str) -> str:
-    """The dated version in a path such as ``/1/2021-10-06/get_user``; another text if the path has none."""
+    """The dated version in a path such as ``/1/2021-10-06/get_user``; any other text for a path without a version."""
     base, _, rest = path.removeprefix("/").partition("/")
     return rest.partition("/")[0] if base == BASE_VERSION else ""
 

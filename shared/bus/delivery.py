@@ -148,7 +148,7 @@ class Delivery:
 
         Returns:
             True if it was dead-lettered. An unauthenticated one does not count: it says nothing about this service, and
-            whoever reaches the broker could stop the consumer with ten of them.
+            everyone who reaches the broker could stop the consumer with ten of them.
 
         Raises:
             Stopping: the process is stopping and the record is unfinished.

@@ -42,8 +42,8 @@ def mail_changes(before: Account, after: Account, work: Work, *, application: Ap
 def shown_name(application_name: str) -> str | None:
     """The name of an application as mails show it; None if nothing of it can be shown.
 
-    Anybody can create an application with any name, and Nest mails whoever signs up to it: so the name must not contain
-    a link, nor pass for our own text.
+    Anybody can create an application with any name, and Nest mails its users: so the name must not contain a link, nor
+    pass for our own text.
     """
     words = _NOT_IN_NAMES.sub(" ", application_name).split()
     return " ".join(words)[:MAX_NAME_CHARACTERS].strip() or None

@@ -67,7 +67,7 @@ async def hash_caller(subject: str, work: Work, auth: Auth) -> HashCaller:
 async def new_password_hash(
     account: Account, change: UpdateOwner | UpdateApplicationUser, subject: str, work: Work, auth: Auth
 ) -> str | None:
-    """The hash of the new password in a change; None if it has none, or the current one.
+    """Hash of the new password; None if the command contains no password or the current one.
 
     A new password needs the current one too, unless old clients are served.
 

@@ -280,7 +280,7 @@ async def get_subscription_status(query: GetSubscriptionStatus, work: Work, bill
     Stripe creates none in time.
 
     Raises:
-        NoActiveSubscription: the user has none. If a subscription can be resumed, its ``meta`` show how.
+        NoActiveSubscription: the user has none. If a subscription can be resumed, the ``meta`` of the refusal says how.
     """
     of_user = await billing.subscriptions.of_user(query.user_id)
     subscription = current(of_user, at=work.now, policy=billing.access)

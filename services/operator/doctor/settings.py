@@ -76,7 +76,7 @@ def _dangers(loaded: LoadedSettings) -> Iterator[Finding]:
         yield warning("NEST_TEST_LOGIN is on: anybody can log in without a code", "turn it off outside of tests")
     if loaded.first("unauthenticated_records") == "accept":
         yield warning(
-            "NEST_UNAUTHENTICATED_RECORDS is accept: whoever reaches Kafka can act as Nest",
+            "NEST_UNAUTHENTICATED_RECORDS is accept: everyone who reaches Kafka can act as Nest",
             "remove it once every process has run this release for a day",
         )
     if loaded.first("limit_lift_loopback"):

@@ -96,7 +96,7 @@ class SubscriptionStatusView(Reply):
     status: str
     """Stripe's status: ``active``, ``trialing``, ``past_due`` or ``incomplete``."""
     billing_portal_url: str | None
-    """Link to the customer portal, ``<issuer>/portal/…``. It works for an hour, for whoever opens it."""
+    """Link to the customer portal, ``<issuer>/portal/…``. It works for an hour, for everyone who has it."""
     start_date: Moment
     """Start of the current period."""
     end_date: Moment | None
