@@ -2,9 +2,11 @@
 
 from typing import Final
 
+from services.billing.customer_state import handlers as customer_state
 from services.billing.customers import handlers as customers
 from services.billing.disputes import handlers as disputes
 from services.billing.events import handlers as events
+from services.billing.invoices import handlers as invoices
 from services.billing.payments import handlers as payments
 from services.billing.personal_data import handlers as personal_data
 from services.billing.runs import handlers as runs
@@ -12,5 +14,7 @@ from services.billing.subscriptions import handlers as subscriptions
 from services.billing.trials import handlers as trials
 from shared.bus.handling import handlers_in
 
-HANDLERS: Final = handlers_in(customers, disputes, events, payments, personal_data, runs, subscriptions, trials)
+HANDLERS: Final = handlers_in(
+    customer_state, customers, disputes, events, invoices, payments, personal_data, runs, subscriptions, trials
+)
 """Handlers by the message that each handles."""

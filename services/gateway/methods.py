@@ -52,7 +52,12 @@ from shared.messages.billing.runs import (
     StopStripeRun,
     SweepStripeEvents,
 )
-from shared.messages.billing.subscriptions import GetSubscription, GetSubscriptionHeartbeat, GetSubscriptionStatus
+from shared.messages.billing.subscriptions import (
+    GetSubscription,
+    GetSubscriptionHeartbeat,
+    GetSubscriptionState,
+    GetSubscriptionStatus,
+)
 from shared.messages.mailer.branding import GetClientLooks
 from shared.messages.mailer.deliveries import ListDeliveries
 from shared.messages.mailer.suppressions import LiftSuppression, ListSuppressions
@@ -82,6 +87,7 @@ class Method:
         credential_in_body: bearer tokens and unknown schemes in the ``authorization`` header are ignored.
         user_of_token: with a bearer token ``user_id`` or the whole body may be left out; the user is then the token's.
         portal_link: the gateway puts a link to the customer portal into responses that have none.
+        links: the gateway replaces the placeholders of links in responses (``shared.messages.billing.links``).
         entity_tag: responses have an ``etag``, and clients may send ``if-none-match``.
         name: as in the URL.
         version: as in the URL.
@@ -93,6 +99,7 @@ class Method:
     credential_in_body: bool = False
     user_of_token: bool = False
     portal_link: bool = False
+    links: bool = False
     entity_tag: bool = False
     name: str = ""
     version: str = ""
@@ -178,6 +185,7 @@ _2021_10_06: Final = _after(
 _2026_12_01: Final = _after(
     _2021_10_06,
     create_trial_and_magic_link=Method(OrderTrialMagicLink, Access.ANYONE, _by_address, credential_in_body=True),
+    get_subscription_status=Method(GetSubscriptionState, Access.SELF_OR_INTERNAL, user_of_token=True, links=True),
 )
 METHODS: Final[dict[str, Methods]] = dict(
     zip((version.date for version in VERSIONS), (_2020_12_14, _2021_10_06, _2026_12_01), strict=True)
@@ -219,7 +227,7 @@ def _endpoint(method: Method, dispatcher: Dispatcher, portal_links: PortalLinks)
         access=method.access,
         credential_in_body=method.credential_in_body,
         ordering_key=method.ordering_key,
-        complete=portal_links.add if method.portal_link else None,
+        complete=portal_links.add if method.portal_link else portal_links.complete if method.links else None,
         render=_with_entity_tag if method.entity_tag else None,
         verb="POST",
         topic=message.topic,

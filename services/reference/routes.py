@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from services.gateway.errors import BodyTooLarge, InvalidWebhookPayload, MissingWebhookBody, UnknownWebhookProvider
+from services.gateway.portal import INVOICE_PATH
 from services.gateway.portal import PATH as PORTAL_PATH
 from services.gateway.webhooks import TOLERANCE_SECONDS
 from services.reference.responses import ALWAYS, JSON, Errors, response
@@ -142,27 +143,20 @@ def paths(errors: Errors) -> dict[str, Any]:
                 parameters=_LINK_PARAMETERS,
             )
         },
-        f"{PORTAL_PATH}/{{token}}": {
-            "get": _operation(
-                errors,
-                "open_portal",
-                "Subscriptions",
-                "Open the customer portal",
-                {
-                    "303": response("A new session of Stripe's customer portal.", headers={"location": "Location"}),
-                    "404": response("The link is invalid or older than an hour. The response is a page.", _HTML),
-                    "429": response("Too Many Requests. The response is a page.", _HTML, _RETRY_AFTER),
-                    "503": response("Service Unavailable. The response is a page.", _HTML, _RETRY_AFTER),
-                    "504": response("Gateway Timeout. The response is a page.", _HTML),
-                },
-                description="The link is `billing_portal_url` of `get_subscription_status`, for the browser of the"
-                " user.",
-                parameters=(
-                    {**_LINK_PARAMETERS[0], "description": "Token from the link."},
-                    *_LINK_PARAMETERS[1:],
-                ),
-            )
-        },
+        f"{PORTAL_PATH}/{{token}}": _stripe_link(
+            errors,
+            "open_portal",
+            "Open the customer portal",
+            "A new session of Stripe's customer portal.",
+            "The link is `billing_portal_url` of `get_subscription_status`, for the browser of the user.",
+        ),
+        f"{INVOICE_PATH}/{{token}}": _stripe_link(
+            errors,
+            "open_invoice",
+            "Open an invoice",
+            "Stripe's page or PDF of the invoice, or the customer portal if nothing is to be paid any more.",
+            "The link is `payment_url` of `get_subscription_status`, for the browser of the user.",
+        ),
         f"{UNSUBSCRIBE_PATH}/{{token}}": {
             "get": _operation(
                 errors,
@@ -286,6 +280,29 @@ def _account_page(
                 body={"content": {"application/x-www-form-urlencoded": {"schema": form}}},
             ),
         }
+    }
+
+
+def _stripe_link(
+    errors: Errors, operation_id: str, summary: str, target: str, description: str
+) -> dict[str, dict[str, Any]]:
+    """The operation of a link that redirects to a page of Stripe."""
+    return {
+        "get": _operation(
+            errors,
+            operation_id,
+            "Subscriptions",
+            summary,
+            {
+                "303": response(target, headers={"location": "Location"}),
+                "404": response("The link is invalid or older than an hour. The response is a page.", _HTML),
+                "429": response("Too Many Requests. The response is a page.", _HTML, _RETRY_AFTER),
+                "503": response("Service Unavailable. The response is a page.", _HTML, _RETRY_AFTER),
+                "504": response("Gateway Timeout. The response is a page.", _HTML),
+            },
+            description=description,
+            parameters=({**_LINK_PARAMETERS[0], "description": "Token from the link."}, *_LINK_PARAMETERS[1:]),
+        )
     }
 
 

@@ -15,7 +15,7 @@ from shared.messages.auth.clients import CreateClient
 from shared.messages.auth.signing_keys import ListSigningKeys
 from shared.messages.auth.users import GetUser, GetUserConsent
 from shared.messages.billing.runs import GetStripeRun, ListStripeRuns
-from shared.messages.billing.subscriptions import GetSubscriptionHeartbeat, GetSubscriptionStatus
+from shared.messages.billing.subscriptions import GetSubscriptionHeartbeat, GetSubscriptionState, GetSubscriptionStatus
 from shared.messages.mailer.branding import GetClientLooks
 from shared.messages.personal_data import GetUserProcess
 from shared.sealing import Sealer
@@ -28,6 +28,7 @@ UNAUDITED: Final[dict[type[Message], str]] = {
     GetUserConsent: "one value for a known user ID; back ends query it before every mail",
     GetStripeRun: "counts without personal data, polled every second during a run",
     GetSubscriptionHeartbeat: "a boolean for a known user ID; back ends query it for every request",
+    GetSubscriptionState: "a status for a known user ID; back ends query it for every request",
     GetSubscriptionStatus: "a status for a known user ID; back ends query it for every request",
     GetUserProcess: "names of services, polled every second during an export or erasure",
     ListSigningKeys: "public keys",

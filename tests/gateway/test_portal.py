@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from services.gateway import portal
 from services.gateway.portal import LIFETIME_SECONDS, PortalLink, PortalLinks
 from shared.mail import unsubscribe_token
+from shared.messages.billing.invoices import GetInvoiceLink
 from shared.messages.billing.subscriptions import CreatePortalSession
 from shared.sealing import Sealer
 from tests.gateway.conftest import ISSUER, GatewayStack
@@ -31,8 +32,17 @@ STATUS: dict[str, Any] = {
     "cancel_type": None,
     "cancelled_at": None,
 }
+STATE: dict[str, Any] = {
+    "status": "past_due",
+    "payment_url": "link:payment:sub_1",
+    "billing_portal_url": "link:portal",
+    "nested": [{"pdf_url": "link:pdf:in_1", "hosted_url": "link:hosted:in_1", "name": "link:portal"}],
+    "other_url": "link:of:another-kind",
+    "empty_url": None,
+}
+"""A view with placeholders."""
 STRIPE_URL = "https://billing.stripe.com/p/session/test_1"
-VERSIONS = ("2021-10-06", "2026-12-01")
+INVOICE_URL = "https://invoice.stripe.com/i/test_1"
 
 
 class Clock:
@@ -49,11 +59,15 @@ def billing(stack: GatewayStack) -> None:
     stack.services.replies["billing.get-subscription-status"] = lambda _envelope: STATUS
     session = stack.services.sealer.seal("gateway", json.dumps({"url": STRIPE_URL}).encode())
     stack.services.replies["billing.create-portal-session"] = lambda _envelope: session.encode()
+    invoice = stack.services.sealer.seal("gateway", json.dumps({"url": INVOICE_URL}).encode())
+    stack.services.replies["billing.get-invoice-link"] = lambda _envelope: invoice.encode()
+    state = stack.services.sealer.seal("gateway", json.dumps(STATE).encode())
+    stack.services.replies["billing.get-subscription-state"] = lambda _envelope: state.encode()
 
 
-async def link(stack: GatewayStack, version: str = "2021-10-06", **headers: str) -> str:
+async def link(stack: GatewayStack, **headers: str) -> str:
     response = await stack.http.post(
-        f"/1/{version}/get_subscription_status", json={"user_id": "user_1"}, headers=headers or stack.bearer()
+        "/1/2021-10-06/get_subscription_status", json={"user_id": "user_1"}, headers=headers or stack.bearer()
     )
     assert response.status_code == 200, response.text
     body = response.json()
@@ -62,9 +76,8 @@ async def link(stack: GatewayStack, version: str = "2021-10-06", **headers: str)
     return url
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-async def test_status_has_a_link_of_the_gateway(stack: GatewayStack, version: str) -> None:
-    url = await link(stack, version)
+async def test_status_has_a_link_of_the_gateway(stack: GatewayStack) -> None:
+    url = await link(stack)
     assert re.fullmatch(re.escape(ISSUER) + r"/portal/k1\.[A-Za-z0-9_=-]+", url)
     links = PortalLinks(stack.services.sealer, ISSUER)
     assert links.read(url.rpartition("/")[2]) == PortalLink("user_1", "client_1")
@@ -89,22 +102,63 @@ async def test_refusal_has_no_link(stack: GatewayStack) -> None:
     assert "portal" not in response.text
 
 
-@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("status", ["past_due", "unpaid", "paused"])
-async def test_refusal_for_a_subscription_that_can_be_resumed_has_a_link(
-    stack: GatewayStack, version: str, status: str
-) -> None:
+async def test_refusal_for_a_subscription_that_can_be_resumed_has_a_link(stack: GatewayStack, status: str) -> None:
     stack.services.replies["billing.get-subscription-status"] = lambda _: Refused(
         "not_found", "no_active_subscription", status=status, billing_portal_url=None, payment_url="https://i.example"
     )
     response = await stack.http.post(
-        f"/1/{version}/get_subscription_status", json={"user_id": "user_1"}, headers=stack.bearer()
+        "/1/2021-10-06/get_subscription_status", json={"user_id": "user_1"}, headers=stack.bearer()
     )
     body = response.json()
     assert (response.status_code, body["code"]) == (404, "no_active_subscription")
     assert (body["meta"]["status"], body["meta"]["payment_url"]) == (status, "https://i.example")
     token = body["meta"]["billing_portal_url"].removeprefix(f"{ISSUER}/portal/")
     assert PortalLinks(stack.services.sealer, ISSUER).read(token) == PortalLink("user_1", "client_1")
+
+
+async def state(stack: GatewayStack) -> dict[str, Any]:
+    """The state of the bearer's subscription, in the newest version."""
+    response = await stack.http.post("/1/2026-12-01/get_subscription_status", headers=stack.bearer())
+    assert response.status_code == 200, response.text
+    body: dict[str, Any] = response.json()
+    return body
+
+
+async def test_placeholders_of_links_become_links_of_the_gateway(stack: GatewayStack) -> None:
+    links, body = PortalLinks(stack.services.sealer, ISSUER), await state(stack)
+    assert links.read(body["billing_portal_url"].removeprefix(f"{ISSUER}/portal/")) == PortalLink("user_1", "client_1")
+    (nested,) = body["nested"]
+    for url, target in (
+        (body["payment_url"], {"subscription_id": "sub_1"}),
+        (nested["pdf_url"], {"invoice_id": "in_1", "page": "pdf"}),
+        (nested["hosted_url"], {"invoice_id": "in_1", "page": "hosted"}),
+    ):
+        assert links.invoice_query(url.removeprefix(f"{ISSUER}/invoice/")) == GetInvoiceLink(
+            user_id="user_1", client_id="client_1", **target
+        )
+    # Only fields for links are completed, and only with known links.
+    assert (nested["name"], body["other_url"], body["empty_url"]) == ("link:portal", "link:of:another-kind", None)
+
+
+async def test_opening_an_invoice_link_redirects_to_the_invoice(stack: GatewayStack) -> None:
+    body = await state(stack)
+    stack.services.received.clear()
+    response = await stack.http.get(body["payment_url"].removeprefix(ISSUER))
+    assert (response.status_code, response.headers["location"]) == (303, INVOICE_URL)
+    assert response.headers["referrer-policy"] == "no-referrer"
+    assert response.headers["cache-control"] == "no-store"
+    (query,) = stack.services.received
+    assert GetInvoiceLink.model_validate_json(query.body) == GetInvoiceLink(
+        user_id="user_1", client_id="client_1", subscription_id="sub_1"
+    )
+    # A token of one kind opens nothing of the other.
+    assert (
+        await stack.http.get(body["payment_url"].removeprefix(ISSUER).replace("invoice", "portal"))
+    ).status_code == 404
+    assert (
+        await stack.http.get(body["billing_portal_url"].removeprefix(ISSUER).replace("portal", "invoice"))
+    ).status_code == 404
 
 
 async def test_opening_a_link_redirects_to_a_new_session(stack: GatewayStack) -> None:

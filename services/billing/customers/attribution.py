@@ -11,7 +11,7 @@ from services.billing.context import Billing
 from services.billing.customers.models import user_of_subscription
 from services.billing.payments.models import Payment
 from services.billing.stripe_api.models import StripeDispute, StripePayment, StripeSubscription
-from services.billing.subscriptions.models import Subscription
+from services.billing.subscriptions.models import Subscription, current, latest, resumable
 from shared.bus.work import Work
 from shared.ids import derived_message_id
 from shared.messages.auth.users import EnsureUser
@@ -58,6 +58,19 @@ async def user_of_dispute(stripe_dispute: StripeDispute, payment: Payment | None
         return None if payment is None else payment.user_id
     mapping = await billing.mappings.find(stripe_dispute.customer_id)
     return None if mapping is None else mapping.user_id
+
+
+async def portal_customer(user_id: str, of_user: list[Subscription], work: Work, billing: Billing) -> str | None:
+    """Stripe's ID of the customer whose portal a user with these subscriptions opens; None if there is none.
+
+    It is that of the active subscription, else of one that can be resumed, else of the latest one; without any
+    subscription, that of the user's latest customer.
+    """
+    subscription = current(of_user, at=work.now, policy=billing.access) or resumable(of_user) or latest(of_user)
+    if subscription is not None:
+        return subscription.stp_customer_id
+    mapping = await billing.mappings.find_by_user(user_id)
+    return None if mapping is None else mapping.provider_value
 
 
 async def correct_mapping(customer_id: str, work: Work, billing: Billing) -> None:

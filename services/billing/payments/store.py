@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, Protocol
 
-from pymongo import ASCENDING, IndexModel
+from pymongo import ASCENDING, DESCENDING, IndexModel
 
 from services.billing.payments.models import FailedPaymentMail, Payment
+from services.billing.subscriptions.models import Subscription
 from shared.bus.work import Work
 from shared.documents import Rows
 from shared.mongo import Collection, Document
@@ -77,6 +78,15 @@ class Payments(Rows[Payment]):
     async def find_by_stripe_id(self, intent_id: str) -> Payment | None:
         """The record of a payment intent."""
         return await self._one({"stpPaymentIntentId": {"$eq": intent_id}})
+
+    async def latest_for(self, subscription: Subscription) -> Payment | None:
+        """The payment of a subscription that was created last."""
+        query = {
+            "userId": {"$eq": subscription.user_id},
+            "stpSubscriptionId": {"$eq": subscription.stp_subscription_id},
+        }
+        newest = await self._all(self._collection.find(query).sort("stpCreatedAt", DESCENDING).limit(1))
+        return newest[0] if newest else None
 
     async def page(self, query: PageQuery) -> list[Payment]:
         """A page of payments, as ``newest_first``."""

@@ -193,6 +193,18 @@ class StripeInvoice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InvoicePages:
+    """The pages of an invoice; the URLs are None while it is a draft. As ``payment_link`` they are never stored.
+
+    ``pdf_url`` is the PDF file.
+    """
+
+    customer_id: str
+    hosted_url: str | None
+    pdf_url: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StripePayment:
     """A payment intent as Stripe has it now, with its latest charge and its invoice.
 

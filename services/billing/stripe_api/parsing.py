@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from services.billing.stripe_api.models import (
+    InvoicePages,
     StripeCustomer,
     StripeDispute,
     StripeInvoice,
@@ -220,6 +221,13 @@ def parse_invoice(json: Json, lines: list[Json]) -> StripeInvoice:
         products=frozenset(filter(None, map(_product_of_line, lines))),
         failed_attempts=json["attempt_count"] if json["status"] == "open" else 0,
         retried=json["next_payment_attempt"] is not None,
+    )
+
+
+def parse_invoice_pages(json: Json) -> InvoicePages:
+    """Parse the pages of an invoice."""
+    return InvoicePages(
+        customer_id=json["customer"], hosted_url=json["hosted_invoice_url"], pdf_url=json["invoice_pdf"]
     )
 
 

@@ -7,6 +7,7 @@ from typing import Final
 
 from services.billing import metrics
 from services.billing.context import Billing
+from services.billing.customers.attribution import portal_customer
 from services.billing.events.models import Outcome
 from services.billing.events.pending import pending_events, settle
 from services.billing.stripe_api.calls import KeySpent, StripeRefused
@@ -303,18 +304,18 @@ async def create_portal_session(query: CreatePortalSession, work: Work, billing:
     """A new session of Stripe's customer portal.
 
     Raises:
-        SubscriptionNotFound: the user never had a subscription.
+        SubscriptionNotFound: the user was never a customer.
         TooManyPortalSessions: the links of the user were opened too often.
         StripeUnavailable: Stripe creates no session in time.
     """
     of_user = await billing.subscriptions.of_user(query.user_id)
-    subscription = current(of_user, at=work.now, policy=billing.access) or resumable(of_user) or latest(of_user)
-    if subscription is None:
+    customer_id = await portal_customer(query.user_id, of_user, work, billing)
+    if customer_id is None:
         raise SubscriptionNotFound
     wait = billing.portal_limit.open(query.user_id, at=work.now)
     if wait:
         raise TooManyPortalSessions(retry_after=wait)
-    url = await billing.stripe.portal_url(subscription.stp_customer_id)
+    url = await billing.stripe.portal_url(customer_id)
     if url is None:
         raise StripeUnavailable
     return PortalSessionView(url=url)

@@ -44,6 +44,10 @@ class SubscriptionNotFound(NotFound, code="not_found"):
     """No subscription has this ID, or the user has none."""
 
 
+class InvoiceNotFound(NotFound, code="not_found"):
+    """The user has no such invoice, or it has no page yet because it is a draft."""
+
+
 class TooManyPortalSessions(Refusal, kind=Kind.THROTTLED):
     """The user's links to the customer portal were opened too often; retry after ``meta.retry_after`` seconds."""
 

@@ -118,6 +118,58 @@ class GetSubscriptionStatus(
     user_id: UserId
 
 
+RequiredAction = Literal["payment", "authentication", "payment_method"]
+"""What a person has to do for a subscription to go on.
+
+- ``payment``: pay the open invoice.
+- ``authentication``: confirm the payment of the open invoice with the bank.
+- ``payment_method``: add a payment method in the customer portal.
+"""
+
+
+class SubscriptionStateView(Reply):
+    """The state of a user's subscription."""
+
+    status: str
+    """Stripe's status (``active``, ``trialing``, ``past_due``, ``incomplete``, ``unpaid``, ``paused``), or ``none`` if
+    the user has no subscription that has not ended."""
+    entitled: bool
+    """Whether the user has access now."""
+    required_action: RequiredAction | None
+    """What the user has to do: ``payment`` of the open invoice, ``authentication`` of its payment by the bank, both at
+    ``payment_url``, or adding a ``payment_method`` at ``billing_portal_url``; null if nothing."""
+    payment_url: str | None
+    """Link to the open invoice, ``<issuer>/invoice/…``. It works for an hour, for everyone who has it. Null if nothing
+    is to be paid."""
+    billing_portal_url: str | None
+    """Link to the customer portal, ``<issuer>/portal/…``. It works for an hour, for everyone who has it. Null if the
+    user was never a customer."""
+    start_date: Moment | None
+    """Start of the current period."""
+    end_date: Moment | None
+    """End of the current period."""
+    grace_ends_at: Moment | None
+    """End of the grace period for the unpaid invoice; null if all are paid."""
+    cancel_at: Moment | None
+    """When a cancellation takes effect; null if the subscription is not cancelled."""
+    cancel_type: CancelType | None
+    """``period_end`` if the cancellation takes effect at the end of a period, else ``immediate``; null if it is not
+    cancelled."""
+    cancelled_at: Moment | None
+    """When the cancellation was requested; null if it is not cancelled."""
+
+
+class GetSubscriptionState(
+    Query, wire="billing.get-subscription-state", reply=SubscriptionStateView, reply_sealed=True
+):
+    """Get the state of a user's subscription: the active one, else one that has not ended, else the status ``none``.
+
+    The reply is sealed because by a setting it has the URL of a session of Stripe's customer portal.
+    """
+
+    user_id: UserId
+
+
 class PortalSessionView(Reply):
     """A session of Stripe's customer portal."""
 

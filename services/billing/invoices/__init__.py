@@ -1,0 +1,1 @@
+"""Invoices of Stripe: the pages that pay or show them."""

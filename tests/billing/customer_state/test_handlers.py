@@ -1,0 +1,144 @@
+"""The state of a customer, as apps ask for it."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from services.stripe_double import Settings
+from shared.messages.billing.subscriptions import GetSubscriptionState
+from tests.billing.conftest import ADA, MONTH, Shop, post
+
+STATE = GetSubscriptionState(user_id="user_ada")
+DAY = timedelta(days=1)
+NONE = {
+    "status": "none",
+    "entitled": False,
+    "required_action": None,
+    "payment_url": None,
+    "billing_portal_url": None,
+    "start_date": None,
+    "end_date": None,
+    "grace_ends_at": None,
+    "cancel_at": None,
+    "cancel_type": None,
+    "cancelled_at": None,
+}
+Made = dict[str, Any]
+
+
+async def advance(shop: Shop, time: timedelta) -> None:
+    """Advance the clocks of Stripe and billing, and deliver all events."""
+    await shop.double.clock.advance(time)
+    shop.harness.now = max(shop.harness.now, shop.double.clock.time)
+    await shop.deliver_all()
+
+
+async def renewing(shop: Shop, method: str, wait: timedelta, **settings: Any) -> Made:
+    """A subscription of Ada whose renewal is tried with a payment method."""
+    shop.double.account.settings = Settings(**settings)
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    await shop.deliver_all()
+    shop.double.simulate.change_card(made["customer"], method)
+    await advance(shop, wait)
+    return made
+
+
+async def subscribing(shop: Shop, **form: str) -> Made:
+    """A subscription of Ada that is created with these parameters."""
+    customer = await post(shop.double, "/v1/customers", email="ada@example.com", **{"metadata[user_id]": "user_ada"})
+    fields = {"customer": customer["id"], "items[0][price]": shop.price, **form}
+    made = await post(shop.double, "/v1/subscriptions", **fields)
+    await advance(shop, timedelta(seconds=1))
+    return made
+
+
+async def past_due(shop: Shop) -> Made:
+    return await renewing(shop, "pm_card_chargeCustomerFail", MONTH)
+
+
+async def unpaid(shop: Shop) -> Made:
+    return await renewing(shop, "pm_card_chargeCustomerFail", 50 * DAY, after_retries="unpaid")
+
+
+async def unauthenticated(shop: Shop) -> Made:
+    return await renewing(shop, "pm_card_authenticationRequired", MONTH)
+
+
+async def incomplete(shop: Shop) -> Made:
+    return await subscribing(shop, payment_behavior="default_incomplete")
+
+
+async def paused(shop: Shop) -> Made:
+    behavior = {"trial_settings[end_behavior][missing_payment_method]": "pause"}
+    made = await subscribing(shop, trial_period_days="14", **behavior)
+    await advance(shop, 15 * DAY)
+    return made
+
+
+async def active(shop: Shop) -> Made:
+    return await renewing(shop, "pm_card_visa", MONTH)
+
+
+async def on_hold(shop: Shop) -> Made:
+    made = await active(shop)
+    shop.double.simulate.pause_collection(made["id"])
+    await shop.deliver_all()
+    return made
+
+
+async def over(shop: Shop) -> Made:
+    """A subscription of whose renewal nothing is known."""
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    await shop.deliver_all()
+    shop.harness.now += MONTH
+    return made
+
+
+@pytest.mark.parametrize(
+    ("life", "status", "entitled", "action"),
+    [
+        (active, "active", True, None),
+        (on_hold, "active", False, None),
+        (over, "active", False, None),
+        (past_due, "past_due", True, "payment"),
+        (unauthenticated, "past_due", True, "authentication"),
+        (unpaid, "unpaid", False, "payment"),
+        (incomplete, "incomplete", False, "payment"),
+        (paused, "paused", False, "payment_method"),
+    ],
+)
+async def test_every_status_says_whether_it_entitles_and_what_to_do(
+    life: Callable[[Shop], Any],
+    status: str,
+    entitled: bool,  # noqa: FBT001
+    action: str | None,
+    shop: Shop,
+) -> None:
+    made = await life(shop)
+    calls = len(shop.double.log)
+    state = await shop.harness.deliver(STATE)
+    assert (state["status"], state["entitled"], state["required_action"]) == (status, entitled, action)
+    to_pay = action in ("payment", "authentication")
+    assert state["payment_url"] == (f"link:payment:{made['id']}" if to_pay else None)
+    assert state["billing_portal_url"] == "link:portal"
+    assert (state["grace_ends_at"] is not None) == (status in ("past_due", "unpaid"))
+    assert len(shop.double.log) == calls
+
+
+async def test_a_person_who_never_bought_has_the_status_none(shop: Shop) -> None:
+    assert await shop.harness.deliver(STATE) == NONE
+
+
+async def test_after_the_end_the_status_is_none_with_a_portal_link(shop: Shop) -> None:
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    shop.double.simulate.cancel(made["id"], at="now")
+    await shop.deliver_all()
+    assert await shop.harness.deliver(STATE) == {**NONE, "billing_portal_url": "link:portal"}
+
+
+async def test_a_setting_puts_a_session_of_stripe_into_each_state(open_shop: Callable[..., Any]) -> None:
+    shop: Shop = await open_shop(stripe_portal_in_status=True)
+    await active(shop)
+    assert (await shop.harness.deliver(STATE))["billing_portal_url"].startswith("https://billing.stripe.com/")
