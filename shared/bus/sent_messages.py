@@ -32,6 +32,8 @@ CHECK_SECONDS: Final = 5.0
 BATCH: Final = 500
 MAX_WAITING: Final = 50_000
 """Bound on the remembered rows while a consumer is away, about 20 MB. The oldest rows beyond it keep their messages."""
+MAX_REMEMBERED: Final = 50_000
+"""Bound on the remembered IDs of rows whose messages were acknowledged, about 6 MB."""
 MAX_AGE_SECONDS: Final = 3600.0
 """Time after which a row is forgotten and keeps its messages. While a consumer is away, messages may age out of their
 topic; when it returns, it commits offsets beyond messages that it has never read."""
@@ -76,6 +78,7 @@ class SentMessages(BackgroundTask):
         self._check_seconds = check_seconds
         self._clock = clock
         self._waiting: deque[_Row] = deque(maxlen=MAX_WAITING)
+        self._acknowledged: dict[str, None] = {}
         self._admin: AIOKafkaAdminClient | None = None
 
     @property
@@ -88,11 +91,21 @@ class SentMessages(BackgroundTask):
 
         A forwarded message stays in its row: it is sent again for every repeat of the call, with its reply address.
         """
+        self._acknowledged[row_id] = None
+        if len(self._acknowledged) > MAX_REMEMBERED:
+            del self._acknowledged[next(iter(self._acknowledged))]
         to_pass = tuple(
             position for message, position in zip(messages, positions, strict=True) if not message.forwarded
         )
         if to_pass and all(partition.topic in self._groups for partition, _ in to_pass):
             self._waiting.append(_Row(row_id, to_pass, self._clock()))
+
+    def acknowledged(self, row_id: str) -> bool:
+        """Return True if Kafka has acknowledged the messages of a row to this instance, among its last rows.
+
+        A repeat of the row's message needs not send them again, except forwarded ones.
+        """
+        return row_id in self._acknowledged
 
     async def stop(self) -> None:
         """Stop the checks."""

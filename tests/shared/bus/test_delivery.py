@@ -50,6 +50,23 @@ async def test_a_repeat_gets_the_stored_reply_marked_as_replayed(bus: BusHarness
         ]
 
 
+async def test_a_repeat_sends_acknowledged_messages_again_only_after_a_restart(bus: BusHarness) -> None:
+    message_id = new_message_id()
+    command = Append(subject="s", number=1, key="s", events=3)
+    async with bus.running():
+        # As two Stripe events of a new customer, each of which orders its user under the same ID.
+        replies = [await bus.call(command, id=message_id) for _ in range(3)]
+        assert [reply.replayed for reply in replies] == [False, True, True]
+        await bus.drained()
+        assert len(await bus.records("ledger.events")) == 3
+    async with bus.running():
+        # The earlier process may have crashed before it sent them.
+        assert (await bus.call(command, id=message_id)).replayed
+        await bus.drained()
+    assert len(await bus.records("ledger.events")) == 6
+    assert len({dict(record.headers)["id"] for record in await bus.records("ledger.events")}) == 3
+
+
 async def test_the_reply_to_a_forwarded_command_reaches_the_caller(bus: BusHarness) -> None:
     async with bus.running():
         message_id = new_message_id()

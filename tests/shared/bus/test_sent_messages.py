@@ -155,3 +155,11 @@ class TestWithoutKafka:
             sent.add(str(number), [envelope()], [self.POSITION])
         await sent.drop_passed()
         assert [row.id for row in sent._waiting] == ["2", "3", "4"]
+
+    async def test_the_memory_for_acknowledged_rows_is_bounded(
+        self, sent: SentMessages, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "MAX_REMEMBERED", 3)
+        for number in range(5):
+            sent.add(str(number), [envelope()], [self.POSITION])
+        assert [number for number in range(5) if sent.acknowledged(str(number))] == [2, 3, 4]
