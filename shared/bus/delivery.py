@@ -297,8 +297,8 @@ class Delivery:
             self._send_reply_soon(envelope, outcome)
         messages = outcome.messages
         if outcome.replayed and self._sent.acknowledged(envelope.id):
-            # Several messages may order the same effect under one ID, and a sender may repeat one. Only a repeat after a
-            # crash or a rebalance must send again, because then nobody knows whether the messages were sent.
+            # Several messages may order the same effect under one ID, and a sender may repeat one. Only a repeat after
+            # a crash or a rebalance must send again, because then nobody knows whether the messages were sent.
             messages = [message for message in messages if message.forwarded]
         if messages:
             if armed("V3"):

@@ -159,7 +159,7 @@ async def stripe_thin_event(event: StripeThinEvent, work: Work, billing: Billing
         id=event.id,
         type=event.type.removeprefix(THIN_PREFIX),
         livemode=event.livemode,
-        account=event.context or "",
+        account=event.context,
         data=StripeEventData(
             object=StripeObject() if related is None else StripeObject(object=related.type, id=related.id)
         ),

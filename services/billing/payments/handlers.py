@@ -48,6 +48,9 @@ async def find_payments(command: FindPayments, work: Work, billing: Billing) -> 
         refused.report(**{command.object: command.object_id})
         settle(pending, "refused", work, billing)
         return
+    if intent_ids is None:
+        settle(pending, "missing", work, billing)
+        return
     if len(intent_ids) == 1:
         [intent_id] = intent_ids
         work.publish(FollowPayment(key=intent_id, payment_intent_id=intent_id, event_id=command.event_id))

@@ -115,12 +115,8 @@ def _result(run: Run, page: Page, step: Step) -> StepResult:
 
 def parse_event(json: Json) -> StripeEvent:
     """An event from Stripe's JSON, with the ordering key that the gateway gives to the webhook."""
-    subject = json["data"]["object"]
-    customer = subject.get("id") if subject.get("object") == "customer" else subject.get("customer")
-    if isinstance(customer, dict):
-        customer = customer.get("id")
-    key = customer or subject.get("id")
-    return StripeEvent.model_validate({**json, "key": key if isinstance(key, str) else ""})
+    event = StripeEvent.model_validate(json)
+    return event.model_copy(update={"key": event.ordering_key})
 
 
 def _event_of_row(row: EventRow) -> StripeEvent:

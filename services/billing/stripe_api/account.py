@@ -128,10 +128,13 @@ class Stripe(SubscriptionChanges):
             if trial_id is None or json["metadata"].get("trial_id") == trial_id
         ]
 
-    async def subscription_of_schedule(self, schedule_id: str) -> str | None:
-        """The ID of the subscription that a schedule manages or has released; None if it has not started one."""
+    async def subscriptions_of_schedule(self, schedule_id: str) -> list[str] | None:
+        """The ID of the subscription that a schedule manages or has released, if it has started one.
+
+        None if this account, in this mode, has no such schedule.
+        """
         json = await self._find("schedule", f"/v1/subscription_schedules/{_quoted(schedule_id)}")
-        return None if json is None else json["subscription"] or json["released_subscription"]
+        return None if json is None else list(filter(None, [json["subscription"] or json["released_subscription"]]))
 
     async def is_only_subscription(self, subscription_id: str, customer_id: str) -> bool:
         """Whether a customer has no other subscription that has not ended."""
@@ -156,8 +159,10 @@ class Stripe(SubscriptionChanges):
         json = await self._find("dispute", f"/v1/disputes/{_quoted(dispute_id)}", expand=["charge"])
         return None if json is None else parse_dispute(json)
 
-    async def payment_intents_of(self, part: PaymentPart, object_id: str) -> list[str]:
+    async def payment_intents_of(self, part: PaymentPart, object_id: str) -> list[str] | None:
         """The IDs of the payment intents to which an object belongs; none for a charge without a payment intent.
+
+        None if this account, in this mode, has no such object.
 
         Stripe's objects are linked in this order: dispute, charge, payment intent, invoice payment, invoice,
         subscription, customer. Until API version 2025-03-31.basil an invoice named its one payment intent; now it may
@@ -167,12 +172,12 @@ class Stripe(SubscriptionChanges):
         An invoice and each of its payments yield all payments of the invoice: a part that was paid changes the amount
         of the others, and Stripe sends no event about that.
         """
-        if part == "invoice":
-            pages = self.calls.pages("invoice_payments", "/v1/invoice_payments", {"invoice": object_id})
-            # An invoice payment may also be a charge or a record of money received outside of Stripe.
-            return sorted({intent async for each in pages if (intent := each["payment"].get("payment_intent"))})
+        if part == "invoice" and (intent_ids := await self._payment_intents_of_invoice(object_id)):
+            return intent_ids
         json = await self._find(part, f"/v1/{part}s/{_quoted(object_id)}")
         if json is None:
+            return None
+        if part == "invoice":
             return []
         if part == "invoice_payment":
             return await self.payment_intents_of("invoice", json["invoice"])
@@ -304,6 +309,16 @@ class Stripe(SubscriptionChanges):
             return None
         invoice: Json = invoice_payments[-1]["invoice"]
         return parse_invoice(invoice, await self._all_lines(invoice) if self._products else [])
+
+    async def _payment_intents_of_invoice(self, invoice_id: str) -> list[str]:
+        pages = self.calls.pages("invoice_payments", "/v1/invoice_payments", {"invoice": invoice_id})
+        try:
+            # An invoice payment may also be a charge or a record of money received outside of Stripe.
+            return sorted({intent async for each in pages if (intent := each["payment"].get("payment_intent"))})
+        except StripeRefused as refused:
+            if refused.code == RESOURCE_MISSING:
+                return []
+            raise
 
     async def _unpaid_invoices(self, subscription_id: str) -> UnpaidInvoices:
         """The open invoices of a subscription; none if they were paid a moment ago.

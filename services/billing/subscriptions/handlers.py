@@ -211,14 +211,17 @@ async def find_subscriptions(command: FindSubscriptions, work: Work, billing: Bi
             work.publish(ResumeSubscription(key=paused.stp_subscription_id, subscription_id=paused.id))
     else:
         try:
-            stripe_id = await billing.stripe.subscription_of_schedule(command.object_id)
+            stripe_ids = await billing.stripe.subscriptions_of_schedule(command.object_id)
         except StripeUnavailable:
             reschedule(command, work)
             return
         except StripeRefused as refused:
             refused.report(schedule=command.object_id)
-            stripe_id, outcome = None, "refused"
-        if stripe_id is not None:
+            settle(pending, "refused", work, billing)
+            return
+        if stripe_ids is None:
+            outcome = "missing"
+        for stripe_id in stripe_ids or ():
             work.publish(FollowSubscription(key=stripe_id, subscription_id=stripe_id))
     settle(pending, outcome, work, billing)
 
