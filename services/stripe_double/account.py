@@ -31,6 +31,7 @@ ID_PREFIXES = {
     "account": "acct_1",
     "billing_portal.session": "bps_1",
     "charge": "ch_3",
+    "checkout.session": "cs_test_a1",
     "coupon": "",
     "customer": "cus_",
     "customer_balance_transaction": "cbtxn_1",
@@ -53,7 +54,14 @@ ID_PREFIXES = {
     "subscription_schedule": "sub_sched_1",
     "webhook_endpoint": "we_1",
 }
-_ID_LENGTHS = {"coupon": 8, "customer": 14, "product": 14, "request": 14, "subscription_item": 14}
+_ID_LENGTHS = {
+    "checkout.session": 56,
+    "coupon": 8,
+    "customer": 14,
+    "product": 14,
+    "request": 14,
+    "subscription_item": 14,
+}
 _ALPHABET = string.ascii_letters + string.digits
 # Seeded by the operating system, never by a test: an account that is loaded again must not repeat its IDs.
 _RANDOM = random.Random()  # noqa: S311 - IDs, not secrets
@@ -110,6 +118,8 @@ class Account:
         """Called with the events of a change before it is stored, to add objects that follow from them."""
         self.on_commit: list[Callable[[], None]] = []
         """Called after a change is stored."""
+        self.pages_url = ""
+        """Base URL of the pages for customers; `server` sets it."""
         self.last_changed = 0
         """Time of the last change in Unix seconds; later changes never get an earlier time."""
         self._database = database

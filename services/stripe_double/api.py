@@ -16,6 +16,7 @@ from pydantic_core import to_json
 from services.stripe_double import (
     billing,
     catalog,
+    checkout_sessions,
     customers,
     disputes,
     events,
@@ -43,7 +44,8 @@ Handler = Callable[..., Json]
 """Function that takes the account, the parameters and the IDs in the path, and returns an object or a list."""
 
 REQUESTS_KEPT = 10_000
-_ID_POSITION = 3
+_ID_POSITIONS = (3, 4)
+"""Positions of an ID in a path: `/v1/customers/{id}/payment_methods`, `/v1/checkout/sessions/{id}`."""
 
 
 def _retrieve(kind: str) -> Handler:
@@ -135,6 +137,7 @@ ROUTES: dict[str, Handler] = {
     "GET /v1/webhook_endpoints/{}": _retrieve("webhook_endpoint"),
     "POST /v1/webhook_endpoints/{}": webhooks.update_webhook_endpoint,
     "DELETE /v1/webhook_endpoints/{}": webhooks.delete_webhook_endpoint,
+    **checkout_sessions.ROUTES,
     **subscription_schedules.ROUTES,
 }
 """All requests that the double supports; `{}` stands for an ID."""
@@ -150,12 +153,12 @@ def find_handler(method: str, path: str) -> tuple[Handler, list[str]]:
     if handler is not None:
         return handler, []
     parts = path.split("/")
-    # The ID is always the third part: /v1/customers/{id}/payment_methods.
-    if len(parts) > _ID_POSITION and parts[_ID_POSITION]:
-        identifier, parts[_ID_POSITION] = parts[_ID_POSITION], "{}"
-        handler = ROUTES.get(f"{method} {'/'.join(parts)}")
-        if handler is not None:
-            return handler, [identifier]
+    for position in _ID_POSITIONS:
+        if len(parts) > position and parts[position]:
+            route = "/".join((*parts[:position], "{}", *parts[position + 1 :]))
+            handler = ROUTES.get(f"{method} {route}")
+            if handler is not None:
+                return handler, [parts[position]]
     raise StripeApiError(
         f"Unrecognized request URL ({method}: {path}). The Stripe double does not support it.", status=404
     )

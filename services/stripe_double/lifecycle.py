@@ -4,6 +4,7 @@ import heapq
 
 from services.stripe_double import (
     billing,
+    checkout_sessions,
     events,
     invoices,
     payments,
@@ -12,11 +13,14 @@ from services.stripe_double import (
     trials,
 )
 from services.stripe_double.account import Account, Json
+from services.stripe_double.checkout_creation import KIND
 from services.stripe_double.clock import DAY, HOUR
 from services.stripe_double.subscription_items import period_end, with_period
 
 INCOMPLETE_TIME = 23 * HOUR
 """Time to pay the first invoice before the subscription expires (docs.stripe.com/billing/subscriptions/overview)."""
+_SCHEDULED = (KIND, "subscription", "subscription_schedule", "invoice", "payment_intent")
+"""Kinds of objects that time changes."""
 _RENEWING = ("active", "past_due", "unpaid")
 
 
@@ -31,6 +35,8 @@ def due_time(account: Account, entry: Json) -> int | None:
         return entry["next_payment_attempt"] if entry["status"] == "open" else None
     if entry["object"] == "subscription_schedule":
         return subscription_schedules.due_time(entry)
+    if entry["object"] == KIND:
+        return int(entry["expires_at"]) if entry["status"] == "open" else None
     if entry["object"] == "payment_intent" and entry["status"] == "processing":
         return int(entry["_settles_at"])
     return None
@@ -85,6 +91,9 @@ def apply_due_change(account: Account, entry: Json) -> None:
         intent = payments.settle_bank_debit(account, entry)
         if intent["_invoice"] is not None:
             billing.apply_payment(account, intent, automatic=True)
+        checkout_sessions.payment_settled(account, intent)
+    elif entry["object"] == KIND:
+        checkout_sessions.expire(account, entry)
     elif entry["status"] == "draft":
         billing.finalize_and_collect(account, entry)
     else:
@@ -161,7 +170,7 @@ class Scheduler:
         account.on_put.append(self._index)
 
     def _index(self, entry: Json) -> None:
-        if entry["object"] in {"subscription", "subscription_schedule", "invoice", "payment_intent"}:
+        if entry["object"] in _SCHEDULED:
             at = due_time(self._account, entry)
             if at is not None:
                 # A schedule changes or ends its subscription before that renews.

@@ -9,6 +9,8 @@ from services.stripe_double.params import Params
 
 NESTED_LIMIT = 10
 """Length at which lists inside objects are cut; all entries are at the list's own URL (docs.stripe.com/expand)."""
+CHECKOUT_PAGE = "/c/pay/"
+"""Path of the pages of Checkout Sessions, before the session's ID."""
 MAX_EXPAND_DEPTH = 4
 DEFAULT_LIMIT = 10
 MAX_LIMIT = 100
@@ -52,6 +54,25 @@ def subscription_item(account: Account, subscription: Json, item: Json) -> Json:
     return {**item, "subscription": subscription["id"], "price": price, "plan": _plan(price)}
 
 
+def checkout_line_item(account: Account, item: Json) -> Json:
+    """Return a line item of a Checkout Session with its price; taxes and discounts are not computed."""
+    price = account.get("price", item["price"])
+    amount = (price["unit_amount"] or 0) * (item["quantity"] or 0)
+    return {
+        "id": item["id"],
+        "object": "item",
+        "amount_discount": 0,
+        "amount_subtotal": amount,
+        "amount_tax": 0,
+        "amount_total": amount,
+        "currency": price["currency"],
+        "description": account.get("product", price["product"])["name"],
+        "metadata": {},
+        "price": price,
+        "quantity": item["quantity"],
+    }
+
+
 def _plan(price: Json) -> Json:
     recurring = price["recurring"] or {}
     return {
@@ -90,6 +111,11 @@ def _invoice(_: Account, entry: Json) -> Json:
     return rendered
 
 
+def _checkout_session(account: Account, entry: Json) -> Json:
+    url = f"{account.pages_url}{CHECKOUT_PAGE}{entry['id']}" if entry["status"] == "open" else None
+    return {**public_members(entry), "url": url}
+
+
 def _event(account: Account, entry: Json) -> Json:
     rendered = public_members(entry)
     rendered["pending_webhooks"] = len(account.owned("_delivery", entry["id"]))
@@ -102,6 +128,7 @@ def _without_internal_members(_: Account, entry: Json) -> Json:
 
 _RENDERERS: dict[str, Callable[[Account, Json], Json]] = {
     "account": _without_internal_members,
+    "checkout.session": _checkout_session,
     "subscription": _subscription,
     "invoice": _invoice,
     "event": _event,
@@ -194,7 +221,13 @@ def _charge_refunds(account: Account, charge: Json) -> Json:
     return _nested_list(f"/v1/charges/{charge['id']}/refunds", account.owned("refund", charge["id"]))
 
 
+def _session_items(account: Account, session: Json) -> Json:
+    items = [checkout_line_item(account, item) for item in account.get(session["object"], session["id"])["_items"]]
+    return _nested_list(f"/v1/checkout/sessions/{session['id']}/line_items", items)
+
+
 _INCLUDABLE: dict[tuple[str, str], Callable[[Account, Json], Json]] = {
+    ("checkout.session", "line_items"): _session_items,
     ("customer", "subscriptions"): _customer_subscriptions,
     ("invoice", "payments"): _invoice_payments,
     ("charge", "refunds"): _charge_refunds,

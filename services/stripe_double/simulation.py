@@ -4,6 +4,7 @@ from typing import Any
 
 from services.stripe_double import (
     billing,
+    checkout_sessions,
     customers,
     disputes,
     events,
@@ -15,6 +16,7 @@ from services.stripe_double import (
     subscriptions,
 )
 from services.stripe_double.account import Account, Json
+from services.stripe_double.checkout_creation import KIND
 from services.stripe_double.errors import StripeApiError
 from services.stripe_double.params import Params
 from services.stripe_double.rendering import render
@@ -95,6 +97,25 @@ class Simulation:
             billing.collect(account, invoice, method, automatic=False)
         after = account.update(account.get("subscription", before["id"]), _defer_events=False)
         return events.emit_if_changed(account, "customer.subscription.updated", before, after)
+
+    def pay_checkout(
+        self,
+        session: str,
+        *,
+        payment_method: str = GOOD_CARD,
+        authenticated: bool = True,
+        promotion_code: str | None = None,
+    ) -> Json:
+        """Pay an open Checkout Session as its customer does on the page; return the session."""
+        with self._account.change():
+            checkout_sessions.complete(
+                self._account,
+                self._account.get(KIND, session),
+                payment_method,
+                authenticated=authenticated,
+                promotion_code=promotion_code,
+            )
+            return self._rendered(KIND, session)
 
     def change_card(self, customer: str, payment_method: str) -> Json:
         """Replace the card in the customer portal, for all subscriptions; return the customer."""

@@ -84,7 +84,7 @@ def _new_subscription(account: Account, params: Params, customer: Json, first_it
     currency = account.get("price", first_item["price"])["currency"]
     if (params.string("currency") or currency) != currency:
         raise params.invalid("currency", f"The price specified only supports `{currency}`.")
-    _reject_other_currency(account, customer, currency)
+    reject_other_currency(account, customer, currency)
     params.boolean("off_session")  # No effect: the double makes every charge off-session.
     params.choice("proration_behavior", PRORATION_BEHAVIORS)
     billing_mode = params.nested("billing_mode")
@@ -184,7 +184,7 @@ def reject_unsupported(params: Params) -> None:
     params.reject_unknown()
 
 
-def _reject_other_currency(account: Account, customer: Json, currency: str) -> None:
+def reject_other_currency(account: Account, customer: Json, currency: str) -> None:
     """Raise Stripe's 400, which has neither code nor parameter, if the customer is billed in another currency."""
     current = {
         each["currency"] for each in account.owned("subscription", customer["id"]) if each["status"] not in ENDED
