@@ -72,6 +72,7 @@ COLLECTIONS: Final = {
         "trials": Classified(Effect.REMOVED),
         "provider_mappings": Classified(Effect.REMOVED),
         "payers": Classified(Effect.REMOVED),
+        "entitlements": Classified(Effect.REMOVED),
         "payments": Classified(Effect.ANONYMIZED, "accounting records"),
         "disputes": Classified(Effect.ANONYMIZED, "accounting records"),
         "erased": Classified(Effect.IDS, "a late event from Stripe must not recreate the person"),

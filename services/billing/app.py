@@ -12,6 +12,7 @@ from services.billing import metrics
 from services.billing.context import Billing
 from services.billing.customers.store import ProviderMappings
 from services.billing.disputes.store import Disputes
+from services.billing.entitlements.store import EntitlementRows
 from services.billing.events.store import StripeEvents
 from services.billing.handlers import HANDLERS
 from services.billing.payments.store import FailedPaymentMails, Payments
@@ -41,6 +42,7 @@ INDEXES: Final = indexes_of(
     FailedPaymentMails,
     Disputes,
     StripeEvents,
+    EntitlementRows,
     Runs,
     Differences,
     KnownDrifts,
@@ -93,6 +95,7 @@ async def open_context(resources: Resources, settings: BillingSettings) -> Async
             payments=Payments(resources.database),
             failed_payment_mails=FailedPaymentMails(resources.database),
             disputes=Disputes(resources.database),
+            entitlements=EntitlementRows(resources.database),
             personal_data=PersonalData(resources.database),
             erased=ErasedIds(resources.database),
             stripe=stripe,

@@ -9,6 +9,7 @@ from typing import Final
 
 from services.billing.customers.store import ProviderMappings
 from services.billing.disputes.store import Disputes
+from services.billing.entitlements.store import EntitlementRows
 from services.billing.events.store import StripeEvents
 from services.billing.payments.store import FailedPaymentMails, Payments
 from services.billing.personal_data.store import PersonalData
@@ -60,6 +61,7 @@ class Billing:
     payments: Payments
     failed_payment_mails: FailedPaymentMails
     disputes: Disputes
+    entitlements: EntitlementRows
     personal_data: PersonalData
     erased: ErasedIds
     stripe: Stripe

@@ -6,6 +6,7 @@ from typing import Final
 
 from services.billing.customers.store import ProviderMappings
 from services.billing.disputes.store import Disputes
+from services.billing.entitlements.store import EntitlementRows
 from services.billing.payments.store import Payments
 from services.billing.subscriptions.store import Payers, Subscriptions
 from services.billing.trials.store import Trials
@@ -27,10 +28,15 @@ class PersonalData:
         deleted = [PersonalDataCollection(database[name], _by_user) for name in _DELETED]
         # The address of an unfinished trial is sealed for billing; auth exports the user's identifiers.
         trials = PersonalDataCollection(database[Trials.COLLECTION], _by_user, excluded=frozenset({"email"}))
+        entitlements = PersonalDataCollection(database[EntitlementRows.COLLECTION], _by_id)
         # A row of this collection reveals nothing but the existence of the user, so it is not exported.
-        payers = PersonalDataCollection(database[Payers.COLLECTION], lambda subject: {"_id": {"$eq": subject.user_id}})
-        self.exported = (*deleted, trials, *anonymized)
-        self.erased = (*deleted, trials, payers, *anonymized)
+        payers = PersonalDataCollection(database[Payers.COLLECTION], _by_id)
+        self.exported = (*deleted, trials, entitlements, *anonymized)
+        self.erased = (*deleted, trials, entitlements, payers, *anonymized)
+
+
+def _by_id(subject: DataSubject) -> Document:
+    return {"_id": {"$eq": subject.user_id}}
 
 
 def _by_user(subject: DataSubject) -> Document:

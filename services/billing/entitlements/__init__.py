@@ -1,0 +1,1 @@
+"""Entitlements: the features to which the subscriptions of a user entitle."""
