@@ -1,12 +1,12 @@
 """Rules of entitlements: which features the subscriptions of a user entitle to.
 
-A subscription that entitles by its status, period, leeway and grace period (``Subscription.entitled``) gives the features
-of its products. Those of a product are in the catalog: the lookup keys of its features in Stripe Entitlements, else its
+A subscription that entitles by its status, period, leeway and grace period (``Subscription.entitled``) gives the
+features of its products. Those of a product are in the catalog: the lookup keys of its features in Stripe Entitlements, else its
 metadata ``features``.
 
 Stripe gives a feature that was added to a product to existing subscriptions at their next renewal, and takes one away
-likewise (https://docs.stripe.com/billing/entitlements). So if the active entitlements of a customer were read from Stripe
-after the last change of its subscriptions, they replace the features of the products that use Stripe Entitlements.
+likewise (https://docs.stripe.com/billing/entitlements). So if the active entitlements of a customer were read from
+Stripe after the last change of its subscriptions, they replace the features of products that use Stripe Entitlements.
 """
 
 from __future__ import annotations
