@@ -1,8 +1,8 @@
 """Rules of entitlements: which features the subscriptions of a user entitle to.
 
 A subscription that entitles by its status, period, leeway and grace period (``Subscription.entitled``) gives the
-features of its products. Those of a product are in the catalog: the lookup keys of its features in Stripe Entitlements, else its
-metadata ``features``.
+features of its products. Those of a product are in the catalog: the lookup keys of its features in Stripe Entitlements,
+else its metadata ``features``.
 
 Stripe gives a feature that was added to a product to existing subscriptions at their next renewal, and takes one away
 likewise (https://docs.stripe.com/billing/entitlements). So if the active entitlements of a customer were read from
