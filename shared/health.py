@@ -51,8 +51,8 @@ class HealthServer:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Listen; raise OSError if the port is in use."""
-        listener = listen(self._host, self._port)
+        """Listen; raise CannotListen if the port is in use."""
+        listener = listen(self._host, self._port, settings="NEST_HEALTH")
         # Not ``serve()``, which would install signal handlers; the service has its own.
         self._task = asyncio.create_task(self._server._serve([listener]))  # noqa: SLF001
 

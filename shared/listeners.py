@@ -11,17 +11,35 @@ ANY: Final = "::"
 """Every address of this machine, of both families."""
 
 
-def listen(host: str, port: int) -> socket.socket:
+class CannotListen(OSError):
+    """The port is in use, or the address is not one of this machine. The text names the setting."""
+
+
+def listen(host: str, port: int, *, settings: str = "NEST") -> socket.socket:
     """Return a listening socket, which the caller closes.
 
     Args:
         host: an address of this machine; ``0.0.0.0`` for every IPv4 address; ``::`` for every address of both families,
             and only of IPv4 on a machine without IPv6.
         port: 0 for any free one.
+        settings: the common beginning of the two settings, such as ``NEST_HEALTH`` of ``NEST_HEALTH_HOST``.
 
     Raises:
-        OSError: the port is in use, or the address is not one of this machine.
+        CannotListen: the port is in use, or the address is not one of this machine.
     """
+    try:
+        return _listen_on(host, port)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            reason = f"{settings}_PORT: port {port} at {host} is in use by another process"
+        elif error.errno == errno.EACCES:
+            reason = f"{settings}_PORT: this user may not listen on port {port}"
+        else:
+            reason = f"{settings}_HOST: can't listen at {host}: {error.strerror}"
+    raise CannotListen(reason)
+
+
+def _listen_on(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return _listen(family, host, port)

@@ -32,7 +32,6 @@ EVENTS: Final = {
     "rate-limit counts not exchanged": "MongoDB",
     "signing keys not read": "MongoDB",
     "unauthenticated record ignored": "records",
-    "waiting for a dependency": "start",
 }
 """Entries that an outage or a foreign writer repeats, and the dependency whose limit they share."""
 LIBRARIES: Final = {"aiokafka": KAFKA, "faststream": KAFKA, "pymongo": "MongoDB"}

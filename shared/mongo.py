@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
-import ssl
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC
 from typing import Any, Final
-from urllib.parse import unquote, unquote_plus
 
 import pymongo
 from bson.codec_options import CodecOptions
@@ -19,8 +16,9 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
-from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
+
+from shared.mongo_urls import InvalidMongoUrl, check_url, parsed_url
 
 Document = dict[str, Any]
 Collection = AsyncCollection[Document]
@@ -29,16 +27,6 @@ Client = AsyncMongoClient[Document]
 
 WRITE_CONCERN: Final = WriteConcern(w="majority", j=True)
 """Explicit although it is the default: Jepsen's tests show that weaker write concerns lose writes."""
-
-_FIXED_OPTIONS: Final = {
-    **dict.fromkeys(("w", "readConcernLevel"), "majority"),
-    **dict.fromkeys(("journal", "j", "retryWrites", "retryReads"), "true"),
-    "readPreference": "primary",
-    **dict.fromkeys(("wTimeoutMS", "wtimeout", "fsync", "readPreferenceTags", "maxStalenessSeconds"), None),
-}
-"""Options of a connection string with their only permitted value, or None for those that are never permitted.
-
-https://www.mongodb.com/docs/manual/reference/connection-string-options/"""
 
 OPERATION_SECONDS: Final = 2.5
 """Timeout of one operation; well below the time that a caller waits, so that an outage can still be reported. Lists for
@@ -61,23 +49,21 @@ _EXCEEDED_TIME_LIMIT: Final = 262
 which pymongo has ``timeout``."""
 
 
-_AUTHENTICATION_FAILED: Final = 18
-"""Error code of a refused user name, password or certificate."""
-_WITHOUT_PASSWORD: Final = frozenset({"MONGODB-X509", "MONGODB-OIDC", "MONGODB-AWS", "GSSAPI"})
-"""Mechanisms whose credential is a client certificate, a token, the machine's identity or a Kerberos ticket.
-
-https://www.mongodb.com/docs/manual/core/authentication/"""
-
-
-class InvalidMongoUrl(ValueError):
-    """A connection string cannot be used. The text contains no part of it."""
-
-
-class OptionNotPermitted(InvalidMongoUrl):
-    """A connection string weakens durable writes or reads from the primary.
-
-    The text names the option and contains no other part of the URL.
-    """
+_LOGIN_REFUSED: Final = "refuses its user name, password or certificate"
+_NO_REPLICA_SET: Final = (
+    "is a standalone server. Nest needs a replica set, of one member at least: start mongod with --replSet rs0, then"
+    " run rs.initiate() in mongosh"
+)
+_REFUSALS: Final = {
+    11: _LOGIN_REFUSED,
+    13: "does not permit its user to read and write its database: grant it the role readWrite",
+    18: _LOGIN_REFUSED,
+    76: _NO_REPLICA_SET,
+    8000: _LOGIN_REFUSED,
+}
+"""Error codes: user not found, unauthorized, authentication failed, no replication enabled, Atlas error."""
+_ILLEGAL_OPERATION: Final = 20
+"""Error code that a standalone server has for transactions, among others."""
 
 
 def connect(url: SecretStr | str, *, application: str, timeout: float = OPERATION_SECONDS) -> Client:
@@ -119,93 +105,65 @@ def _client(url: SecretStr | str, *, application: str, timeout: float) -> Client
     )
 
 
-def check_url(url: SecretStr, *, credentials_required: bool = False) -> None:
-    """Check a connection string without connecting; the host of ``mongodb+srv://`` is not looked up.
+class UnfitServer(Exception):
+    """MongoDB answers, but can't be used. The text says why, and contains no part of the connection string."""
 
-    Args:
-        url: the connection string.
-        credentials_required: whether it must name a user with a password, or a mechanism that needs no password, such
-            as X.509 client certificates.
+
+def refusal(error: BaseException) -> str | None:
+    """Why MongoDB refuses everything until an operator acts, as a predicate; None for other errors."""
+    if not isinstance(error, OperationFailure):
+        return None
+    if error.code == _ILLEGAL_OPERATION and "Transaction numbers" in str(error):
+        return _NO_REPLICA_SET
+    return _REFUSALS.get(error.code or 0)
+
+
+def describe_failure(error: BaseException) -> str:
+    """The driver's text without its description of the topology, which is long and repeats it."""
+    return re.sub(r"\s*\(configured timeouts:[^)]*\)", "", str(error).partition(", Timeout:")[0])
+
+
+async def check_server(client: Client, url: SecretStr) -> None:
+    """Check that the server is a member of the replica set, or a router of a sharded cluster.
 
     Raises:
-        OptionNotPermitted: an option weakens the guarantees.
-        InvalidMongoUrl: it is not a valid connection string, or has no credentials.
+        UnfitServer: it is a standalone server, or a member of another replica set.
+        PyMongoError: MongoDB is unavailable.
     """
-    check_options(url.get_secret_value())
-    parsed, reason = _parsed(url)
-    if parsed is None:
-        # Raised here, since the driver's text and the variables of its frames contain the password.
-        raise InvalidMongoUrl(reason)
-    user, password, mechanism = parsed["username"], parsed["password"], parsed["options"].get("authMechanism")
-    if credentials_required and mechanism not in _WITHOUT_PASSWORD and not (user and password):
-        raise InvalidMongoUrl(
-            "has no credentials, which production requires: mongodb://<user>:<password>@…, or a client certificate"
-            " with authMechanism=MONGODB-X509"
-        )
-
-
-def _parsed(url: SecretStr) -> tuple[Document | None, str]:
-    """Parse a connection string; if it is invalid, return the reason, without any part of it."""
-    # The driver's parser looks the host of mongodb+srv:// up, so it gets the same text as mongodb://.
-    text = re.sub(r"^mongodb\+srv://", "mongodb://", url.get_secret_value())
     try:
-        with warnings.catch_warnings():
-            # Unknown options are reported by the client.
-            warnings.simplefilter("ignore")
-            parsed = parse_uri(text, warn=True)
-            wrong = _wrong_tls_file(parsed["options"])
-            return (None if wrong else parsed), wrong
-    except OSError as unreadable:
-        given = [option.partition("=") for option in re.split("[?&;]", text)[1:]]
-        named = [name.strip() for name, _, value in given if unquote(value) == unreadable.filename]
-        option = named[0] if named else "a TLS option"
-        return None, f"{option} names a file that cannot be read ({unreadable.strerror})"
-    except (ValueError, PyMongoError):
-        return None, "is not a connection string mongodb://…; percent-encode special characters of user and password"
+        with pymongo.timeout(PING_SECONDS):
+            hello = await client.get_database("admin").command("hello")
+    except ConnectionFailure:
+        # The driver reports a server that does not belong to the replica set of the URL as unreachable.
+        if (unfit := await _unfit_member(url)) is not None:
+            raise UnfitServer(unfit) from None
+        raise
+    if "setName" not in hello and hello.get("msg") != "isdbgrid":
+        raise UnfitServer(_NO_REPLICA_SET)
 
 
-def _wrong_tls_file(options: Mapping[str, Any]) -> str:
-    """Return what is wrong with the TLS files of a connection string; empty if they can be used."""
-    context = ssl.create_default_context()
-    for option in ("tlsCAFile", "tlsCRLFile"):
-        if (file := options.get(option, options.get(option.lower()))) is not None:
-            try:
-                context.load_verify_locations(file)
-            except OSError:
-                return f"{option} names a file without PEM certificates"
-    if (file := options.get("tlsCertificateKeyFile")) is not None:
-        password = options.get("tlsCertificateKeyFilePassword") or ""
+async def _unfit_member(url: SecretStr) -> str | None:
+    """What is wrong with the first server of a URL that answers; None if none answers, or it is to be waited for."""
+    parsed = None if url.get_secret_value().startswith("mongodb+srv:") else parsed_url(url)[0]
+    if parsed is None:
+        return None
+    options = parsed["options"]
+    tls = {name: value for name, value in options.items() if name.lower().startswith("tls")}
+    for host, port in parsed["nodelist"]:
+        member: Client = AsyncMongoClient(host, port, directConnection=True, timeoutMS=int(PING_SECONDS * 1000), **tls)
         try:
-            # With a function, because without a password OpenSSL would ask for one on the terminal.
-            context.load_cert_chain(file, password=lambda: password)
-        except OSError:
-            return "tlsCertificateKeyFile names a file without a PEM certificate and its key, or with another password"
-    return ""
-
-
-def credentials_refused(error: BaseException) -> bool:
-    """Return True if MongoDB refused the credentials of the connection string."""
-    return isinstance(error, OperationFailure) and error.code == _AUTHENTICATION_FAILED
-
-
-def check_options(url: str) -> None:
-    """Check that a connection string does not weaken the guarantees: durable writes, and reads from the primary.
-
-    Raises:
-        OptionNotPermitted: it has such an option.
-    """
-    names = {name.lower(): name for name in _FIXED_OPTIONS}
-    for option in re.split("[?&;]", url)[1:]:
-        key, _, given = option.partition("=")
-        # The driver ignores case and white space too.
-        name = names.get(key.strip().lower())
-        if name is None:
+            hello = await member.get_database("admin").command("hello")
+        except PyMongoError:
             continue
-        value = _FIXED_OPTIONS[name]
-        if value is None:
-            raise OptionNotPermitted(f"remove the option {name}, which Nest does not permit")
-        if unquote_plus(given).strip() != value:
-            raise OptionNotPermitted(f"remove the option {name}, or set it to {value}: Nest permits no other value")
+        finally:
+            await member.close()
+        found, wanted = hello.get("setName"), options.get("replicaSet")
+        if found is not None and wanted not in (None, found):
+            return f"is the replica set {found}, and the URL names {wanted}"
+        # A member whose replica set is not initiated yet has ``isreplicaset``.
+        known = found is not None or hello.get("isreplicaset") or hello.get("msg") == "isdbgrid"
+        return None if known else _NO_REPLICA_SET
+    return None
 
 
 def database(client: Client, name: str) -> Database:
@@ -317,9 +275,25 @@ async def responds(client: Client) -> bool:
     return True
 
 
+async def usable(collection: Collection) -> bool:
+    """Return whether a transaction can write to a collection; its client as for ``responds``.
+
+    An update that finds no document needs the same rights and the same server as one that does, and writes nothing.
+    """
+    try:
+        async with collection.database.client.start_session() as session, await session.start_transaction():
+            await collection.update_one({"_id": ""}, {"$set": {"_id": ""}}, session=session)
+    except PyMongoError:
+        return False
+    return True
+
+
 def dependency_down(error: BaseException) -> bool:
-    """Return True if an error is not the operation's fault: MongoDB is unreachable, changes its primary, or is slow."""
-    if timed_out(error) or isinstance(error, ConnectionFailure):
+    """Return True if an error is not the operation's fault.
+
+    MongoDB is unreachable, changes its primary, is slow, or refuses everything until an operator acts.
+    """
+    if timed_out(error) or isinstance(error, ConnectionFailure) or refusal(error) is not None:
         return True
     return isinstance(error, OperationFailure) and (
         error.code in _TRANSIENT_CODES or error.has_error_label("RetryableWriteError")

@@ -10,17 +10,15 @@ import asyncio
 import gc
 import signal
 import sys
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final, Protocol, Self, TypeVar
+from typing import Any, Final, Protocol, Self
 
 import structlog
 import uvloop
-from aiokafka.errors import KafkaError
 from pymongo import IndexModel
 
 from shared.bus.consumer import Consumer, OnGaps
@@ -32,7 +30,7 @@ from shared.bus.kafka_connection import KafkaAccessDenied
 from shared.bus.outage import Outage
 from shared.bus.outage_notices import OutageNotices
 from shared.bus.outside_work import publish_outside_work
-from shared.bus.producer import BusDown, Producer
+from shared.bus.producer import Producer
 from shared.bus.record_macs import RecordMacs
 from shared.bus.republisher import Republisher, order_republishing
 from shared.bus.row_encryption import RowEncryption
@@ -45,29 +43,28 @@ from shared.bus.watchdog import Watchdog, end_process
 from shared.clock_check import ClockCheck, ClockGate
 from shared.health import HealthServer
 from shared.ids import Ids
+from shared.listeners import CannotListen
 from shared.messages import Message
 from shared.messages.republishing import REPUBLISH_COMMANDS, RepublishMessages
 from shared.mongo import (
     PING_SECONDS,
     Database,
+    check_server,
     connect,
-    credentials_refused,
     database,
-    dependency_down,
     ensure_indexes,
     responds,
+    usable,
 )
 from shared.sealing import Sealer
 from shared.settings import ServiceSettings, SettingsError
+from shared.startup import DependencyUnavailable, retry_until_available
 from shared.telemetry import Tracing, configure_logging, log
 
-FIRST_START_PAUSE: Final = 0.25
-LONGEST_START_PAUSE: Final = 2.0
-START_SECONDS: Final = 60.0
-"""How long a start waits for Kafka and MongoDB, which may be starting too."""
 SETTINGS_EXIT_CODE: Final = 78
 """EX_CONFIG of sysexits.h."""
-Result = TypeVar("Result")
+UNAVAILABLE_EXIT_CODE: Final = 69
+"""EX_UNAVAILABLE of sysexits.h."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +127,7 @@ class Service:
         self._stack = AsyncExitStack()
         self._consumer: Consumer | None = None
         self._clock_check: ClockCheck | None = None
+        self._outage: Outage | None = None
         self.sent: SentMessages | None = None
         self._readers: dict[str, TopicReader] = {}
 
@@ -137,9 +135,10 @@ class Service:
         """Start; return when messages are consumed.
 
         Raises:
-            KafkaError, PyMongoError, BusDown: a dependency did not answer within ``START_SECONDS``.
-            SettingsError: the stored data contradicts the settings, or MongoDB refuses the credentials.
+            DependencyUnavailable: Kafka or MongoDB did not answer in time.
+            SettingsError: the stored data contradicts the settings, or MongoDB refuses this process.
             KafkaAccessDenied: Kafka refuses the credentials, or expects another protocol.
+            CannotListen: the health port is in use.
         """
         structlog.contextvars.bind_contextvars(service=self.name)
         try:
@@ -162,7 +161,8 @@ class Service:
             return ["not started"]
         unread = [f"{topic} is not read" for topic, reader in self._readers.items() if not reader.following]
         faults = [] if self._consumer is None or self._consumer.fault is None else [self._consumer.fault]
-        return [*self._clock_check.problems(), *faults, *unread]
+        outages = [] if self._outage is None else self._outage.problems()
+        return [*outages, *self._clock_check.problems(), *faults, *unread]
 
     async def _start(self) -> None:
         settings = self.settings
@@ -176,6 +176,7 @@ class Service:
         own = database(client, settings.database_prefix + self.name)
         encryption = RowEncryption(sealer, self.name)
         inbox = Inbox(client, own, retention=settings.inbox_retention, service=self.name, encryption=encryption)
+        await retry_until_available("MongoDB", lambda: check_server(client, settings.mongo_url))
         await retry_until_available("MongoDB", lambda: ensure_indexes(own, {**inbox.indexes(), **self._indexes}))
 
         producer = Producer(settings.kafka, macs=macs, prefix=settings.topic_prefix, client_id=f"nest-{self.name}")
@@ -212,7 +213,10 @@ class Service:
         self._stack.callback(instance.release)
         ping_client = connect(settings.mongo_url, application=f"nest-{self.name}-ping", timeout=PING_SECONDS)
         self._stack.push_async_callback(ping_client.close)
-        outage = Outage(lambda: responds(ping_client), service=self.name)
+        pinged = database(ping_client, own.name)
+        outage = self._outage = Outage(
+            lambda: responds(ping_client), lambda: usable(pinged[inbox.COLLECTION]), service=self.name
+        )
         self._stack.push_async_callback(outage.stop)
         sent = self.sent = SentMessages(inbox, settings.kafka, prefix=settings.topic_prefix, consumers=self._consumers)
         sent.start()
@@ -294,33 +298,6 @@ class Service:
         self._stack.push_async_callback(reader.stop)
 
 
-async def retry_until_available(dependency: str, attempt: Callable[[], Awaitable[Result]]) -> Result:
-    """Repeat an attempt while a dependency is unavailable, for at most ``START_SECONDS``.
-
-    Raises:
-        KafkaError, PyMongoError, BusDown: the last failure, without the frames of the driver.
-        SettingsError: MongoDB refused the credentials.
-    """
-    started, pause = time.monotonic(), FIRST_START_PAUSE
-    last: Exception | None = None
-    while last is None:
-        try:
-            return await attempt()
-        except Exception as failure:  # noqa: BLE001 -- raised below
-            unavailable = dependency_down(failure) or isinstance(failure, KafkaError | BusDown)
-            if not unavailable or time.monotonic() - started > START_SECONDS:
-                last = failure
-            else:
-                log.warning("waiting for a dependency", dependency=dependency, error=type(failure).__name__)
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, LONGEST_START_PAUSE)
-    if credentials_refused(last):
-        raise SettingsError("NEST_MONGO_URL: MongoDB refuses its user name, password or certificate")
-    # Without the frames of the drivers, whose variables contain the credentials.
-    last.__cause__ = last.__context__ = None
-    raise last.with_traceback(None)
-
-
 class Runnable(Protocol):
     """A service or the gateway."""
 
@@ -338,16 +315,17 @@ def run(name: str, create: Callable[[], Runnable]) -> int:
     """Create and run a service until SIGTERM or SIGINT.
 
     Returns:
-        The exit code: 0 after a clean stop, 78 if a setting is missing or invalid, or Kafka refuses it.
+        The exit code: 0 after a clean stop; 69 if Kafka or MongoDB is unavailable; 78 if a setting is missing or
+        invalid, if Kafka or MongoDB refuses it, or if its port is in use.
     """
     try:
         service = create()
         configure_logging(name, level=service.settings.log_level, console=service.settings.log_format == "console")
         tune_garbage_collector()
         return uvloop.run(_run_until_signal(service))
-    except (SettingsError, KafkaAccessDenied) as invalid:
-        print(f"nest {name} can't start:\n{invalid}", file=sys.stderr)  # noqa: T201 -- for the person who starts it
-        return SETTINGS_EXIT_CODE
+    except (SettingsError, KafkaAccessDenied, CannotListen, DependencyUnavailable) as failure:
+        print(f"nest {name} can't start:\n{failure}", file=sys.stderr)  # noqa: T201 -- for the person who starts it
+        return UNAVAILABLE_EXIT_CODE if isinstance(failure, DependencyUnavailable) else SETTINGS_EXIT_CODE
 
 
 async def _run_until_signal(service: Runnable) -> int:

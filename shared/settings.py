@@ -14,7 +14,7 @@ from pydantic_settings import NoDecode
 
 from shared.bus.record_macs import RecordMacs
 from shared.kafka_settings import EnvironmentSettings, KafkaSettings
-from shared.mongo import check_url
+from shared.mongo_urls import check_url
 from shared.sealing import KEY_BYTES, Sealer
 from shared.telemetry import log
 from shared.variables import PRODUCTION as PRODUCTION  # noqa: PLC0414 -- for other modules too

@@ -377,6 +377,7 @@ def test_errors_know_nothing_of_their_service() -> None:
 def test_mongodb_is_spoken_to_in_stores_and_in_shared() -> None:
     rule = only_in(
         "shared/mongo.py",
+        "shared/mongo_urls.py",
         "shared/paging.py",
         "shared/bus/inbox.py",
         "shared/bus/bulk_writes.py",
@@ -409,7 +410,7 @@ def test_kafka_is_spoken_to_in_shared_alone() -> None:
             "shared/bus/outage_notices.py",
             "shared/bus/producer.py",
             "shared/bus/sent_messages.py",
-            "shared/service.py",
+            "shared/startup.py",
             "shared/bus/topic_reader.py",
             "shared/bus/topics.py",
             "shared/bus/watchdog.py",

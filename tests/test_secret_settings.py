@@ -23,8 +23,9 @@ from services.embedded.machine import Machine
 from services.gateway.app import Gateway
 from services.news.app import create as create_news
 from services.news.settings import NewsSettings
-from shared import service
-from shared.mongo import InvalidMongoUrl, connect
+from shared import service, startup
+from shared.mongo import connect
+from shared.mongo_urls import InvalidMongoUrl
 from shared.settings import BusSettings, SettingsError, load, load_all
 from shared.telemetry import Tracing
 from tests.backing import Backing
@@ -213,7 +214,7 @@ async def failure_of_start(start: Any) -> BaseException:
 
 async def test_failed_start_shows_no_secret(environment: pytest.MonkeyPatch, backing: Backing) -> None:
     """MongoDB refuses the password, then is away; Kafka is away."""
-    environment.setattr(service, "START_SECONDS", 0)
+    environment.setattr(startup, "START_SECONDS", 0)
     environment.setenv("NEST_KAFKA_BOOTSTRAP", "127.0.0.1:9")
     refusing = backing.mongo_url.replace("mongodb://", f"mongodb://nest:{MARKER}@")
     away = f"mongodb://nest:{MARKER}@127.0.0.1:9/?replicaSet=rs0"

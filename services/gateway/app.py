@@ -43,8 +43,8 @@ from shared.messages.auth.clients import ClientAnnounced
 from shared.messages.auth.signing_keys import SigningKeyPublished
 from shared.messages.auth.tokens import AccessTokenRevoked
 from shared.sealing import Sealer
-from shared.service import retry_until_available
 from shared.settings import load
+from shared.startup import retry_until_available
 from shared.telemetry import Tracing, log
 
 MAX_SEND_SECONDS: Final = 4.0

@@ -22,7 +22,8 @@ from services.auth.signing_keys.key_pairs import SEALING_PURPOSE as SIGNING_KEYS
 from services.auth.tokens.handlers import SUCCESSORS
 from services.operator.client import CommandError
 from shared.bus.handling import REPLY_RECEIVER
-from shared.mongo import Database, Document, InvalidMongoUrl, connect, database
+from shared.mongo import Database, Document, connect, database
+from shared.mongo_urls import InvalidMongoUrl
 from shared.sealing import CannotUnseal, Sealer
 from shared.settings import load, parse_keys
 from shared.variables import SettingsError, VariableSettings

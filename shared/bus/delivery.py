@@ -33,7 +33,7 @@ from shared.dead_letters.records import dead_letter_record, is_replay_for_other_
 from shared.errors import QueryTimeout, Refusal, Unavailable, Unknown
 from shared.fault_points import armed, fault_point
 from shared.messages import Message, Query
-from shared.mongo import dependency_down, timed_out
+from shared.mongo import dependency_down, refusal, timed_out
 from shared.sealing import Sealer
 from shared.telemetry import DEAD_LETTERS, MESSAGE_SECONDS, MESSAGES_HANDLED, REPLIES_LOST, RETRIES, Tracing, log
 
@@ -249,7 +249,7 @@ class Delivery:
 
     async def _is_slow(self, failure: Exception, envelope: Envelope) -> bool:
         """Return True if an operation took too long although MongoDB answers; logs what the message waits for."""
-        if dependency_down(failure) and await self._outage.is_on():
+        if dependency_down(failure) and await self._outage.is_on(refusal(failure)):
             # The outage has a log entry of its own, instead of one for each message.
             return False
         slow = timed_out(failure)

@@ -1,6 +1,7 @@
-"""Outage of MongoDB, as one process observes it. A failed ping begins it, an answered ping ends it.
+"""Outage of MongoDB, as one process observes it. A failed ping or a refusal begins it, a successful probe ends it.
 
-The ping distinguishes an outage from a slow MongoDB, whose operations time out too.
+The ping distinguishes an outage from a slow MongoDB, whose operations time out too. A refusal, such as a revoked right,
+is an outage because the messages are not at fault, and wait until an operator has corrected it.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ PING_PAUSE: Final = 0.5
 LOG_SECONDS: Final = 10.0
 """Interval of the log entry during an outage."""
 OUTAGE_SECONDS: Final = Gauge(
-    "nest_mongodb_outage_seconds", "How long MongoDB has not answered this service; 0 while it answers.", ["service"]
+    "nest_mongodb_outage_seconds", "How long MongoDB has not answered, or refused, this service; 0 if not.", ["service"]
 )
+
+Probe = Callable[[], Awaitable[bool]]
 
 
 class Outage:
@@ -32,14 +35,17 @@ class Outage:
 
     Args:
         ping: returns whether MongoDB responds, within about a second.
+        probe: returns whether this process can write to MongoDB, within a few seconds.
         service: service name, for metrics.
 
     Attributes:
         begun: set while MongoDB is away.
     """
 
-    def __init__(self, ping: Callable[[], Awaitable[bool]], *, service: str) -> None:
+    def __init__(self, ping: Probe, probe: Probe, *, service: str) -> None:
         self._ping = ping
+        self._probe = probe
+        self._reason = ""
         self._since: float | None = None
         self._check: asyncio.Task[bool] | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -61,9 +67,20 @@ class Outage:
         """Whether the outage has lasted ``PATIENCE_SECONDS``, so that callers no longer wait."""
         return self.seconds >= PATIENCE_SECONDS
 
-    async def is_on(self) -> bool:
-        """Return whether MongoDB is away. Call it after an operation has failed; concurrent calls share one ping."""
+    def problems(self) -> list[str]:
+        """The outage as a sentence for the health check, once it lasts."""
+        return [f"MongoDB {self._reason}, for {self.seconds:.0f} s"] if self.begun.is_set() and self.lasts else []
+
+    async def is_on(self, refusal: str | None = None) -> bool:
+        """Return whether MongoDB is away. Call it after an operation has failed; concurrent calls share one ping.
+
+        Args:
+            refusal: why MongoDB refused the operation, as ``shared.mongo.refusal`` returns it.
+        """
         if self._since is not None:
+            return True
+        if refusal is not None:
+            self._begin(time.monotonic(), refusal)
             return True
         if self._check is None:
             self._check = asyncio.create_task(self._ping_once())
@@ -83,19 +100,28 @@ class Outage:
                 return False
         finally:
             self._check = None
-        self._since = began
-        self.begun.set()
-        self._watch = asyncio.create_task(self._ping_until_answered())
+        if self._since is None:
+            self._begin(began, "does not answer")
         return True
 
-    async def _ping_until_answered(self) -> None:
+    def _begin(self, since: float, reason: str) -> None:
+        self._since, self._reason = since, reason
+        self.begun.set()
+        self._watch = asyncio.create_task(self._probe_until_usable())
+
+    async def _probe_until_usable(self) -> None:
         logged = 0.0
         while True:
             if time.monotonic() - logged >= LOG_SECONDS:
                 logged = time.monotonic()
-                log.warning("dependency unavailable", dependency="MongoDB", seconds=round(self.seconds, 1))
+                log.warning(
+                    "dependency unavailable",
+                    dependency="MongoDB",
+                    reason=self._reason,
+                    seconds=round(self.seconds, 1),
+                )
             await asyncio.sleep(PING_PAUSE)
-            if await self._ping():
+            if await self._probe():
                 break
         log.warning("dependency available again", dependency="MongoDB", seconds=round(self.seconds, 1))
         self._since = None

@@ -350,10 +350,52 @@ async def test_timeouts_of_a_command_consume_no_attempts(
         assert await bus.records("ledger.commands.dead") == []
 
 
-async def fail(bus: BusHarness, command: str, *, times: int, **options: object) -> None:
-    """Let a MongoDB command of the ledger fail so many times."""
-    data = {"failCommands": [command], "appName": "nest-ledger", **options}
-    mode = {"times": times} if times else "off"
+REFUSALS = {
+    "revoked right": ({"errorCode": 13}, "MongoDB does not permit its user to read and write its database"),
+    "changed password": ({"errorCode": 18}, "MongoDB refuses its user name, password or certificate"),
+}
+"""Options of a fail point, and what the health check says: refusals that last until an operator acts."""
+
+
+@pytest.mark.parametrize("how", REFUSALS)
+async def test_a_refusal_by_mongodb_is_an_outage_and_no_fault_of_the_message(
+    own_mongo: OwnMongo, kafka_bootstrap: str, topic_prefix: str, how: str
+) -> None:
+    mongo = await own_mongo()
+    options, problem = REFUSALS[how]
+    async with BusHarness(kafka_bootstrap, mongo.url, topic_prefix, "nest_") as bus, bus.running() as ledger:
+        await bus.call(Append(subject="s", number=1))
+        await fail(bus, "insert", "update", application=None, **options)
+        message_id = new_message_id()
+        reply = await bus.call(Append(subject="s", number=2), id=message_id, seconds=3)
+        assert (reply.kind, reply.body["meta"]) == ("unavailable", {"retry_after": 5})
+
+        async def unhealthy() -> bool:
+            return any(each.startswith(problem) for each in ledger.service.problems())
+
+        await wait_until(unhealthy)
+        await fail(bus, "update", times=0)
+
+        async def healthy() -> bool:
+            return not ledger.service.problems()
+
+        await wait_until(healthy)
+        assert (await bus.call(Append(subject="s", number=2), id=message_id)).kind == "done"
+        assert await bus.numbers("s") == [1, 2]
+        await bus.drained()
+        assert await bus.records("ledger.commands.dead") == []
+
+
+async def fail(
+    bus: BusHarness,
+    *commands: str,
+    times: int | None = None,
+    application: str | None = "nest-ledger",
+    **options: object,
+) -> None:
+    """Let MongoDB commands of the ledger, or of everybody, fail so many times; until the next call if None."""
+    data = {"failCommands": commands, **({"appName": application} if application else {}), **options}
+    mode = "alwaysOn" if times is None else {"times": times} if times else "off"
     await bus.client.admin.command({"configureFailPoint": "failCommand", "mode": mode, "data": data})
 
 

@@ -222,7 +222,7 @@ class TestWithoutKafka:
 async def test_start_without_topics_fails_with_their_name(
     make_settings: Make, kafka_admin: AIOKafkaAdminClient, unique: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.service.START_SECONDS", 0.1)
+    monkeypatch.setattr("shared.startup.START_SECONDS", 0.1)
     with pytest.raises(Exception, match=r"gateway\.replies"):
         async with create(make_settings(topic_prefix=unique())):
             pass

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
+from pymongo import AsyncMongoClient
+from pymongo.errors import OperationFailure, ServerSelectionTimeoutError
 from pymongo.read_preferences import ReadPreference
 
-from shared.mongo import OptionNotPermitted, connect, database
+from services.embedded import ports
+from services.embedded.mongo import find_mongod, mongod_environment
+from shared.mongo import (
+    UnfitServer,
+    check_server,
+    connect,
+    database,
+    dependency_down,
+    describe_failure,
+    refusal,
+    responds,
+    usable,
+)
+from shared.mongo_urls import OptionNotPermitted
 from shared.settings import ServiceSettings, SettingsError, load
 from tests.certificates import Authority
 from tests.production import KAFKA
+from tests.shared.bus_harness import wait_until
 
 KEY = "k1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 REFUSED = [
@@ -125,3 +145,68 @@ async def test_every_other_url_gives_the_same_guarantees(options: str) -> None:
             assert each.read_preference == ReadPreference.PRIMARY
         assert (client.options.retry_writes, client.options.retry_reads) == (True, True)
         assert (client.options.timeout, client.options.pool_options.max_pool_size) == (2.5, 64)
+
+
+@asynccontextmanager
+async def mongod(folder: Path, *options: str) -> AsyncIterator[int]:
+    """Run a mongod with these options; yields its port."""
+    port, data = ports.any_free(), folder / "data"
+    data.mkdir()
+    command = [str(find_mongod()), "--dbpath", str(data), "--bind_ip", "127.0.0.1", "--port", str(port), *options]
+    process = await asyncio.create_subprocess_exec(
+        *command, env=mongod_environment(folder), stdout=asyncio.subprocess.DEVNULL
+    )
+    try:
+        await wait_until(lambda: answers(port), 60)
+        yield port
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def answers(port: int) -> bool:
+    async with AsyncMongoClient("127.0.0.1", port, directConnection=True, timeoutMS=500) as client:
+        return await responds(client)
+
+
+@pytest.mark.parametrize("query", ["", "?replicaSet=rs0"])
+async def test_standalone_server_is_refused_in_one_line(query: str, tmp_path: Path) -> None:
+    async with mongod(tmp_path) as port:
+        url = SecretStr(f"mongodb://127.0.0.1:{port}/{query}")
+        async with connect(url, application="test") as client:
+            with pytest.raises(UnfitServer, match=r"^is a standalone server\. Nest needs a replica set.*rs\.initiate"):
+                await check_server(client, url)
+            assert not await usable(database(client, "test").rows)
+
+
+async def test_transaction_on_a_standalone_server_is_an_outage(tmp_path: Path) -> None:
+    async with mongod(tmp_path) as port, connect(f"mongodb://127.0.0.1:{port}/", application="test") as client:
+        rows = database(client, "test").rows
+        with pytest.raises(OperationFailure) as failed:
+            async with client.start_session() as session, await session.start_transaction():
+                await rows.insert_one({}, session=session)
+    assert (refusal(failed.value) or "").startswith("is a standalone server")
+    assert dependency_down(failed.value)
+
+
+async def test_replica_set_that_is_not_initiated_is_waited_for(tmp_path: Path) -> None:
+    async with mongod(tmp_path, "--replSet", "rs0") as port:
+        url = SecretStr(f"mongodb://127.0.0.1:{port}/?replicaSet=rs0")
+        async with connect(url, application="test") as client:
+            with pytest.raises(ServerSelectionTimeoutError) as failed:
+                await check_server(client, url)
+    assert "Topology" not in describe_failure(failed.value)
+
+
+async def test_another_replica_set_than_that_of_the_url_is_refused(mongo_url: str) -> None:
+    url = SecretStr(mongo_url.replace("rs0", "rs1"))
+    async with connect(url, application="test") as client:
+        with pytest.raises(UnfitServer, match="is the replica set rs0, and the URL names rs1"):
+            await check_server(client, url)
+
+
+async def test_fit_server_passes_the_check_and_the_probe(mongo_url: str) -> None:
+    for text in (mongo_url, mongo_url.partition("?")[0]):
+        async with connect(text, application="test") as client:
+            await check_server(client, SecretStr(text))
+            assert await usable(database(client, "test").rows)

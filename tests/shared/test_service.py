@@ -1,6 +1,7 @@
 """Start, health and stop of a service."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -12,10 +13,12 @@ from pathlib import Path
 import httpx
 import pytest
 from aiokafka.errors import KafkaConnectionError
-from pymongo.errors import PyMongoError
+from pymongo.errors import OperationFailure, ServerSelectionTimeoutError
 
 from services.embedded import ports
-from shared.service import retry_until_available
+from shared.listeners import CannotListen
+from shared.settings import SettingsError
+from shared.startup import DependencyUnavailable, retry_until_available
 from tests.shared.bus_harness import BusHarness, wait_until
 from tests.shared.sample_services import Append
 
@@ -100,7 +103,10 @@ async def test_healthz_fails_after_ten_dead_letters_in_a_row(bus: BusHarness) ->
 
 
 async def test_a_port_in_use_fails_the_start_and_leaves_the_consumer_group(bus: BusHarness) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as occupied, pytest.raises(OSError, match="in use"):
+    with (
+        socket.create_server(("127.0.0.1", 0)) as occupied,
+        pytest.raises(CannotListen, match=r"NEST_HEALTH_PORT: .*in use"),
+    ):
         async with bus.running(health_port=occupied.getsockname()[1]):
             pass
     # The group was left, so the next instance gets all partitions at once.
@@ -123,16 +129,112 @@ async def test_other_failures_than_outages_are_not_retried() -> None:
     assert attempts == 1
 
 
-@pytest.mark.parametrize("failure", [KafkaConnectionError(), PyMongoError("away")])
-async def test_retries_end_after_the_start_timeout(failure: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.service.START_SECONDS", 0.0)
+@pytest.mark.parametrize(
+    ("dependency", "failure", "text"),
+    [
+        ("Kafka", KafkaConnectionError("no broker responds"), "NEST_KAFKA_BOOTSTRAP: Kafka has not answered for 0 s: "),
+        ("MongoDB", ServerSelectionTimeoutError("away"), "NEST_MONGO_URL: MongoDB has not answered for 0 s: away"),
+    ],
+)
+async def test_retries_end_after_the_start_timeout(
+    dependency: str, failure: Exception, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.startup.START_SECONDS", 0.0)
 
     async def unavailable() -> None:
         raise failure
 
     async with asyncio.timeout(5):
-        with pytest.raises(type(failure)):
-            await retry_until_available("MongoDB", unavailable)
+        with pytest.raises(DependencyUnavailable) as ended:
+            await retry_until_available(dependency, unavailable)
+    assert str(ended.value).startswith(text)
+    assert "\n" not in str(ended.value)
+    assert (ended.value.__cause__, ended.value.__context__) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        (13, "NEST_MONGO_URL: MongoDB does not permit its user to read and write its database: grant it the role"),
+        (18, "NEST_MONGO_URL: MongoDB refuses its user name, password or certificate"),
+    ],
+)
+async def test_a_start_that_mongodb_refuses_is_not_retried(code: int, text: str) -> None:
+    async def refused() -> None:
+        raise OperationFailure("not authorized", code)
+
+    with pytest.raises(SettingsError) as ended:
+        await retry_until_available("MongoDB", refused)
+    assert str(ended.value).startswith(text)
+
+
+WITHOUT_PATIENCE = """
+import sys
+from shared import startup
+startup.START_SECONDS = startup.LOG_SECONDS = 0.0
+sys.argv = ["tests.shared.sample_services", "ledger"]
+import runpy
+runpy.run_module("tests.shared.sample_services", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("dependency", ["Kafka", "MongoDB", "port"])
+def test_a_failed_start_is_one_line_that_names_the_setting(bus: BusHarness, dependency: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as occupied:
+        port, free = occupied.getsockname()[1], ports.any_free()
+        changed, text, code = {
+            "Kafka": (
+                {"NEST_KAFKA_BOOTSTRAP": f"127.0.0.1:{free}"},
+                "NEST_KAFKA_BOOTSTRAP: Kafka has not answered",
+                69,
+            ),
+            "MongoDB": ({"NEST_MONGO_URL": f"mongodb://127.0.0.1:{free}/"}, "NEST_MONGO_URL: MongoDB has not answ", 69),
+            "port": (
+                {"NEST_HEALTH_PORT": str(port)},
+                f"NEST_HEALTH_PORT: port {port} at 127.0.0.1 is in use by another process",
+                78,
+            ),
+        }[dependency]
+        done = subprocess.run(
+            [sys.executable, "-c", WITHOUT_PATIENCE],
+            cwd=ROOT,
+            env=environment(**bus.environment(**{"NEST_HEALTH_HOST": "127.0.0.1", **changed})),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    entries, last = done.stderr.splitlines()[:-2], done.stderr.splitlines()[-2:]
+    assert (done.returncode, last[0]) == (code, "nest ledger can't start:")
+    assert last[1].startswith(text)
+    assert "Traceback" not in done.stderr
+    assert all(json.loads(entry) for entry in entries)
+
+
+async def test_a_start_says_at_once_what_it_waits_for(bus: BusHarness) -> None:
+    port = ports.any_free()
+    process = await asyncio.create_subprocess_exec(
+        *PROCESS,
+        cwd=ROOT,
+        env=environment(**bus.environment(NEST_MONGO_URL=f"mongodb://127.0.0.1:{port}/?replicaSet=rs0")),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert process.stderr is not None
+        async with asyncio.timeout(20):
+            entry = json.loads(await process.stderr.readline())
+    finally:
+        process.kill()
+        await process.wait()
+    shown = {name: entry[name] for name in ("event", "dependency", "setting", "seconds")}
+    assert shown == {
+        "event": "waiting for a dependency",
+        "dependency": "MongoDB",
+        "setting": "NEST_MONGO_URL",
+        "seconds": pytest.approx(2, abs=4),
+    }
+    assert f"127.0.0.1:{port}: [Errno 111]" in entry["reason"]
+    assert "Topology" not in entry["reason"]
 
 
 async def test_a_stop_soon_after_the_start_succeeds(bus: BusHarness) -> None:

@@ -22,7 +22,8 @@ from services.operator.doctor.stripe import check_stripe
 from services.operator.kafka import OperatorSettings
 from shared.bus.record_macs import RecordMacs
 from shared.bus.topics import SERVICES
-from shared.mongo import Client, Database, InvalidMongoUrl, connect, database
+from shared.mongo import Client, Database, connect, database
+from shared.mongo_urls import InvalidMongoUrl
 from shared.sealing import Sealer
 from shared.settings import SettingsError, load
 

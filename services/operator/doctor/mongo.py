@@ -20,7 +20,8 @@ from services.operator.doctor.findings import Finding, ok, problem, warning
 from services.operator.doctor.http import clock_finding
 from shared.bus.inbox import CLOCK_MARGIN, THROTTLED_EXPIRY, Inbox
 from shared.bus.topics import SERVICES
-from shared.mongo import Client, Database, InvalidMongoUrl
+from shared.mongo import Client, Database
+from shared.mongo_urls import InvalidMongoUrl
 from shared.sealing import Sealer
 
 Databases = Mapping[str, Database]

@@ -31,7 +31,7 @@ def mongo() -> Mongo:
 async def outage(mongo: Mongo, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Outage]:
     monkeypatch.setattr("shared.bus.outage.PING_PAUSE", 0.01)
     monkeypatch.setattr("shared.bus.outage.PATIENCE_SECONDS", 1.0)
-    outage = Outage(mongo.ping, service="test")
+    outage = Outage(mongo.ping, mongo.ping, service="test")
     yield outage
     await outage.stop()
 
@@ -72,3 +72,24 @@ async def test_an_outage_lasts_from_a_failed_ping_to_an_answered_one(mongo: Mong
     assert not await outage.is_on()
     mongo.away = True
     assert await outage.is_on()
+
+
+async def test_a_refusal_is_an_outage_until_this_process_can_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.bus.outage.PING_PAUSE", 0.01)
+    monkeypatch.setattr("shared.bus.outage.PATIENCE_SECONDS", 0.0)
+    answering, refusing = Mongo(), Mongo()
+    answering.away = False
+    outage = Outage(answering.ping, refusing.ping, service="test")
+    try:
+        assert await outage.is_on("does not permit its user to write")
+        assert outage.problems() == ["MongoDB does not permit its user to write, for 0 s"]
+        refusing.away = False
+
+        async def over() -> bool:
+            return not outage.begun.is_set()
+
+        await wait_until(over, 10)
+        assert outage.problems() == []
+        assert answering.pings == 0
+    finally:
+        await outage.stop()
