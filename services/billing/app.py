@@ -113,6 +113,7 @@ async def open_context(resources: Resources, settings: BillingSettings) -> Async
             ),
             exclusions=Exclusions(tuple(map(frozenset, settings.stripe_exclusive_products))),
             cancel_duplicates=settings.stripe_cancel_duplicates,
+            cancel_now=settings.stripe_cancel_now,
             account_url=settings.stripe_portal_return_url,
             portal_in_status=settings.stripe_portal_in_status,
             portal_limit=PortalLimit(),

@@ -13,6 +13,7 @@ from services.billing.entitlements.store import EntitlementRows
 from services.billing.events.store import StripeEvents
 from services.billing.payments.store import FailedPaymentMails, Payments
 from services.billing.personal_data.store import PersonalData
+from services.billing.plan_changes.models import CancelNow
 from services.billing.runs.store import Differences, KnownDrifts, RecordReaders, Runs, Schedule, Takeover
 from services.billing.stripe_api.account import Stripe
 from services.billing.subscriptions.duplicates import Exclusions
@@ -44,6 +45,7 @@ class Billing:
         exclusions: products of which a user may have one subscription at a time.
         cancel_duplicates: whether a user's second live subscription is cancelled, or only announced; None to announce
             it if the account was imported.
+        cancel_now: whether a person may cancel at once, and what becomes of the unused time.
         account_url: page of the app where a person manages the subscription.
         portal_in_status: whether a status has the URL of a new session of the customer portal.
         portal_limit: how often a user may open the customer portal.
@@ -75,6 +77,7 @@ class Billing:
     access: AccessPolicy
     exclusions: Exclusions
     cancel_duplicates: bool | None
+    cancel_now: CancelNow
     account_url: str
     portal_in_status: bool
     portal_limit: PortalLimit

@@ -9,12 +9,23 @@ from services.billing.events import handlers as events
 from services.billing.invoices import handlers as invoices
 from services.billing.payments import handlers as payments
 from services.billing.personal_data import handlers as personal_data
+from services.billing.plan_changes import handlers as plan_changes
 from services.billing.runs import handlers as runs
 from services.billing.subscriptions import handlers as subscriptions
 from services.billing.trials import handlers as trials
 from shared.bus.handling import handlers_in
 
 HANDLERS: Final = handlers_in(
-    customer_state, customers, disputes, events, invoices, payments, personal_data, runs, subscriptions, trials
+    customer_state,
+    customers,
+    disputes,
+    events,
+    invoices,
+    payments,
+    personal_data,
+    plan_changes,
+    runs,
+    subscriptions,
+    trials,
 )
 """Handlers by the message that each handles."""

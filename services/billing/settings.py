@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, EmailStr, Field, SecretStr, ValidationInfo, field_validator
@@ -51,6 +51,10 @@ class BillingSettings(ServiceSettings):
     stripe_exclusive_products: Annotated[tuple[tuple[str, ...], ...], NoDecode, BeforeValidator(_split_groups)] = ()
     """Products, ``prod_…``, of which a user may have one subscription at a time: groups separated by semicolons,
     products by commas. The prices of one product always exclude each other."""
+    stripe_cancel_now: Literal["refused", "no_credit", "credit"] = "no_credit"
+    """Whether ``cancel_subscription`` may end a subscription at once: ``refused``; ``no_credit``, the unused time is
+    lost; ``credit``, its price is credited to the customer's balance and used up by the next invoices. Nothing is paid
+    back."""
     stripe_events_retention_days: int = Field(default=90, ge=31, le=3650)
     """Retention of handled events; longer than the 30 days for which Stripe keeps them."""
     stripe_sweep_minutes: int = Field(default=15, ge=0, le=7 * 24 * 60)

@@ -41,6 +41,7 @@ from shared.messages.auth.tokens import AuthenticateUser
 from shared.messages.auth.users import GetUser, GetUserConsent, SetMarketingConsent
 from shared.messages.billing.disputes import ListDisputes
 from shared.messages.billing.payments import ListPayments
+from shared.messages.billing.plan_changes import CancelSubscription, WithdrawCancellation
 from shared.messages.billing.runs import (
     GetStripeRun,
     ImportStripeAccount,
@@ -128,6 +129,11 @@ def _after(predecessor: Methods, *, removed: Collection[str] = (), **changed: Me
     return {name: method for name, method in predecessor.items() if name not in removed} | changed
 
 
+def _order(message: type[Command | Query]) -> Method:
+    """A method about a subscription of a user, whose orders are handled one after another."""
+    return Method(message, Access.SELF_OR_INTERNAL, by_field("user_id"), user_of_token=True, links=True)
+
+
 _2020_12_14: Final[Methods] = {
     "send_magic_link": Method(SendMagicLink, Access.ANYONE, _by_address, credential_in_body=True),
     "authenticate_user": Method(AuthenticateUser, Access.ANYONE, _by_grant, credential_in_body=True),
@@ -185,6 +191,8 @@ _2021_10_06: Final = _after(
 _2026_12_01: Final = _after(
     _2021_10_06,
     create_trial_and_magic_link=Method(OrderTrialMagicLink, Access.ANYONE, _by_address, credential_in_body=True),
+    cancel_subscription=_order(CancelSubscription),
+    resume_subscription=_order(WithdrawCancellation),
     get_subscription_status=Method(GetSubscriptionState, Access.SELF_OR_INTERNAL, user_of_token=True, links=True),
 )
 METHODS: Final[dict[str, Methods]] = dict(

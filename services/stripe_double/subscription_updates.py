@@ -124,7 +124,16 @@ def _read_cancellation_details(params: Params, before: Json) -> Json:
 
 
 def _read_cancellation(account: Account, params: Params, before: Json) -> Json:
-    """Return `details`, and `at_period_end` and `at` if the request schedules or withdraws a cancellation."""
+    """Return `details`, and `at_period_end` and `at` if the request schedules or withdraws a cancellation.
+
+    Raises:
+        StripeApiError: 400 for invalid parameters, and for a subscription that a schedule manages.
+    """
+    if before["schedule"] is not None and ("cancel_at_period_end" in params or "cancel_at" in params):
+        raise StripeApiError(
+            f"The subscription is managed by the subscription schedule `{before['schedule']}`, and updating any"
+            " cancelation behavior directly is not allowed. Please update the schedule instead."
+        )
     cancellation: Json = {"details": _read_cancellation_details(params, before)}
     if "cancel_at_period_end" in params:
         cancellation["at_period_end"] = params.boolean("cancel_at_period_end")

@@ -61,6 +61,10 @@ class Message(Part):
     """Whether the message or its reply contains readable personal data besides IDs: rows then store it encrypted."""
     audited: ClassVar[bool] = False
     """Whether calls with the internal key get an audit entry."""
+    audited_for_users: ClassVar[bool] = False
+    """Whether calls with an access token get one too, as orders that cost money do."""
+    audited_as: ClassVar[str] = ""
+    """Action in the audit; empty for the one that the wire name names."""
 
     key: str = Field(default="", exclude=True, repr=False, max_length=1_024)
     """Ordering key: the subject's ID. Messages with the same key are handled one at a time, in order. It is the
@@ -77,6 +81,8 @@ class Message(Part):
         tombstone: bool = False,
         personal: bool = False,
         audited: bool = False,
+        audited_for_users: bool = False,
+        audited_as: str = "",
         **options: Any,
     ) -> None:
         """Set the class attributes, and register the class if it has a wire name.
@@ -94,6 +100,8 @@ class Message(Part):
         cls.tombstone = tombstone or cls.tombstone
         cls.personal = personal or cls.personal
         cls.audited = audited or cls.audited
+        cls.audited_as = audited_as or cls.audited_as
+        cls.audited_for_users = audited_for_users or cls.audited_for_users
         if not wire:
             return
         if wire in MESSAGES and MESSAGES[wire].__qualname__ != cls.__qualname__:

@@ -111,3 +111,27 @@ async def test_link_of_the_status_opens_the_customer_portal(nest: Stack, email: 
     response = await eventually(opened, what="a redirect to the portal")
     assert response.headers["location"].startswith("https://billing.stripe.com/")
     assert (await nest.http.get(f"{link}x")).status_code == 404
+
+
+async def test_a_person_cancels_and_resumes_a_subscription(nest: Stack, email: str) -> None:
+    made = nest.stripe.simulate.checkout(price(nest), email=email)
+    await nest.mail(email)
+    tokens = await nest.log_in(email)
+    await status_when(nest, tokens, 200)
+    bearer = f"bearer {tokens['access_token']}"
+
+    async def order(method: str) -> dict[str, Any]:
+        response = await nest.call(method, version="2026-12-01", authorization=bearer)
+        assert response.status_code == 200, response.text
+        view: dict[str, Any] = response.json()
+        shown = (await status(nest, tokens)).json()
+        assert (shown["status"], shown["cancel_at"]) == (view["status"], view["cancel_at"])
+        return view
+
+    cancelled = await order("cancel_subscription")
+    assert (cancelled["outcome"], cancelled["access_ends_at"]) == ("planned", cancelled["end_date"])
+    assert nest.stripe.object("subscription", made["id"])["cancel_at_period_end"]
+    assert cancelled["billing_portal_url"].startswith(nest.environment["NEST_ISSUER"])
+    resumed = await order("resume_subscription")
+    assert (resumed["outcome"], resumed["access_ends_at"]) == ("done", None)
+    assert (await order("resume_subscription"))["outcome"] == "unchanged"

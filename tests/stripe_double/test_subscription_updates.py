@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import stripe
 
@@ -121,3 +123,11 @@ async def test_a_paused_subscription_makes_no_invoices_until_resumed(shop: Shop)
     assert {"customer.subscription.paused", "customer.subscription.resumed"} <= set(shop.types())
     with pytest.raises(stripe.InvalidRequestError, match="only resume paused"):
         await shop.api.subscriptions.resume_async(subscription.id)
+
+
+@pytest.mark.parametrize("change", [{"cancel_at_period_end": True}, {"cancel_at": ""}])
+async def test_a_schedule_manages_the_cancellation(change: dict[str, Any], shop: Shop) -> None:
+    subscription = await shop.subscription()
+    await shop.api.subscription_schedules.create_async({"from_subscription": subscription.id})
+    with pytest.raises(stripe.InvalidRequestError, match="managed by the subscription schedule"):
+        await shop.api.subscriptions.update_async(subscription.id, change)

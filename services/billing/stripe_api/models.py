@@ -78,7 +78,7 @@ class StripeSubscription:
         extended_by: our ID of the trial's subscription whose remaining days were added to this one.
         schedule_ends_at: when its schedule cancels it; None without a schedule, and if the schedule only releases it
             (https://docs.stripe.com/billing/subscriptions/subscription-schedules#completing-a-schedule).
-        scheduled: whether a schedule manages it.
+        schedule_id: of the schedule that manages it.
         free: whether its prices are zero, or its latest invoice outside of a trial was.
         paid: whether its latest invoice shows that money was received, or, if an invoice is overdue, an earlier one.
         payable: whether Stripe can collect: a payment method is stored, or the customer pays invoices by hand.
@@ -115,13 +115,19 @@ class StripeSubscription:
     carried_over_days: int = 0
     extended_by: str | None = None
     schedule_ends_at: datetime | None = None
-    scheduled: bool = False
+    schedule_id: str | None = None
     free: bool = False
     paid: bool = False
     payable: bool = True
     extendable: bool = True
     payment_link: str | None = None
     pause_requested: bool = False
+
+    @property
+    def ends_with_period(self) -> bool:
+        """Whether a cancellation or its schedule ends it at the end of its period, or before."""
+        by_date = [each for each in (self.cancel_at, self.schedule_ends_at) if each is not None]
+        return self.cancel_at_period_end or any(each <= self.period_end for each in by_date)
 
     @property
     def started(self) -> bool:

@@ -63,7 +63,8 @@ def parse_subscription(
         unpaid: its open invoices, if it is ``past_due`` or ``unpaid``.
     """
     details = json["cancellation_details"] or {}
-    comment = details.get("comment") or ""
+    # A comment with a feedback is a person's, who may have typed anything.
+    comment = "" if details.get("feedback") else details.get("comment") or ""
     replaced = _TRIAL_COMMENT.fullmatch(comment)
     ours = [item for item in items if not products or item["price"]["product"] in products]
     counted = ours or items
@@ -104,7 +105,7 @@ def parse_subscription(
         carried_over_days=int(replaced[2]) if replaced else 0,
         extended_by=json["metadata"].get(EXTENDED_BY) or None,
         schedule_ends_at=_schedule_end(json.get("schedule")),
-        scheduled=json.get("schedule") is not None,
+        schedule_id=_id_of(json.get("schedule")),
         free=_is_free(json["status"], counted, invoice),
         paid=_is_paid(invoice) or (unpaid is not None and unpaid.paid_before),
         payable=json["collection_method"] == "send_invoice" or _has_payment_method(json),
@@ -112,6 +113,11 @@ def parse_subscription(
         payment_link=None if unpaid is None else unpaid.payment_link,
         pause_requested=_pause_type(json) == "pause_requested",
     )
+
+
+def _id_of(part: Json | str | None) -> str | None:
+    """The ID of a part that may be expanded."""
+    return part["id"] if isinstance(part, dict) else part
 
 
 def _pause_type(json: Json) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 from urllib.parse import quote
@@ -13,9 +14,31 @@ from services.billing.stripe_api.parsing import (
     EXTENDED_BY,
     TRIAL_COMMENT,
     UNDONE_COMMENT,
+    Json,
 )
 
 TRIAL_DAYS: Final = 14
+
+
+@dataclass(frozen=True, slots=True)
+class CancellationReason:
+    """Why a person cancels.
+
+    ``feedback`` is one of Stripe's values (https://docs.stripe.com/api/subscriptions/cancel: ``cancellation_details``).
+    """
+
+    feedback: str | None = None
+    comment: str | None = None
+
+    @property
+    def details(self) -> Json:
+        """Stripe's parameter.
+
+        A comment always has a feedback, by default ``other``, as it has in Stripe's customer portal. So nobody can type
+        a comment of Nest's.
+        """
+        comment = (self.comment or "").strip()
+        return {"comment": comment, "feedback": self.feedback or ("other" if comment else "")}
 
 
 class SubscriptionChanges:
@@ -81,7 +104,7 @@ class SubscriptionChanges:
             "proration_behavior": "none",
             "metadata": {EXTENDED_BY: trial_subscription_id},
         }
-        await self.calls.post("extend", f"/v1/subscriptions/{_quoted(subscription_id)}", params, key=key)
+        await self._update("extend", subscription_id, params, key)
 
     async def cancel_undone_trial(self, subscription_id: str, *, key: str) -> None:
         """Cancel the subscription of a trial that nobody redeemed: now, without proration and without an invoice.
@@ -106,8 +129,78 @@ class SubscriptionChanges:
         """Cancel a subscription that lacks the required coupon, as ``cancel_duplicate`` does."""
         await self._cancel(subscription_id, COUPON_COMMENT, key)
 
+    async def cancel_for_person(
+        self, subscription_id: str, reason: CancellationReason, *, prorate: bool, invoice_now: bool, key: str
+    ) -> None:
+        """Cancel a subscription now, for its user; do nothing if it has ended already.
+
+        ``prorate`` credits the unused time to the customer's balance. ``invoice_now`` makes a final invoice: of usage
+        and prorations that were not invoiced yet, and of the credit.
+
+        Raises:
+            KeySpent, StripeRefused: as for ``cancel_duplicate``.
+        """
+        await self._delete(subscription_id, reason.details, key, prorate=prorate, invoice_now=invoice_now)
+
+    async def plan_cancellation(self, subscription_id: str, reason: CancellationReason, *, key: str) -> None:
+        """Cancel a subscription at the end of its period, which is the end of its trial while it has one.
+
+        No schedule may manage the subscription: Stripe refuses this then.
+
+        Raises:
+            KeySpent, StripeRefused: as for ``cancel_duplicate``.
+        """
+        params = {"cancel_at_period_end": True, "cancellation_details": reason.details}
+        await self._update("plan_cancellation", subscription_id, params, key)
+
+    async def continue_subscription(
+        self, subscription_id: str, *, by_flag: bool, by_date: bool, collect: bool, key: str
+    ) -> None:
+        """Withdraw a planned cancellation, which is by a flag or by a date, and resume the collection of payments.
+
+        Raises:
+            KeySpent, StripeRefused: as for ``cancel_duplicate``.
+        """
+        params: Json = {}
+        if by_flag or by_date:
+            # Stripe accepts one of the two.
+            params |= {"cancel_at_period_end": False} if by_flag else {"cancel_at": ""}
+            params["cancellation_details"] = {"comment": "", "feedback": ""}
+        if collect:
+            params["pause_collection"] = ""
+        await self._update("continue_subscription", subscription_id, params, key)
+
+    async def release_schedule(self, schedule_id: str, *, key: str) -> None:
+        """Release the subscription of a schedule, which continues with its present prices; planned phases are dropped.
+
+        https://docs.stripe.com/billing/subscriptions/subscription-schedules#release-a-schedule
+
+        Raises:
+            KeySpent, StripeRefused: as for ``cancel_duplicate``.
+        """
+        await self.calls.post(
+            "release_schedule", f"/v1/subscription_schedules/{_quoted(schedule_id)}/release", {}, key=key
+        )
+
+    async def continue_after_schedule(self, schedule_id: str, *, key: str) -> None:
+        """Let a subscription continue after the last phase of its schedule, instead of being cancelled then.
+
+        Raises:
+            KeySpent, StripeRefused: as for ``cancel_duplicate``.
+        """
+        path = f"/v1/subscription_schedules/{_quoted(schedule_id)}"
+        await self.calls.post("continue_after_schedule", path, {"end_behavior": "release"}, key=key)
+
+    async def _update(self, name: str, subscription_id: str, params: Json, key: str) -> None:
+        await self.calls.post(name, f"/v1/subscriptions/{_quoted(subscription_id)}", params, key=key)
+
     async def _cancel(self, subscription_id: str, comment: str, key: str, *, prorate: bool = True) -> None:
-        params = {"prorate": prorate, "invoice_now": prorate, "cancellation_details": {"comment": comment}}
+        # Without a feedback, which marks the comments of persons.
+        details = {"comment": comment, "feedback": ""}
+        await self._delete(subscription_id, details, key, prorate=prorate, invoice_now=prorate)
+
+    async def _delete(self, subscription_id: str, details: Json, key: str, *, prorate: bool, invoice_now: bool) -> None:
+        params = {"prorate": prorate, "invoice_now": invoice_now, "cancellation_details": details}
         try:
             await self.calls.delete("cancel", f"/v1/subscriptions/{_quoted(subscription_id)}", params, key=key)
         except StripeRefused as refused:

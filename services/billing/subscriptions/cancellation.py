@@ -79,7 +79,7 @@ async def _carry_over(
     if (
         stripe_kept.free
         or not stripe_kept.extendable
-        or stripe_kept.scheduled
+        or stripe_kept.schedule_id is not None
         or duplicate.kept.planned_end is not None
         or until - work.now > MAX_EXTENSION
     ):

@@ -18,9 +18,9 @@ class Exclusions:
 
     groups: tuple[frozenset[str], ...] = ()
 
-    def plans_of(self, subscription: Subscription) -> frozenset[frozenset[str]]:
-        """What a subscription is for: for each of its products the group, or the product alone."""
-        return frozenset(self._group_of(product) for product in subscription.products)
+    def plans_of(self, products: frozenset[str]) -> frozenset[frozenset[str]]:
+        """What a subscription to these products is for: for each product the group, or the product alone."""
+        return frozenset(self._group_of(product) for product in products)
 
     def _group_of(self, product: str) -> frozenset[str]:
         return next((group for group in self.groups if product in group), frozenset({product}))
@@ -62,8 +62,9 @@ def live_duplicates(
     kept: list[Subscription] = []
     duplicates: list[Duplicate] = []
     for subscription in sorted((each for each in subscriptions if each.live(at, policy)), key=by_preference):
-        plans = exclusions.plans_of(subscription)
-        rivals = [(each, exclusions.plans_of(each)) for each in kept if exclusions.plans_of(each) & plans]
+        plans = exclusions.plans_of(subscription.products)
+        of_rivals = [(each, exclusions.plans_of(each.products)) for each in kept]
+        rivals = [(each, of_rival) for each, of_rival in of_rivals if of_rival & plans]
         whole = next((each for each, of_rival in rivals if plans <= of_rival), None)
         if whole is not None:
             duplicates.append(Duplicate(subscription, whole, complete=True))

@@ -26,6 +26,8 @@ from shared.bus.work import Work
 from shared.ids import derived_message_id
 from shared.messages.billing.subscriptions import (
     CancelDuplicateSubscription,
+    CancellationPlanned,
+    CancellationWithdrawn,
     CancelSubscriptionWithoutCoupon,
     CheckSubscriptionAccess,
     DuplicateSubscriptionCancelled,
@@ -37,6 +39,7 @@ from shared.messages.billing.subscriptions import (
     SubscriptionEnded,
     SubscriptionLapsed,
     SubscriptionMoved,
+    SubscriptionResumed,
     SubscriptionStarted,
 )
 from shared.telemetry import log
@@ -279,8 +282,10 @@ def _announce(
         work.publish(SubscriptionEnded(**fields, changed=changed, reason=stripe_subscription.end_reason))
     elif changed:
         work.publish(SubscriptionChanged(**fields, changed=changed))
-    if stored is not None and "items" in changed and _plan(stored) != _plan(updated):
-        work.publish(PlanChanged(**ids, before=_plan(stored), after=_plan(updated), entitled=entitled))
+    if stored is not None and "items" in changed and plan_of(stored) != plan_of(updated):
+        work.publish(PlanChanged(**ids, before=plan_of(stored), after=plan_of(updated), entitled=entitled))
+    if stored is not None and not updated.ended:
+        _announce_continuation(stored.completed_from(updated), updated, work, ids, entitled=entitled)
     cancelled_as_duplicate = updated.duplicate_of is not None and (stored is None or stored.duplicate_of is None)
     # A duplicate that had ended before the account was taken over is neither announced nor refunded. Nothing was paid
     # for a trial that ended because its user subscribed.
@@ -294,7 +299,22 @@ def _announce(
         work.publish(RefundDuplicateSubscription(key=updated.stp_subscription_id, subscription_id=updated.id))
 
 
-def _plan(subscription: Subscription) -> tuple[PlanItem, ...]:
+def _announce_continuation(
+    stored: Subscription, updated: Subscription, work: Work, ids: dict[str, Any], *, entitled: bool
+) -> None:
+    """Announce a planned cancellation, its withdrawal, and the end of a pause."""
+    if updated.planned_end is not None and updated.planned_end != stored.planned_end:
+        work.publish(CancellationPlanned(**ids, ends_at=updated.planned_end))
+    elif stored.planned_end is not None and updated.planned_end is None and not stored.ended:
+        work.publish(CancellationWithdrawn(**ids, renews_at=updated.ends_at))
+    if (stored.status == "paused" and updated.status != "paused") or (
+        stored.collection_paused is not None and updated.collection_paused is None
+    ):
+        work.publish(SubscriptionResumed(**ids, status=updated.status, entitled=entitled))
+
+
+def plan_of(subscription: Subscription) -> tuple[PlanItem, ...]:
+    """The prices of a subscription as messages name them."""
     return tuple(
         PlanItem(product_id=item.stp_product_id, price_id=item.stp_price_id, quantity=item.quantity)
         for item in subscription.items

@@ -5,7 +5,6 @@ The reservation is committed before Stripe is called, so that of several trials 
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from typing import Final
@@ -13,13 +12,13 @@ from typing import Final
 from services.billing.context import Billing
 from services.billing.metrics import ANONYMOUS_OBJECTS, TRIALS_UNDONE
 from services.billing.stripe_api.calls import KeySpent, StripeRefused
+from services.billing.stripe_api.deadlines import within_deadline
 from services.billing.stripe_api.reschedule import reschedule
 from services.billing.subscriptions.models import ENDED
 from services.billing.subscriptions.sync import read_subscription, record_subscription
 from services.billing.trials.eligibility import had_trial, is_subscribed, other_trials, person_of
 from services.billing.trials.models import NO_DEVICE, Trial, TrialDevice
 from services.billing.trials.provisioning import provision_customer, provision_subscription
-from shared.bus.envelope import unix_milliseconds
 from shared.bus.work import Work
 from shared.email_addresses import address_ordering_key
 from shared.fault_points import fault_point
@@ -44,12 +43,8 @@ from shared.messages.billing.trials import (
     UndoTrial,
 )
 
-REPLY_SECONDS: Final = 1.0
-"""Part of a caller's deadline that is left for the reply, so that a caller still learns of an outage of Stripe."""
 UNDO_PAUSE: Final = timedelta(seconds=2)
 """How long orders and redemptions wait for a trial that is being undone."""
-MIN_SECONDS: Final = 1.0
-"""Minimum time for the calls to Stripe; with less until the deadline nobody waits any more."""
 
 
 async def start_trial(command: StartTrial, work: Work, billing: Billing) -> None:
@@ -304,10 +299,9 @@ async def _subscriptions_of(trial: Trial, billing: Billing) -> list[str]:
 async def _create_in_stripe(trial: Trial, work: Work, billing: Billing) -> None:
     if trial.email is None:
         raise ValueError(f"{trial.id} is pending and has no address")
-    seconds = _seconds_left(work) or billing.stripe.calls.timeouts.call
-    stripe, customer_id, subscription_id = billing.stripe.within(seconds), None, None
+    customer_id, subscription_id = None, None
     try:
-        async with asyncio.timeout(seconds):
+        async with within_deadline(billing.stripe, work) as stripe:
             customer_id = await provision_customer(trial, billing.unseal(trial.email), stripe=stripe, at=work.now)
             _count_anonymous("customer", trial, created=customer_id != trial.stp_customer_id)
             subscription_id = await provision_subscription(
@@ -315,8 +309,6 @@ async def _create_in_stripe(trial: Trial, work: Work, billing: Billing) -> None:
             )
             _count_anonymous("subscription", trial)
             stored, stripe_subscription = await read_subscription(subscription_id, billing)
-    except TimeoutError:
-        raise StripeUnavailable from None
     except StripeRefused as refused:
         if subscription_id is None:
             # The user and the device may start another trial. One that exists is continued by a repeat.
@@ -349,10 +341,3 @@ async def _create_in_stripe(trial: Trial, work: Work, billing: Billing) -> None:
 def _count_anonymous(kind: str, trial: Trial, *, created: bool = True) -> None:
     if trial.provisional and created:
         ANONYMOUS_OBJECTS.labels(kind).inc()
-
-
-def _seconds_left(work: Work) -> float | None:
-    """Seconds that the calls to Stripe may take; None if no caller waits, for example after a crash."""
-    deadline = work.cause.deadline
-    left = (deadline - unix_milliseconds()) / 1000 - REPLY_SECONDS
-    return left if deadline and left >= MIN_SECONDS else None

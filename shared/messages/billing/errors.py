@@ -40,6 +40,28 @@ class TrialRefusedByStripe(Refusal, kind=Kind.CONFLICT, remembered=True):
     """
 
 
+class SubscriptionExcluded(Refusal, kind=Kind.CONFLICT):
+    """Another subscription of the user is for the same product, or for one that excludes it; cancel one of them first.
+
+    ``meta.subscription_id`` is the other one's ID.
+    """
+
+
+class SubscriptionHasEnded(Refusal, kind=Kind.CONFLICT, code="subscription_ended"):
+    """The subscription has ended for good. ``create_checkout`` orders a new one."""
+
+
+class ImmediateCancellationNotAllowed(Refusal, kind=Kind.CONFLICT):
+    """The operator's setting only allows cancellations at the end of the period."""
+
+
+class ChangeRefusedByStripe(Refusal, kind=Kind.CONFLICT):
+    """Stripe refuses the change, and a repeat gets the same answer until an operator has changed something.
+
+    Nothing was changed. Examples: the customer has no tax address, or a schedule of the operator forbids it.
+    """
+
+
 class SubscriptionNotFound(NotFound, code="not_found"):
     """No subscription has this ID, or the user has none."""
 

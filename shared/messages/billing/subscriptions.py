@@ -343,6 +343,33 @@ class PlanChanged(SubscriptionEvent, wire="billing.plan-changed"):
     """See SubscriptionStarted."""
 
 
+class CancellationPlanned(SubscriptionEvent, wire="billing.cancellation-planned"):
+    """A subscription was cancelled and ends later, or at another time than planned before.
+
+    Published beside SubscriptionChanged; SubscriptionEnded follows at the end.
+    """
+
+    ends_at: Moment
+
+
+class CancellationWithdrawn(SubscriptionEvent, wire="billing.cancellation-withdrawn"):
+    """A planned cancellation was withdrawn. Published beside SubscriptionChanged."""
+
+    renews_at: Moment
+    """End of the current period."""
+
+
+class SubscriptionResumed(SubscriptionEvent, wire="billing.subscription-resumed"):
+    """A paused subscription, or the paused collection of its payments, was resumed.
+
+    Published beside SubscriptionChanged.
+    """
+
+    status: str
+    entitled: bool
+    """See SubscriptionStarted."""
+
+
 class DuplicateSubscriptionFound(SubscriptionEvent, wire="billing.duplicate-subscription-found"):
     """A second live subscription of one user was found and kept.
 

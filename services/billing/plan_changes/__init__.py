@@ -1,0 +1,1 @@
+"""Plan changes that a person orders: cancellation and its withdrawal."""

@@ -1,0 +1,149 @@
+"""Handlers for the orders of a person about a subscription: its cancellation, and the withdrawal of that."""
+
+from __future__ import annotations
+
+from services.billing.context import SERVICE, Billing
+from services.billing.customer_state.handlers import action_for, payment_url
+from services.billing.plan_changes.models import (
+    access_ends_at,
+    cancels_at_once,
+    continues,
+    is_cancelled,
+    is_planned_to_end,
+    loses_access,
+)
+from services.billing.plan_changes.orders import Executed, execute, ordered_subscription
+from services.billing.stripe_api.account import Stripe
+from services.billing.stripe_api.models import StripeSubscription
+from services.billing.stripe_api.subscription_changes import CancellationReason
+from services.billing.subscriptions.models import ENDED, Subscription
+from services.billing.subscriptions.sync import plan_of
+from shared.bus.work import Work
+from shared.messages.billing.errors import (
+    ImmediateCancellationNotAllowed,
+    SubscriptionExcluded,
+    SubscriptionHasEnded,
+)
+from shared.messages.billing.links import PORTAL
+from shared.messages.billing.plan_changes import (
+    CancelSubscription,
+    OrderOutcome,
+    PlanOrderView,
+    WithdrawCancellation,
+)
+from shared.messages.billing.subscriptions import RequiredAction
+
+
+async def cancel_subscription(command: CancelSubscription, work: Work, billing: Billing) -> PlanOrderView:
+    """Cancel a subscription at the end of its period, or at once.
+
+    A schedule is released first: Stripe accepts no other cancellation of a subscription that a schedule manages.
+
+    Raises:
+        SubscriptionNotFound: the user has no such subscription.
+        ImmediateCancellationNotAllowed: the setting refuses it.
+        ChangeRefusedByStripe: Stripe refuses it.
+        StripeUnavailable: Stripe is unavailable; a repeat continues.
+    """
+    subscription = await ordered_subscription(command, work, billing)
+    comment = None if command.comment is None else billing.sealer.unseal_secret(SERVICE, command.comment)
+    reason = CancellationReason(command.feedback, comment)
+
+    def done(reading: StripeSubscription) -> bool:
+        at_once = cancels_at_once(reading, command.at)
+        cancelled = is_cancelled(reading, at_once=at_once)
+        if not cancelled and at_once and loses_access(reading) and billing.cancel_now == "refused":
+            raise ImmediateCancellationNotAllowed
+        return cancelled
+
+    async def change(stripe: Stripe, reading: StripeSubscription, key: str) -> None:
+        if reading.schedule_id is not None:
+            await stripe.release_schedule(reading.schedule_id, key=f"{key}:release")
+        if not cancels_at_once(reading, command.at):
+            await stripe.plan_cancellation(reading.id, reason, key=key)
+            return
+        # The unused time of an unpaid period must not become a credit.
+        paid = reading.status == "active"
+        await stripe.cancel_for_person(
+            reading.id, reason, prorate=paid and billing.cancel_now == "credit", invoice_now=paid, key=key
+        )
+
+    executed = await execute(subscription, work, billing, done=done, change=change)
+    outcome: OrderOutcome = "done" if executed.record.ended else "planned"
+    return _view(executed, outcome, await action_for(executed.record, billing), work, billing)
+
+
+async def withdraw_cancellation(command: WithdrawCancellation, work: Work, billing: Billing) -> PlanOrderView:
+    """Withdraw a planned cancellation, or resume a paused subscription.
+
+    Raises:
+        SubscriptionNotFound: the user has no such subscription.
+        SubscriptionHasEnded: it has ended for good.
+        SubscriptionExcluded: it is paused, and another subscription of the user excludes it.
+        ChangeRefusedByStripe: Stripe refuses it.
+        StripeUnavailable: Stripe is unavailable; a repeat continues.
+    """
+    subscription = await ordered_subscription(command, work, billing)
+    rival = await _rival(subscription, subscription.products, work, billing)
+
+    def done(reading: StripeSubscription) -> bool:
+        if reading.status in ENDED:
+            raise SubscriptionHasEnded
+        if reading.status == "paused" and rival is not None:
+            raise SubscriptionExcluded(subscription_id=rival.id)
+        return continues(reading)
+
+    executed = await execute(subscription, work, billing, done=done, change=_continue)
+    action = await action_for(executed.record, billing)
+    return _view(executed, "done" if action is None else "action_required", action, work, billing)
+
+
+async def _continue(stripe: Stripe, reading: StripeSubscription, key: str) -> None:
+    by_flag, by_date = reading.cancel_at_period_end, reading.cancel_at is not None
+    if reading.schedule_id is not None and is_planned_to_end(reading):
+        if reading.schedule_ends_at is not None:
+            # The schedule sets the date of the cancellation, too.
+            await stripe.continue_after_schedule(reading.schedule_id, key=f"{key}:schedule")
+            by_flag = by_date = False
+        else:
+            await stripe.release_schedule(reading.schedule_id, key=f"{key}:release")
+    collect = reading.collection_paused is not None
+    if by_flag or by_date or collect:
+        await stripe.continue_subscription(reading.id, by_flag=by_flag, by_date=by_date, collect=collect, key=key)
+    if reading.status == "paused":
+        await stripe.resume(reading.id, key=f"{key}:resume")
+
+
+async def _rival(
+    subscription: Subscription, products: frozenset[str], work: Work, billing: Billing
+) -> Subscription | None:
+    """Another live subscription of the user that would make this one a duplicate if it had these products."""
+    plans = billing.exclusions.plans_of(products)
+    for other in await billing.subscriptions.of_user(subscription.user_id):
+        live = other.id != subscription.id and other.live(work.now, billing.access)
+        if live and billing.exclusions.plans_of(other.products) & plans:
+            return other
+    return None
+
+
+def _view(
+    executed: Executed, outcome: OrderOutcome, action: RequiredAction | None, work: Work, billing: Billing
+) -> PlanOrderView:
+    record = executed.record
+    return PlanOrderView(
+        outcome=outcome if executed.changed else "unchanged",
+        subscription_id=record.id,
+        status=record.status,
+        entitled=billing.sells(record.stp_product_id) and record.entitled(work.now, billing.access),
+        items=plan_of(record),
+        start_date=record.starts_at,
+        end_date=record.ends_at,
+        will_renew=record.will_renew,
+        access_ends_at=access_ends_at(record, billing.access),
+        cancel_at=record.cancel_at,
+        cancel_type=record.cancel_type,
+        cancelled_at=record.cancelled_at,
+        required_action=action,
+        payment_url=payment_url(record, action),
+        billing_portal_url=PORTAL,
+    )
