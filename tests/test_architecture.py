@@ -47,6 +47,7 @@ EXTRA_FILES: Final = {
     "services/billing/runs/verification.py": "runs",
     "services/billing/stripe_api/account.py": "stripe_api",
     "services/billing/stripe_api/calls.py": "stripe_api",
+    "services/billing/stripe_api/customer_calls.py": "stripe_api",
     "services/billing/stripe_api/deadlines.py": "stripe_api",
     "services/billing/stripe_api/idempotent_create.py": "stripe_api",
     "services/billing/stripe_api/parsing.py": "stripe_api",

@@ -25,6 +25,7 @@ from services.billing.subscriptions.models import AccessPolicy
 from services.billing.subscriptions.portal import PortalLimit
 from services.billing.subscriptions.store import Payers, Subscriptions
 from services.billing.trials.store import Trials
+from services.billing.usage.store import UsageRows
 from shared.messages.billing.runs import SCHEDULE, SCHEDULED, KeepStripeSchedule
 from shared.messages.republishing import REPUBLISHING
 from shared.mongo import indexes_of
@@ -43,6 +44,7 @@ INDEXES: Final = indexes_of(
     Disputes,
     StripeEvents,
     EntitlementRows,
+    UsageRows,
     Runs,
     Differences,
     KnownDrifts,
@@ -99,6 +101,7 @@ async def open_context(resources: Resources, settings: BillingSettings) -> Async
             personal_data=PersonalData(resources.database),
             erased=ErasedIds(resources.database),
             stripe=stripe,
+            usage=UsageRows(resources.database),
             sealer=resources.sealer,
             livemode=settings.stripe_livemode,
             trial_price=settings.stripe_trial_price,

@@ -21,6 +21,7 @@ from services.billing.subscriptions.models import AccessPolicy
 from services.billing.subscriptions.portal import PortalLimit
 from services.billing.subscriptions.store import Payers, Subscriptions
 from services.billing.trials.store import Trials
+from services.billing.usage.store import UsageRows
 from shared.messages.billing.runs import Scheduled
 from shared.personal_data.erasure import ErasedIds
 from shared.sealing import Sealer
@@ -64,6 +65,7 @@ class Billing:
     failed_payment_mails: FailedPaymentMails
     disputes: Disputes
     entitlements: EntitlementRows
+    usage: UsageRows
     personal_data: PersonalData
     erased: ErasedIds
     stripe: Stripe

@@ -13,6 +13,7 @@ from services.billing.plan_changes import handlers as plan_changes
 from services.billing.runs import handlers as runs
 from services.billing.subscriptions import handlers as subscriptions
 from services.billing.trials import handlers as trials
+from services.billing.usage import handlers as usage
 from shared.bus.handling import handlers_in
 
 HANDLERS: Final = handlers_in(
@@ -27,5 +28,6 @@ HANDLERS: Final = handlers_in(
     runs,
     subscriptions,
     trials,
+    usage,
 )
 """Handlers by the message that each handles."""

@@ -58,6 +58,14 @@ TRIALS_UNDONE: Final = Counter("nest_trials_undone", "Trials undone because nobo
 NOT_REFUNDED: Final = Counter(
     "nest_stripe_not_refunded", "Payments of cancelled duplicate subscriptions that could not be refunded."
 )
+USAGE: Final = Counter(
+    "nest_usage_settled",
+    "Entries of usage by outcome: sent to Stripe, refused by Stripe, or expired while Stripe was away.",
+    ["outcome"],
+)
+USAGE_ERROR_REPORTS: Final = Counter(
+    "nest_usage_error_reports", "Reports of Stripe about usage that it rejected after it had accepted it."
+)
 DRIFT: Final = Gauge(
     "nest_stripe_drift", "Records known to differ from Stripe, by object and kind of difference.", ["object", "kind"]
 )

@@ -77,7 +77,10 @@ MESSAGES: Final[dict[str, str]] = {
     "unknown_token_type": "Use the scheme `bearer` or `internal` in the header `authorization`.",
     "unknown_version": "Start the path with the base version `meta.supported_version`.",
     "unsupported_grant_type": "Use the grant type `authorization_code` or `refresh_token`.",
+    "usage_identifier_reused": "Send each entry under an identifier of its own.",
+    "usage_out_of_time": "Report usage within 35 days, and at most 5 minutes ahead.",
     "user_export_not_finished": "Wait until the services in `meta.waits_for` have finished, then repeat the call.",
+    "user_without_customer": "Let the user subscribe first, or leave these entries out.",
     "validation_failed": "Correct the fields that `meta.errors` lists.",
     "version_not_supported": "Use one of the dates in `meta.versions`.",
 }

@@ -59,6 +59,7 @@ from shared.messages.billing.subscriptions import (
     GetSubscriptionState,
     GetSubscriptionStatus,
 )
+from shared.messages.billing.usage import ReportUsage
 from shared.messages.mailer.branding import GetClientLooks
 from shared.messages.mailer.deliveries import ListDeliveries
 from shared.messages.mailer.suppressions import LiftSuppression, ListSuppressions
@@ -194,6 +195,7 @@ _2026_12_01: Final = _after(
     cancel_subscription=_order(CancelSubscription),
     resume_subscription=_order(WithdrawCancellation),
     get_subscription_status=Method(GetSubscriptionState, Access.SELF_OR_INTERNAL, user_of_token=True, links=True),
+    report_usage=Method(ReportUsage, Access.INTERNAL),
 )
 METHODS: Final[dict[str, Methods]] = dict(
     zip((version.date for version in VERSIONS), (_2020_12_14, _2021_10_06, _2026_12_01), strict=True)

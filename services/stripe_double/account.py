@@ -29,6 +29,7 @@ OWNERS = {"invoice_payment": "invoice", "refund": "charge", "dispute": "charge",
 
 ID_PREFIXES = {
     "account": "acct_1",
+    "billing.meter": "mtr_test_6",
     "billing_portal.session": "bps_1",
     "charge": "ch_3",
     "checkout.session": "cs_test_a1",

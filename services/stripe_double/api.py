@@ -21,6 +21,7 @@ from services.stripe_double import (
     disputes,
     events,
     invoices,
+    meters,
     payment_methods,
     payments,
     subscription_items,
@@ -138,6 +139,7 @@ ROUTES: dict[str, Handler] = {
     "POST /v1/webhook_endpoints/{}": webhooks.update_webhook_endpoint,
     "DELETE /v1/webhook_endpoints/{}": webhooks.delete_webhook_endpoint,
     **checkout_sessions.ROUTES,
+    **meters.ROUTES,
     **subscription_schedules.ROUTES,
 }
 """All requests that the double supports; `{}` stands for an ID."""

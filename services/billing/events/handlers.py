@@ -32,6 +32,7 @@ from shared.messages.billing.stripe_events import (
     StripeThinEvent,
 )
 from shared.messages.billing.subscriptions import FindSubscriptions, FollowSubscription
+from shared.telemetry import log
 
 EventHandler = Callable[[EventRow], StripeReread]
 EVENT_HANDLERS: Final[dict[str, EventHandler]] = {}
@@ -39,6 +40,9 @@ EVENT_HANDLERS: Final[dict[str, EventHandler]] = {}
 THIN_PREFIX: Final = "v1."
 """Prefix of the types of thin events that have a snapshot event
 (https://docs.stripe.com/webhooks/migrate-snapshot-to-thin-events)."""
+
+METER_ERRORS: Final = frozenset({"billing.meter.error_report_triggered", "billing.meter.no_meter_found"})
+"""Types of the events about usage that Stripe rejected after it had accepted it."""
 
 
 def on(*event_types: str) -> Callable[[EventHandler], EventHandler]:
@@ -188,6 +192,11 @@ def _dispatch(row: EventRow, work: Work, billing: Billing) -> EventRow:
         "event", livemode=row.livemode, expected=billing.livemode, stripe_event=row.stp_event_id
     ):
         return row.settled("other_mode", at=work.now, retention=billing.event_retention)
+    if row.type in METER_ERRORS:
+        # The event in Stripe has the reasons and samples.
+        metrics.USAGE_ERROR_REPORTS.inc()
+        log.error("stripe rejected usage", meter=row.object_id, stripe_event=row.stp_event_id)
+        return row.settled("read", at=work.now, retention=billing.event_retention)
     handler = EVENT_HANDLERS.get(row.type) if row.object_id else None
     metrics.EVENTS.labels("other" if handler is None else row.type).inc()
     if handler is None:

@@ -10,11 +10,12 @@ from services.billing.entitlements.store import EntitlementRows
 from services.billing.payments.store import Payments
 from services.billing.subscriptions.store import Payers, Subscriptions
 from services.billing.trials.store import Trials
+from services.billing.usage.store import UsageRows
 from shared.mongo import Database, Document
 from shared.personal_data.subjects import DataSubject, PersonalDataCollection
 
 _ANONYMIZED: Final = (Payments.COLLECTION, Disputes.COLLECTION)
-_DELETED: Final = (ProviderMappings.COLLECTION, Subscriptions.COLLECTION)
+_DELETED: Final = (ProviderMappings.COLLECTION, Subscriptions.COLLECTION, UsageRows.COLLECTION)
 
 
 class PersonalData:

@@ -13,8 +13,8 @@ from pydantic import SecretStr
 
 from services.billing.stripe_api import calls
 from services.billing.stripe_api.calls import RESOURCE_MISSING, Calls, KeySpent, StripeRefused, Timeouts
+from services.billing.stripe_api.customer_calls import CustomerCalls
 from services.billing.stripe_api.models import (
-    InvoicePages,
     StripeCustomer,
     StripeDispute,
     StripeInvoice,
@@ -27,7 +27,6 @@ from services.billing.stripe_api.parsing import (
     parse_customer,
     parse_dispute,
     parse_invoice,
-    parse_invoice_pages,
     parse_payment,
     parse_subscription,
     parse_time,
@@ -63,7 +62,7 @@ class Page:
     more: bool
 
 
-class Stripe(SubscriptionChanges):
+class Stripe(SubscriptionChanges, CustomerCalls):
     """One Stripe account, in the terms of billing.
 
     Every method ends within its timeout and raises StripeUnavailable as ``Calls`` does. A method that reads one object
@@ -271,19 +270,6 @@ class Stripe(SubscriptionChanges):
             refused.report(subscription=subscription_id)
             return None
         return page["data"][0]["hosted_invoice_url"] if page["data"] else None
-
-    async def open_invoice_pages(self, subscription_id: str) -> InvoicePages | None:
-        """The pages of the newest open invoice of a subscription, for a waiting caller; None if none is open."""
-        params = {"subscription": subscription_id, "status": "open", "limit": 1}
-        page = await self.calls.within(self.calls.timeouts.portal).get("open_invoice", "/v1/invoices", params)
-        return parse_invoice_pages(page["data"][0]) if page["data"] else None
-
-    async def invoice_pages(self, invoice_id: str) -> InvoicePages | None:
-        """The pages of an invoice, for a waiting caller; None if it does not exist."""
-        json = await self.within(self.calls.timeouts.portal)._find(  # noqa: SLF001 -- its own class
-            "invoice", f"/v1/invoices/{_quoted(invoice_id)}"
-        )
-        return None if json is None else parse_invoice_pages(json)
 
     async def _find(self, name: str, path: str, *, expand: Sequence[str] = ()) -> Json | None:
         try:

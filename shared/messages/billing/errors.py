@@ -74,6 +74,18 @@ class TooManyPortalSessions(Refusal, kind=Kind.THROTTLED):
     """The user's links to the customer portal were opened too often; retry after ``meta.retry_after`` seconds."""
 
 
+class UserWithoutCustomer(Refusal, kind=Kind.NOT_FOUND):
+    """A user has no customer in Stripe, so nobody would be charged; ``meta.identifiers`` are those of the entries."""
+
+
+class UsageOutOfTime(Refusal):
+    """Usage is more than 35 days old, or more than 5 minutes ahead; ``meta.identifiers`` are those of the entries."""
+
+
+class UsageIdentifierReused(Refusal, kind=Kind.CONFLICT):
+    """An identifier belongs to an entry with other content; ``meta.identifiers`` are those of the entries."""
+
+
 class TrialNotFound(NotFound, code="not_found"):
     """No trial has this ID."""
 

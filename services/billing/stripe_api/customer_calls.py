@@ -1,0 +1,52 @@
+"""Calls about what a customer has: pages of invoices, and usage."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from urllib.parse import quote
+
+from services.billing.stripe_api.calls import RESOURCE_MISSING, Calls, StripeRefused
+from services.billing.stripe_api.models import InvoicePages
+from services.billing.stripe_api.parsing import parse_invoice_pages
+
+
+class CustomerCalls:
+    """The calls of ``Stripe`` about what a customer has."""
+
+    calls: Calls
+
+    async def open_invoice_pages(self, subscription_id: str) -> InvoicePages | None:
+        """The pages of the newest open invoice of a subscription, for a waiting caller; None if none is open."""
+        params = {"subscription": subscription_id, "status": "open", "limit": 1}
+        page = await self.calls.within(self.calls.timeouts.portal).get("open_invoice", "/v1/invoices", params)
+        return parse_invoice_pages(page["data"][0]) if page["data"] else None
+
+    async def invoice_pages(self, invoice_id: str) -> InvoicePages | None:
+        """The pages of an invoice, for a waiting caller; None if it does not exist."""
+        interactive = self.calls.within(self.calls.timeouts.portal)
+        try:
+            json = await interactive.get("invoice", f"/v1/invoices/{quote(invoice_id, safe='')}", {})
+        except StripeRefused as refused:
+            if refused.code == RESOURCE_MISSING:
+                return None
+            raise
+        return parse_invoice_pages(json)
+
+    async def send_usage(
+        self, *, event_name: str, customer_id: str, value: int, identifier: str, at: datetime, key: str
+    ) -> None:
+        """Send an entry of usage to a meter (https://docs.stripe.com/api/billing/meter-event/create).
+
+        Stripe checks the customer and the value later, and reports errors by an event.
+
+        Raises:
+            KeySpent: the idempotency key repeats a failure; another key may send it.
+            StripeRefused: Stripe has the identifier already, or no meter has the event name.
+        """
+        params = {
+            "event_name": event_name,
+            "payload": {"stripe_customer_id": customer_id, "value": str(value)},
+            "identifier": identifier,
+            "timestamp": int(at.timestamp()),
+        }
+        await self.calls.post("meter_event", "/v1/billing/meter_events", params, key=key)

@@ -1,0 +1,1 @@
+"""Usage of metered prices, reported by back ends and sent to the meters of Stripe."""
