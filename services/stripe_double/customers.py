@@ -1,5 +1,7 @@
 """Customers, their balance transactions and billing portal sessions."""
 
+import re
+
 from services.stripe_double import events, payment_methods
 from services.stripe_double.account import Account, Json, random_string
 from services.stripe_double.errors import resource_missing
@@ -9,6 +11,7 @@ from services.stripe_double.subscription_status import ENDED, end
 
 FLOWS = ("payment_method_update", "subscription_cancel", "subscription_update", "subscription_update_confirm")
 _STRINGS = ("description", "email", "name", "phone")
+_EMAIL = re.compile(r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)+")
 
 
 def create_customer(account: Account, params: Params) -> Json:
@@ -17,13 +20,11 @@ def create_customer(account: Account, params: Params) -> Json:
         "customer",
         address=params.raw("address") or None,
         balance=params.integer("balance", 0),
-        business_name=None,
         currency=None,
         customer_account=None,
         default_source=None,
         delinquent=False,
         discount=None,
-        individual_name=None,
         invoice_prefix=random_string(8).upper(),
         invoice_settings={
             "custom_fields": None,
@@ -39,6 +40,7 @@ def create_customer(account: Account, params: Params) -> Json:
         test_clock=None,
         **{name: params.string(name) for name in _STRINGS},
     )
+    _check_email(params)
     payment_method = params.string("payment_method")
     default = _read_default_payment_method(params)
     params.reject_unknown()
@@ -50,6 +52,12 @@ def create_customer(account: Account, params: Params) -> Json:
         customer = _with_default_payment_method(account, customer, default)
     events.emit(account, "customer.created", customer)
     return customer
+
+
+def _check_email(params: Params) -> None:
+    email = params.string("email")
+    if email is not None and not _EMAIL.fullmatch(email):
+        raise params.invalid("email", f"Invalid email address: {email}", "email_invalid")
 
 
 def _read_default_payment_method(params: Params) -> str | None:
@@ -94,6 +102,7 @@ def update_customer(account: Account, params: Params, identifier: str) -> Json:
     for name in ("address", "shipping"):
         if name in params:
             changes[name] = params.raw(name) or None
+    _check_email(params)
     default = _read_default_payment_method(params)
     params.reject_unknown()
     after = account.update(before, **changes)
@@ -141,6 +150,7 @@ def create_balance_transaction(account: Account, params: Params, identifier: str
         credit_note=None,
         currency=currency,
         customer=identifier,
+        customer_account=None,
         description=params.string("description"),
         ending_balance=balance,
         invoice=None,

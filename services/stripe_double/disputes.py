@@ -10,6 +10,37 @@ from services.stripe_double.rendering import filter_equal, list_page
 RESPONSE_TIME = 7 * DAY
 CLOSED = ("won", "lost", "warning_closed", "prevented")
 
+_EVIDENCE = (
+    "access_activity_log",
+    "billing_address",
+    "cancellation_policy",
+    "cancellation_policy_disclosure",
+    "cancellation_rebuttal",
+    "customer_communication",
+    "customer_email_address",
+    "customer_name",
+    "customer_purchase_ip",
+    "customer_signature",
+    "duplicate_charge_documentation",
+    "duplicate_charge_explanation",
+    "duplicate_charge_id",
+    "product_description",
+    "receipt",
+    "refund_policy",
+    "refund_policy_disclosure",
+    "refund_refusal_explanation",
+    "service_date",
+    "service_documentation",
+    "shipping_address",
+    "shipping_carrier",
+    "shipping_date",
+    "shipping_documentation",
+    "shipping_tracking_number",
+    "uncategorized_file",
+    "uncategorized_text",
+)
+"""Members of a dispute's evidence, null until they are sent."""
+
 
 def open_dispute(
     account: Account,
@@ -41,7 +72,7 @@ def open_dispute(
         charge=charge["id"],
         currency=charge["currency"],
         enhanced_eligibility_types=[],
-        evidence={},
+        evidence={**dict.fromkeys(_EVIDENCE), "enhanced_evidence": {}},
         evidence_details={
             "due_by": account.now + RESPONSE_TIME,
             "enhanced_eligibility": {},

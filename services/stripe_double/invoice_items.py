@@ -55,6 +55,8 @@ def line_item(
         "pretax_credit_amounts": [],
         "pricing": _pricing(price),
         "quantity": quantity,
+        "quantity_decimal": str(quantity),
+        "subscription": subscription,
         "subtotal": amount,
         "taxes": [],
     }
@@ -106,28 +108,37 @@ def prorate(account: Account, subscription: Json, item: Json, *, sign: int, at: 
     if amount == 0 or subscription["status"] == "trialing":
         return
     name = account.get("product", price["product"])["name"]
-    account.put(
-        account.new(
-            "invoiceitem",
-            amount=amount,
-            currency=price["currency"],
-            customer=subscription["customer"],
-            description=f"{'Unused' if sign < 0 else 'Remaining'} time on {name}",
-            invoice=None,
-            metadata={},
-            parent={
-                "subscription_details": {
-                    "subscription": subscription["id"],
-                    "subscription_item": item["id"],
-                },
-                "type": "subscription_details",
+    entry = account.new(
+        "invoiceitem",
+        amount=amount,
+        currency=price["currency"],
+        customer=subscription["customer"],
+        customer_account=None,
+        date=account.now,
+        description=f"{'Unused' if sign < 0 else 'Remaining'} time on {name}",
+        discountable=False,
+        discounts=[],
+        invoice=None,
+        metadata={},
+        net_amount=amount,
+        parent={
+            "subscription_details": {
+                "subscription": subscription["id"],
+                "subscription_item": item["id"],
             },
-            period={"start": at, "end": end},
-            pricing=_pricing(price),
-            proration=True,
-            quantity=item["quantity"],
-        )
+            "type": "subscription_details",
+        },
+        period={"start": at, "end": end},
+        pricing=_pricing(price),
+        proration=True,
+        quantity=item["quantity"],
+        quantity_decimal=str(item["quantity"]),
+        tax_rates=[],
+        test_clock=None,
     )
+    # Unlike other objects, an invoice item has a `date`.
+    del entry["created"]
+    account.put(entry)
 
 
 def pending_items(account: Account, subscription: Json) -> list[Json]:
@@ -147,20 +158,25 @@ def delete_pending_items(account: Account, subscription: Json) -> None:
 
 def add_pending_items(account: Account, subscription: Json, invoice: str) -> list[Json]:
     """Assign all pending invoice items to an invoice; return its line items for them."""
-    lines = []
+    lines = pending_lines(account, subscription)
     for entry in pending_items(account, subscription):
         account.update(entry, invoice=invoice)
-        lines.append(
-            line_item(
-                account.get("price", entry["pricing"]["price_details"]["price"]),
-                amount=entry["amount"],
-                description=entry["description"],
-                period=(entry["period"]["start"], entry["period"]["end"]),
-                quantity=entry["quantity"],
-                subscription=subscription["id"],
-                item=entry["parent"]["subscription_details"]["subscription_item"],
-                proration=True,
-                invoice_item=entry["id"],
-            )
-        )
     return lines
+
+
+def pending_lines(account: Account, subscription: Json) -> list[Json]:
+    """Return the line items of the pending invoice items."""
+    return [
+        line_item(
+            account.get("price", entry["pricing"]["price_details"]["price"]),
+            amount=entry["amount"],
+            description=entry["description"],
+            period=(entry["period"]["start"], entry["period"]["end"]),
+            quantity=entry["quantity"],
+            subscription=subscription["id"],
+            item=entry["parent"]["subscription_details"]["subscription_item"],
+            proration=True,
+            invoice_item=entry["id"],
+        )
+        for entry in pending_items(account, subscription)
+    ]

@@ -27,13 +27,40 @@ def create_draft(
         reason: Stripe's `billing_reason`, for example `subscription_cycle`.
         auto_advance: False keeps the invoice a draft, for unpaid subscriptions and paused collection.
     """
-    customer = account.get("customer", subscription["customer"])
     identifier = new_id("invoice")
     lines = [*invoice_items.add_pending_items(account, subscription, identifier), *lines]
     lines = [{**line, "invoice": identifier} for line in lines]
+    invoice = _new_invoice(account, subscription, lines, reason, auto_advance=auto_advance)
+    invoice["id"] = identifier
+    events.emit(account, "invoice.created", account.put(invoice))
+    return invoice
+
+
+def preview(account: Account, subscription: Json, items: list[Json]) -> Json:
+    """Return the invoice that the next period of a subscription will make; it is not stored.
+
+    Args:
+        account: The account.
+        subscription: The subscription.
+        items: Its items with their next periods.
+
+    Returns:
+        A stored draft's shape with an ID that begins with `upcoming_in_`, as of Stripe's previews.
+    """
+    # At the end of a trial the next period is paid.
+    lines = [
+        *invoice_items.pending_lines(account, subscription),
+        *invoice_items.period_lines(account, {**subscription, "status": "active"}, items),
+    ]
+    invoice = _new_invoice(account, subscription, lines, "upcoming", auto_advance=True)
+    return {**invoice, "id": f"upcoming_{invoice['id']}"}
+
+
+def _new_invoice(account: Account, subscription: Json, lines: list[Json], reason: str, *, auto_advance: bool) -> Json:
+    customer = account.get("customer", subscription["customer"])
     automatic = subscription["collection_method"] == "charge_automatically"
     periods = [(line["period"]["start"], line["period"]["end"]) for line in lines]
-    invoice = account.new(
+    return account.new(
         "invoice",
         **_CONSTANT_MEMBERS,
         **_amounts(account, subscription, lines),
@@ -72,9 +99,6 @@ def create_draft(
         status="draft",
         status_transitions=dict.fromkeys(("finalized_at", "marked_uncollectible_at", "paid_at", "voided_at")),
     )
-    invoice["id"] = identifier
-    events.emit(account, "invoice.created", account.put(invoice))
-    return invoice
 
 
 _CONSTANT_MEMBERS: Json = {
@@ -82,6 +106,7 @@ _CONSTANT_MEMBERS: Json = {
     "account_name": "Stripe double",
     "account_tax_ids": None,
     "amount_overpaid": 0,
+    "amount_paid_off_stripe": 0,
     "amount_shipping": 0,
     "application": None,
     "automatic_tax": {"enabled": False, "disabled_reason": None, "liability": None, "provider": None, "status": None},
@@ -110,7 +135,6 @@ _CONSTANT_MEMBERS: Json = {
     "shipping_details": None,
     "statement_descriptor": None,
     "test_clock": None,
-    "threshold_reason": None,
     "total_pretax_credit_amounts": [],
     "total_taxes": [],
     "webhooks_delivered_at": None,

@@ -137,24 +137,15 @@ def _renew(account: Account, subscription: Json) -> None:
 
 
 def _notify_upcoming_invoice(account: Account, subscription: Json) -> None:
-    account.update(subscription, _notified_renewal=period_end(subscription))
-    total = sum(account.get("price", item["price"])["unit_amount"] * item["quantity"] for item in subscription["items"])
-    events.emit(
-        account,
-        "invoice.upcoming",
-        # As in Stripe, a preview has no `id`: receivers that store invoices by ID must ignore it.
-        {
-            "object": "upcoming_invoice",
-            "amount_due": total,
-            "billing_reason": "upcoming",
-            "currency": subscription["currency"],
-            "customer": subscription["customer"],
-            "next_payment_attempt": period_end(subscription) + invoices.DRAFT_TIME,
-            "parent": {"subscription_details": {"subscription": subscription["id"]}, "type": "subscription_details"},
-            "status": "draft",
-            "total": total,
-        },
-    )
+    end = period_end(subscription)
+    account.update(subscription, _notified_renewal=end)
+    anchor = subscription["billing_cycle_anchor"]
+    items = [with_period(account, item, anchor, item["current_period_end"]) for item in subscription["items"]]
+    invoice = invoices.preview(account, subscription, items)
+    # The event's invoice has no `id`: receivers that store invoices by ID must ignore it
+    # (docs.stripe.com/api/events/types).
+    del invoice["id"]
+    events.emit(account, "invoice.upcoming", {**invoice, "next_payment_attempt": end + invoices.DRAFT_TIME})
 
 
 class Scheduler:

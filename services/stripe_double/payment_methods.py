@@ -218,3 +218,38 @@ def default_of(account: Account, subscription: Json | None, customer: str) -> Js
         owner = account.get("customer", customer)
         default = None if owner.get("deleted") else owner["invoice_settings"]["default_payment_method"]
     return None if default is None else account.find("payment_method", default)
+
+
+_UNUSED_CARD_DETAILS = (
+    "amount_authorized",
+    "authorization_code",
+    "installments",
+    "mandate",
+    "network_transaction_id",
+    "regulated_status",
+    "three_d_secure",
+    "transaction_link_id",
+    "wallet",
+)
+"""Members of a charge's card details that are null for the payments of the double."""
+
+
+def charge_details(method: Json, amount: int) -> Json:
+    """Return the `payment_method_details` of a charge of an amount."""
+    kind = method["type"]
+    behavior = behavior_of(method)
+    details = {"fingerprint": method[kind]["fingerprint"], "last4": behavior.last4}
+    if kind == "card":
+        card = method["card"]
+        details |= {name: card[name] for name in ("brand", "country", "exp_month", "exp_year", "funding")}
+        details |= {
+            **dict.fromkeys(_UNUSED_CARD_DETAILS),
+            "checks": {"address_line1_check": None, "address_postal_code_check": None, "cvc_check": "pass"},
+            "extended_authorization": {"status": "disabled"},
+            "incremental_authorization": {"status": "unavailable"},
+            "multicapture": {"status": "unavailable"},
+            "network": behavior.brand,
+            "network_token": {"used": False},
+            "overcapture": {"maximum_amount_capturable": amount, "status": "unavailable"},
+        }
+    return {"type": kind, kind: details}

@@ -10,7 +10,7 @@ from services.stripe_double.account import Account, Json, new_id, random_string
 from services.stripe_double.clock import DAY
 from services.stripe_double.errors import StripeApiError, card_declined
 from services.stripe_double.params import Params
-from services.stripe_double.payment_methods import behavior_of
+from services.stripe_double.payment_methods import behavior_of, charge_details
 from services.stripe_double.rendering import filter_customer, filter_equal, list_page, public_members
 
 BANK_DEBIT_TIME = 4 * DAY
@@ -35,6 +35,7 @@ def new_payment_intent(
     identifier = new_id("payment_intent")
     intent = account.new(
         "payment_intent",
+        allowed_payment_method_types=None,
         amount=amount,
         amount_capturable=0,
         amount_details={"tip": {}},
@@ -54,6 +55,7 @@ def new_payment_intent(
         excluded_payment_method_types=None,
         last_payment_error=None,
         latest_charge=None,
+        managed_payments=None,
         metadata=metadata or {},
         next_action=None,
         on_behalf_of=None,
@@ -246,7 +248,7 @@ def _new_charge(account: Account, intent: Json, method: Json, status: str, decli
         paid=succeeded,
         payment_intent=intent["id"],
         payment_method=method["id"],
-        payment_method_details=_payment_method_details(method),
+        payment_method_details=charge_details(method, intent["amount"]),
         radar_options={},
         receipt_email=None,
         receipt_number=None,
@@ -281,17 +283,6 @@ def _outcome(status: str, decline_code: str | None) -> Json:
         else "Payment complete.",
         "type": "issuer_declined" if failed else "authorized",
     }
-
-
-def _payment_method_details(method: Json) -> Json:
-    kind = method["type"]
-    behavior = behavior_of(method)
-    details = {"fingerprint": method[kind]["fingerprint"], "last4": behavior.last4}
-    if kind == "card":
-        card = method["card"]
-        details |= {name: card[name] for name in ("brand", "country", "exp_month", "exp_year", "funding")}
-        details |= {"network": behavior.brand, "three_d_secure": None, "wallet": None}
-    return {"type": kind, kind: details}
 
 
 def _settle_charge(account: Account, charge: Json, *, succeeded: bool, decline_code: str | None) -> Json:

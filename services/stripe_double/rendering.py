@@ -107,7 +107,8 @@ def _subscription(account: Account, entry: Json) -> Json:
 
 def _invoice(_: Account, entry: Json) -> Json:
     rendered = public_members(entry)
-    rendered["lines"] = _nested_list(f"/v1/invoices/{entry['id']}/lines", entry["lines"])
+    # The invoice of `invoice.upcoming` has no ID.
+    rendered["lines"] = _nested_list(f"/v1/invoices/{entry.get('id', 'upcoming')}/lines", entry["lines"])
     return rendered
 
 

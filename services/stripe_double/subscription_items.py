@@ -29,7 +29,6 @@ def _new_item(account: Account, params: Params) -> Json:
     item = {
         "id": new_id("subscription_item"),
         "object": "subscription_item",
-        "billed_until": None,
         "billing_thresholds": None,
         "created": account.now,
         "current_period_end": account.now,

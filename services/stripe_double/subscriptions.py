@@ -98,7 +98,6 @@ def _new_subscription(account: Account, params: Params, customer: Json, first_it
         billing_mode={
             "flexible": None,
             "type": billing_mode.raw("type") if billing_mode else "flexible",
-            "updated_at": None,
         },
         billing_schedules=[],
         billing_thresholds=None,
@@ -117,7 +116,13 @@ def _new_subscription(account: Account, params: Params, customer: Json, first_it
         description=params.string("description"),
         discounts=[],
         ended_at=None,
-        invoice_settings={"account_tax_ids": None, "issuer": {"type": "self"}},
+        invoice_settings={
+            "account_tax_ids": None,
+            "custom_fields": None,
+            "description": None,
+            "footer": None,
+            "issuer": {"type": "self"},
+        },
         latest_invoice=None,
         managed_payments=None,
         metadata=params.metadata(),

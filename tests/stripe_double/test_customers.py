@@ -10,6 +10,19 @@ async def test_the_email_filter_is_case_sensitive_and_emails_are_not_unique(shop
     assert len((await shop.api.customers.list_async({"email": "ada@example.com"})).data) == 2
 
 
+@pytest.mark.parametrize("email", ["not an address", "ada", "ada@", "@example.com", "ada@example", "a@b@example.com"])
+async def test_an_invalid_email_address_is_refused(email: str, shop: Shop) -> None:
+    customer = await shop.customer(None)
+    calls = (
+        shop.api.customers.create_async({"email": email}),
+        shop.api.customers.update_async(customer.id, {"email": email}),
+    )
+    for call in calls:
+        with pytest.raises(stripe.InvalidRequestError) as refused:
+            await call
+        assert (refused.value.code, refused.value.param) == ("email_invalid", "email")
+
+
 async def test_deleting_a_customer_cancels_its_subscriptions(shop: Shop) -> None:
     subscription = await shop.subscription()
     deleted = await shop.api.customers.delete_async(subscription.customer)

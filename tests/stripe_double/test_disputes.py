@@ -37,6 +37,13 @@ async def test_closing_a_dispute_emits_the_events_of_its_outcome(
     assert shop.types()[-2:] == last
 
 
+async def test_evidence_has_all_members_before_and_after_it_is_sent(shop: Shop) -> None:
+    opened = shop.double.simulate.dispute((await shop.subscription()).id)
+    assert (opened["evidence"]["receipt"], opened["evidence"]["enhanced_evidence"]) == (None, {})
+    sent = await shop.api.disputes.update_async(opened["id"], {"evidence": {"customer_name": "Ada"}})
+    assert sent.evidence.to_dict() == {**opened["evidence"], "customer_name": "Ada"}
+
+
 async def test_accepting_a_dispute_loses_it(shop: Shop) -> None:
     customer = await shop.customer("pm_card_createDispute")
     await shop.subscription(customer.id)

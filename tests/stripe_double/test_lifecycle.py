@@ -1,4 +1,7 @@
 import itertools
+from typing import Any
+
+import pytest
 
 from tests.stripe_double.shop import Shop, open_shop, until
 
@@ -23,7 +26,33 @@ async def test_invoice_upcoming_precedes_a_renewal_and_has_no_id(shop: Shop) -> 
     await shop.advance(days=45)
     (event,) = shop.events("invoice.upcoming")
     assert event["created"] == end - 7 * 86400
-    assert "id" not in event["data"]["object"]
+    invoice = event["data"]["object"]
+    assert "id" not in invoice
+    assert (invoice["object"], invoice["billing_reason"], invoice["amount_due"]) == ("invoice", "upcoming", 1000)
+    assert [line["period"]["start"] for line in invoice["lines"]["data"]] == [end]
+
+
+@pytest.mark.parametrize(
+    ("params", "change", "amounts"),
+    [
+        ({}, {}, [1000]),
+        ({"trial_period_days": 14}, {}, [1000]),
+        # Quantity 3 from the middle of the first period of 31 days.
+        ({}, {"quantity": 3}, [-500, 1500, 3000]),
+    ],
+)
+async def test_the_upcoming_invoice_has_the_lines_of_the_next_period_and_all_prorations(
+    params: dict[str, Any], change: dict[str, Any], amounts: list[int], shop: Shop
+) -> None:
+    subscription = await shop.subscription(**params)
+    if change:
+        await shop.advance(days=15, hours=12)
+        items = [{"id": subscription.items.data[0].id, **change}]
+        await shop.api.subscriptions.update_async(subscription.id, {"items": items})
+    await shop.advance(days=31)
+    event = shop.events("invoice.upcoming")[0]
+    assert [line["amount"] for line in event["data"]["object"]["lines"]["data"]] == amounts
+    assert shop.events("invoice.created")[1]["data"]["object"]["total"] == sum(amounts)
 
 
 async def test_events_caused_by_time_name_no_request(shop: Shop) -> None:
