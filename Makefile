@@ -8,11 +8,11 @@ IMAGE_TAG ?= 0.1.0
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet $(UPGRADE)
 
-.PHONY: help run run-services backing test test-slow faults check format bench bench-recovery bench-overload reference \
-	sbom image lock clean install-run install-dev install-clients
+.PHONY: help run run-services backing test test-slow faults stripe-contract check format bench bench-recovery bench-overload \
+	reference sbom image lock clean install-run install-dev install-clients
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
 run: install-run ## run all of Nest on this machine, at 127.0.0.1:8080 (NEST_PORT=8081 for another port)
 	@exec $(BIN)/nest up
@@ -32,6 +32,11 @@ test-slow: install-dev ## run the statistical, soak and load tests
 faults: install-dev ## inject faults at random times; SEED=… repeats a run, ROUNDS=40 runs longer
 	@echo "SEED=$(SEED) ROUNDS=$(ROUNDS)"
 	NEST_FAULTS_SEED=$(SEED) NEST_FAULTS_ROUNDS=$(ROUNDS) $(BIN)/pytest tests/faults
+
+stripe-contract: install-dev ## compare the Stripe double and Nest's requests with Stripe's OpenAPI specification and stripe-mock
+	@tests/stripe_contract/install
+	$(BIN)/pytest -p tests.stripe_contract.recorder -m "not slow" tests/stripe_double tests/billing \
+		tests/stripe_contract/contract.py
 
 check: install-dev ## check formatting, lint, types, import rules and known vulnerabilities; about a minute
 	$(BIN)/ruff format --check .
