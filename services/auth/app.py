@@ -181,6 +181,7 @@ async def opened(resources: Resources, settings: AuthSettings) -> AsyncIterator[
             guesses_per_code=settings.guesses_per_code,
             sealer=sealer,
             authorization_lifetime=timedelta(minutes=settings.authorization_minutes),
+            typed_code_lifetime=timedelta(minutes=settings.typed_code_minutes),
             mail_backlog=mail_backlog,
             test_domains=not settings.production,
             text_policy=TextPolicy(settings.allowed_text_countries),

@@ -83,6 +83,7 @@ class Auth:
     guesses_per_code: int
     sealer: Sealer
     authorization_lifetime: timedelta
+    typed_code_lifetime: timedelta
     mail_backlog: MailBacklog
     test_domains: bool
     text_policy: TextPolicy

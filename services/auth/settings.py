@@ -69,6 +69,8 @@ class AuthSettings(ServiceSettings, OldClientsSettings):
     # Logins.
     authorization_minutes: int = Field(default=10, ge=1, le=20)
     """How long a magic link can be redeemed."""
+    typed_code_minutes: int = Field(default=10, ge=1, le=10)
+    """How long the digits in a mail with a magic link can be typed; never longer than the link works."""
     phone_code_minutes: int = Field(default=10, ge=1, le=10)
     """How long a texted code can be redeemed."""
     text_countries: CommaSeparated = ()
@@ -102,6 +104,9 @@ class AuthSettings(ServiceSettings, OldClientsSettings):
     """Trials requested from all networks together; above all a bound on the objects that strangers create in Stripe."""
     limit_guesses_per_identifier: LimitSetting = Limit.parse("10/1h")
     """Wrong guesses at the codes of one address or number, whatever the number of codes."""
+    limit_typed_codes_per_address: LimitSetting = Limit.parse("10/1h")
+    """Wrong typed codes of one address, whatever the number of codes. A known device has a count of its own, and the
+    first guess at each code is allowed regardless."""
     limit_wrong_keys_per_prefix: LimitSetting = Limit.parse("60/5m")
     """Unknown codes and refresh tokens from one IP prefix; valid ones are accepted regardless."""
     limit_texts_per_number: LimitSetting = Limit.parse("3/10m, 10/1d")

@@ -34,10 +34,11 @@ from shared.messages.auth.magic_links import (
     LinkRequest,
     OrderTrialMagicLink,
     SendMagicLink,
+    SendMagicLinkAndCode,
 )
 from shared.messages.auth.sessions import ListSessions, RevokeSessions
 from shared.messages.auth.signing_keys import KEYRING, ListSigningKeys, RotateSigningKeys
-from shared.messages.auth.tokens import AuthenticateUser
+from shared.messages.auth.tokens import AuthenticateUser, RedeemGrant
 from shared.messages.auth.users import GetUser, GetUserConsent, SetMarketingConsent
 from shared.messages.billing.disputes import ListDisputes
 from shared.messages.billing.payments import ListPayments
@@ -112,7 +113,10 @@ def _by_address(message: LinkRequest, sealer: Sealer) -> str:
 
 
 def _by_grant(command: AuthenticateUser, sealer: Sealer) -> str:
-    """Order all redemptions of one authorization code or refresh token."""
+    """Order all redemptions of one authorization code or refresh token, and all guesses at one typed code."""
+    code = None if command.code is None else command.code.plain
+    if isinstance(command, RedeemGrant) and code and "." not in code and command.code_verifier is not None:
+        return sealer.fingerprint(b"verifier", command.code_verifier.plain.encode())
     for secret in (command.code, command.refresh_token):
         if secret is not None:
             # The part before the last dot is an ID. It is hashed because a malformed value may be secret as a whole.
@@ -191,6 +195,8 @@ _2021_10_06: Final = _after(
 )
 _2026_12_01: Final = _after(
     _2021_10_06,
+    send_magic_link=Method(SendMagicLinkAndCode, Access.ANYONE, _by_address, credential_in_body=True),
+    authenticate_user=Method(RedeemGrant, Access.ANYONE, _by_grant, credential_in_body=True),
     create_trial_and_magic_link=Method(OrderTrialMagicLink, Access.ANYONE, _by_address, credential_in_body=True),
     cancel_subscription=_order(CancelSubscription),
     resume_subscription=_order(WithdrawCancellation),

@@ -9,8 +9,8 @@ import pytest
 from shared.bus.envelope import encode
 from shared.ids import new_message_id
 from shared.messages import Message, Sealed
-from shared.messages.auth.magic_links import SendMagicLink
-from shared.messages.auth.tokens import AuthenticateUser
+from shared.messages.auth.magic_links import SendMagicLink, SendMagicLinkAndCode
+from shared.messages.auth.tokens import AuthenticateUser, RedeemGrant
 from shared.messages.mailer.mails import SendMail
 from tests.service_harness import Refused, ServiceHarness
 
@@ -95,3 +95,17 @@ async def refusal(harness: ServiceHarness, message: Message, **options: Any) -> 
 def redeliverable(harness: ServiceHarness, message: Message) -> dict[str, Any]:
     """Arguments of ``ServiceHarness.deliver`` to deliver a message with secrets repeatedly: its ID and sealed body."""
     return {"id": new_message_id(), "body": encode(message, harness.sealer)}
+
+
+async def request_typed_code(harness: ServiceHarness, **changed: Any) -> tuple[str, str]:
+    """Request a mail with a typed code, and return the digits and the code of the link."""
+    await harness.deliver(SendMagicLinkAndCode(**{**LINK_REQUEST, **changed}))
+    mail = harness.published_of(SendMail)[-1]
+    variables = json.loads(harness.unseal_secret("mailer", mail.variables))
+    return variables["code"], code_of(variables["link"])
+
+
+def typed(code: str | None, **changed: Any) -> RedeemGrant:
+    """The redemption of a code by a client of the newest version."""
+    command = redemption(code, **changed)
+    return RedeemGrant(**{name: getattr(command, name) for name in RedeemGrant.model_fields})

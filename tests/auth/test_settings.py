@@ -129,6 +129,7 @@ def test_default_limits_are_the_documented_ones() -> None:
         "trials-per-prefix": [(10, 3600), (30, 86_400)],
         "trials-per-deployment": [(2000, 86_400)],
         "guesses-per-identifier": [(10, 3600)],
+        "typed-codes-per-address": [(10, 3600)],
         "wrong-keys-per-prefix": [(60, 300)],
         "texts-per-number": [(3, 600), (10, 86_400)],
         "texts-per-prefix": [(20, 3600)],

@@ -56,6 +56,7 @@ async def separate(run_nest: RunNest, traces: Traces, mailchimp: MailchimpDouble
         "NEST_TRUSTED_PROXIES": "127.0.0.1/32",
         "NEST_LIMIT_TEXTS_PER_NUMBER": "1000/1s",
         "NEST_LIMIT_GUESSES_PER_IDENTIFIER": "1000/1s",
+        "NEST_LIMIT_TYPED_CODES_PER_ADDRESS": "1000/1s",
     }
     async with run_nest(separate=ALL_SERVICES, settings=settings) as stack:
         yield stack

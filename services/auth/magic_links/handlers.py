@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any, Final, Literal
 
 from services.auth.audit.recorder import audited
 from services.auth.clients.models import Client
 from services.auth.context import Auth
-from services.auth.magic_links.models import Authorization, magic_link
+from services.auth.magic_links.models import Authorization, TypedCode, magic_link
+from services.auth.phone.models import new_code
 from services.auth.rate_limits.known_devices import device_ids
 from services.auth.rate_limits.models import LimitName
 from services.auth.tokens.credentials import Code, new_key
@@ -20,6 +22,7 @@ from shared.messages.auth.magic_links import (
     LinkRequest,
     OrderTrialMagicLink,
     SendMagicLink,
+    SendMagicLinkAndCode,
     SendTrialMagicLink,
 )
 from shared.messages.billing.trials import OfferTrial, StartTrial
@@ -27,6 +30,8 @@ from shared.messages.mailer.mails import LinkVariables, SendMail
 
 MAIL_WITHIN: Final = 1 / 2
 """A link that waits longer than this fraction of its lifetime is not mailed: the person would have too little time."""
+TYPED_CODE_PURPOSE: Final = "typed codes"
+"""Purpose of the key with which typed codes are hashed."""
 
 
 @audited("send_magic_link")
@@ -41,11 +46,18 @@ async def send_magic_link(command: SendMagicLink, work: Work, auth: Auth) -> Non
         Throttled: too many requests for this address, from this network or by this app.
         Unavailable: the mail would arrive too late.
     """
-    client = await auth.clients.get(command.client_id)
-    address = _check_request(command, client, work, auth)
-    auth.mail_backlog.must_be_short(auth.authorization_lifetime)
-    await _take_quota("magic-links-per-address", address, command, work, auth)
-    _mail_link(command, address, work, auth, template="magic-link")
+    await _send_link(command, work, auth, with_code=False)
+
+
+@audited("send_magic_link")
+async def send_magic_link_and_code(command: SendMagicLinkAndCode, work: Work, auth: Auth) -> None:
+    """Mail a link and a typed code, which replaces the open code of this address and app.
+
+    Raises:
+        ClientNotFound, ClientDisabled, InvalidRedirectUri, InvalidEmail, Throttled, Unavailable: as for
+            ``send_magic_link``.
+    """
+    await _send_link(command, work, auth, with_code=True)
 
 
 @audited("create_trial_and_magic_link")
@@ -87,6 +99,7 @@ async def order_trial_magic_link(command: OrderTrialMagicLink, work: Work, auth:
         OfferTrial(
             key=work.key,
             user_id=None if identifier is None else identifier.user_id,
+            with_code=True,
             **_order(command, address),
         )
     )
@@ -103,10 +116,19 @@ async def send_trial_magic_link(command: SendTrialMagicLink, work: Work, auth: A
     """
     client = await auth.clients.get(command.client_id)
     address = _check_request(command, client, work, auth)
+    with_code = command.with_code
     if command.eligible:
-        _mail_link(command, address, work, auth, template="trial-magic-link", flow="trial")
+        await _mail_link(command, address, work, auth, template="trial-magic-link", with_code=with_code, flow="trial")
     else:
-        _mail_link(command, address, work, auth, template="magic-link")
+        await _mail_link(command, address, work, auth, template="magic-link", with_code=with_code)
+
+
+async def _send_link(command: SendMagicLink | SendMagicLinkAndCode, work: Work, auth: Auth, *, with_code: bool) -> None:
+    client = await auth.clients.get(command.client_id)
+    address = _check_request(command, client, work, auth)
+    auth.mail_backlog.must_be_short(auth.authorization_lifetime)
+    await _take_quota("magic-links-per-address", address, command, work, auth)
+    await _mail_link(command, address, work, auth, template="magic-link", with_code=with_code)
 
 
 def _order(command: CreateTrialAndMagicLink | OrderTrialMagicLink, address: str) -> dict[str, Any]:
@@ -171,25 +193,44 @@ async def _take_quota(
     (await auth.rate_limits.quota(subjects, work, device_ids=device_ids(request.device))).take()
 
 
-def _mail_link(
+async def _mail_link(
     request: LinkRequest,
     address: str,
     work: Work,
     auth: Auth,
     *,
     template: Literal["magic-link", "trial-magic-link"],
+    with_code: bool,
     flow: str | None = None,
 ) -> None:
-    """Store an authorization, and order the mail with its link. Only mailer can unseal the code in it."""
-    code = Code(work.new_id("authzcode"), new_key())
+    """Store an authorization, and order the mail with its link. Only mailer can unseal the codes in it."""
+    code, digits = Code(work.new_id("authzcode"), new_key()), new_code()
+    code_lifetime = min(auth.typed_code_lifetime, auth.authorization_lifetime)
+    typed_code = TypedCode(
+        hash=auth.sealer.keyed_hash(TYPED_CODE_PURPOSE, digits.encode(), code.id.encode()),
+        expires_at=work.now + code_lifetime,
+    )
     authorization = Authorization.issue(
-        request, address, code, trial=flow == "trial", lifetime=auth.authorization_lifetime, at=work.now
+        request,
+        address,
+        code,
+        trial=flow == "trial",
+        lifetime=auth.authorization_lifetime,
+        at=work.now,
+        typed_code=typed_code if with_code else None,
     )
     auth.authorizations.add(authorization, work)
+    if with_code:
+        # One open code for each address and app, so that more requests do not allow more guesses.
+        for earlier in await auth.authorizations.open_competitors(authorization, at=work.now):
+            if earlier.typed_code is not None:
+                auth.authorizations.save(earlier.revoke_typed_code(at=work.now), work)
     work.annotate(session_id=authorization.id)
     variables = LinkVariables(
         link=magic_link(request.redirect_uri, code, request.state, flow=flow),
-        minutes=int(auth.authorization_lifetime.total_seconds()) // 60,
+        minutes=_minutes(auth.authorization_lifetime),
+        code=digits if with_code else None,
+        code_minutes=_minutes(code_lifetime) if with_code else None,
     )
     work.publish(
         SendMail(
@@ -204,3 +245,7 @@ def _mail_link(
         ),
         id=authorization.mail_id,
     )
+
+
+def _minutes(lifetime: timedelta) -> int:
+    return int(lifetime.total_seconds()) // 60

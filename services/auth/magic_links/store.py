@@ -5,17 +5,19 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Final
 
-from pymongo import ASCENDING, IndexModel
+from pymongo import ASCENDING, DESCENDING, IndexModel
 
-from services.auth.magic_links.models import Authorization
+from services.auth.magic_links.models import Authorization, challenges
 from services.auth.tokens.credentials import Code, require_key
 from shared.batch_loader import BatchLoader
 from shared.documents import Rows, without_blank_texts
+from shared.messages.auth.errors import TokenNotFound
 from shared.mongo import Database, Document
 
 RETENTION: Final = timedelta(days=7)
 """Counted from ``expires_at``. Until then a code is refused as used or expired, afterwards as unknown."""
 _OPEN: Final[Document] = {"usedAt": None, "revokedAt": None}
+_WITH_TYPED_CODE: Final[Document] = {"typedCode": {"$type": "object"}}
 
 
 class Authorizations(Rows[Authorization]):
@@ -25,6 +27,7 @@ class Authorizations(Rows[Authorization]):
     INDEXES: Final = (
         # Not limited to open authorizations: an erasure has to find all of a person.
         IndexModel([("identifierValue", ASCENDING), ("revokedAt", ASCENDING)]),
+        IndexModel([("codeChallenge", ASCENDING), ("createdAt", DESCENDING)], partialFilterExpression=_WITH_TYPED_CODE),
         IndexModel([("expiresAt", ASCENDING)], expireAfterSeconds=int(RETENTION.total_seconds())),
     )
 
@@ -35,6 +38,19 @@ class Authorizations(Rows[Authorization]):
     async def get_by_code(self, code: Code) -> Authorization:
         """The authorization of a code; raises TokenNotFound as ``require_key``."""
         return require_key(await self.find(code.id), code.key)
+
+    async def get_by_verifier(self, code_verifier: str) -> Authorization:
+        """The newest authorization with a typed code that was requested by the holder of a code verifier.
+
+        Raises:
+            TokenNotFound: there is none.
+        """
+        query = {"codeChallenge": {"$in": challenges(code_verifier)}, **_WITH_TYPED_CODE}
+        newest = self._collection.find(query).sort([("createdAt", DESCENDING), ("_id", DESCENDING)]).limit(1)
+        found = await self._all(newest)
+        if not found:
+            raise TokenNotFound
+        return found[0]
 
     async def open_competitors(self, authorization: Authorization, *, at: datetime) -> list[Authorization]:
         """Other authorizations of the same address and app that can still be redeemed."""

@@ -15,6 +15,7 @@ PersonLimitName: TypeAlias = Literal[
     "magic-links-per-address",
     "trials-per-address",
     "guesses-per-identifier",
+    "typed-codes-per-address",
     "texts-per-number",
     "passwords-per-user",
 ]

@@ -8,8 +8,11 @@ from typing import Final
 
 from services.auth.audit.recorder import audited
 from services.auth.context import Auth
-from services.auth.magic_links.models import Authorization
+from services.auth.magic_links.handlers import TYPED_CODE_PURPOSE
+from services.auth.magic_links.models import Authorization, typed_digits
 from services.auth.rate_limits.known_devices import device_ids
+from services.auth.rate_limits.limiter import Quota
+from services.auth.rate_limits.models import LimitName
 from services.auth.sessions.handlers import end_session, find_session, network_of, revoke_access_token
 from services.auth.tokens.credentials import Code, RefreshTokenString, new_key
 from services.auth.tokens.models import ACCESS_TOKEN_LIFETIME, AccessToken, Grant, RefreshToken, Successor, TokenFamily
@@ -22,6 +25,7 @@ from shared.messages import Sealed
 from shared.messages.auth.errors import (
     CodeMissing,
     CodeVerifierMissing,
+    IncorrectCode,
     IncorrectCodeVerifier,
     RedirectUriMissing,
     RefreshTokenMissing,
@@ -31,7 +35,7 @@ from shared.messages.auth.errors import (
     UnsupportedGrantType,
 )
 from shared.messages.auth.magic_links import Device
-from shared.messages.auth.tokens import AuthenticateUser, RefreshTokenReused, TokenView, UserAuthenticated
+from shared.messages.auth.tokens import AuthenticateUser, RedeemGrant, RefreshTokenReused, TokenView, UserAuthenticated
 from shared.messages.billing.trials import RedeemTrial
 from shared.messages.mailer.mails import NoteLinkRedeemed, PersonVariables, SendMail
 from shared.sealing import CannotUnseal
@@ -42,7 +46,26 @@ SUCCESSORS: Final = "auth.successors"
 
 @audited("authenticate_user")
 async def authenticate_user(command: AuthenticateUser, work: Work, auth: Auth) -> TokenView:
-    """Exchange a code or a refresh token for an access token and a refresh token.
+    """Exchange the code of a link or a refresh token for an access token and a refresh token.
+
+    Raises:
+        Refusal: as for ``_exchange``.
+    """
+    return await _exchange(command, work, auth)
+
+
+@audited("authenticate_user")
+async def redeem_grant(command: RedeemGrant, work: Work, auth: Auth) -> TokenView:
+    """Exchange the code of a link, a typed code or a refresh token for an access token and a refresh token.
+
+    Raises:
+        Refusal: as for ``_exchange``.
+    """
+    return await _exchange(command, work, auth)
+
+
+async def _exchange(command: AuthenticateUser, work: Work, auth: Auth) -> TokenView:
+    """Exchange a grant for tokens.
 
     Raises:
         UnsupportedGrantType: ``grant_type`` is neither ``authorization_code`` nor ``refresh_token``.
@@ -65,41 +88,46 @@ async def authenticate_user(command: AuthenticateUser, work: Work, auth: Auth) -
 
 @audited("log_in")
 async def _redeem_code(command: AuthenticateUser, work: Work, auth: Auth) -> TokenView:
-    """Log a user in with the code of a magic link and the verifier of its request; create the user at the first login.
+    """Log a user in with a code from a mail and the verifier of its request; create the user at the first login.
+
+    The code of a link names its authorization. A typed code has too few digits for that: the verifier names it, which
+    only the device has that requested the mail.
 
     Raises:
         CodeMissing, CodeVerifierMissing, RedirectUriMissing, MalformedCode: the request is incomplete.
-        TokenNotFound: the code is unknown.
-        Throttled: too many wrong code verifiers for the codes of this address.
-        Refusal: as for ``Authorization.redeem`` and ``Client.must_be_enabled``.
+        TokenNotFound: the code, or the verifier of a typed code, is unknown.
+        Refusal: as for ``_redeem_link``, ``_redeem_typed_code`` and ``Client.must_be_enabled``.
     """
     code = _required(command.code, CodeMissing, auth)
     code_verifier = _required(command.code_verifier, CodeVerifierMissing, auth)
-    if not command.redirect_uri:
+    digits = typed_digits(code) if isinstance(command, RedeemGrant) else None
+    if digits is None and not command.redirect_uri:
         raise RedirectUriMissing
-    authorization = await auth.authorizations.get_by_code(Code.parse(code))
+    authorization = await (
+        auth.authorizations.get_by_code(Code.parse(code))
+        if digits is None
+        else auth.authorizations.get_by_verifier(code_verifier)
+    )
     work.annotate(client_id=authorization.client_id, session_id=authorization.id)
-    address = authorization.identifier_value
+    address, known = authorization.identifier_value, device_ids(authorization.device)
+    # Apart from each other: a stranger can order a code for an address and guess at it, but has no link to do so.
+    limits: dict[LimitName, str | None] = (
+        {"guesses-per-identifier": address}
+        if digits is None
+        else {"typed-codes-per-address": address, "wrong-keys-per-prefix": work.caller.client_ip}
+    )
     client, identifier, competitors, guesses, recognition = await asyncio.gather(
         auth.clients.get(authorization.client_id),
         auth.identifiers.find_by_value(authorization.identifier_type, address),
         auth.authorizations.open_competitors(authorization, at=work.now),
-        auth.rate_limits.quota({"guesses-per-identifier": address}, work),
-        auth.rate_limits.recognize(address, device_ids(authorization.device)),
+        auth.rate_limits.quota(limits, work, device_ids=() if digits is None else known),
+        auth.rate_limits.recognize(address, known),
     )
-    guesses.require()
-    try:
-        redeemed = authorization.redeem(
-            client_id=command.client_id,
-            redirect_uri=command.redirect_uri,
-            code_verifier=code_verifier,
-            at=work.now,
-        )
-    except IncorrectCodeVerifier:
-        guesses.take()
-        wrong = authorization.count_wrong_verifier(max_count=auth.guesses_per_code, at=work.now)
-        auth.authorizations.save(wrong, work)
-        raise
+    redeemed = (
+        _redeem_link(authorization, command, work, auth, verifier=code_verifier, guesses=guesses)
+        if digits is None
+        else _redeem_typed_code(authorization, command, work, auth, digits=digits, guesses=guesses)
+    )
     client.must_be_enabled()
 
     guesses.hold()
@@ -116,6 +144,59 @@ async def _redeem_code(command: AuthenticateUser, work: Work, auth: Auth) -> Tok
     family = TokenFamily.begin(redeemed, user_id, at=work.now)
     view, _ = _issue_tokens(family, Grant("authorization_code", redeemed.id), work, auth)
     return view
+
+
+def _redeem_link(
+    authorization: Authorization, command: AuthenticateUser, work: Work, auth: Auth, *, verifier: str, guesses: Quota
+) -> Authorization:
+    """Mark the authorization as used if the verifier is right; count a wrong one.
+
+    Raises:
+        Throttled: too many wrong code verifiers for the codes of this address.
+        Refusal: as for ``Authorization.redeem``.
+    """
+    guesses.require()
+    try:
+        return authorization.redeem(
+            client_id=command.client_id,
+            redirect_uri=command.redirect_uri or "",
+            code_verifier=verifier,
+            at=work.now,
+        )
+    except IncorrectCodeVerifier:
+        guesses.take()
+        wrong = authorization.count_wrong_verifier(max_count=auth.guesses_per_code, at=work.now)
+        auth.authorizations.save(wrong, work)
+        raise
+
+
+def _redeem_typed_code(
+    authorization: Authorization, command: AuthenticateUser, work: Work, auth: Auth, *, digits: str, guesses: Quota
+) -> Authorization:
+    """Mark the authorization as used if the digits are right; count wrong ones.
+
+    Right digits and wrong ones write the same version of the authorization. So of parallel guesses each is compared
+    after those before it are counted.
+
+    The first guess at a code is compared even if a limit is reached. Otherwise a stranger who orders codes for
+    somebody's address and guesses at them could lock that person out.
+
+    Raises:
+        IncorrectCode: the digits are wrong.
+        Throttled: too many wrong codes for this address or from this network.
+        Refusal: as for ``Authorization.open_typed_code``.
+    """
+    typed_code = authorization.open_typed_code(
+        client_id=command.client_id, redirect_uri=command.redirect_uri, at=work.now
+    )
+    if typed_code.wrong:
+        guesses.require()
+    if not auth.sealer.matches(TYPED_CODE_PURPOSE, typed_code.hash, digits.encode(), authorization.id.encode()):
+        guesses.count()
+        wrong = authorization.count_wrong_code(max_count=auth.guesses_per_code, at=work.now)
+        auth.authorizations.save(wrong, work)
+        raise IncorrectCode(guesses_left=max(0, auth.guesses_per_code - typed_code.wrong - 1))
+    return authorization.use(at=work.now)
 
 
 def _redeem_trial(authorization: Authorization, user_id: str, work: Work) -> None:

@@ -28,8 +28,8 @@ CACHED_MAILS: Final = 512
 MAX_HTML_LINE: Final = 300
 """Characters; a link that is inserted into a line later makes it much longer."""
 _TAG: Final = re.compile(r"(<[a-z][a-z0-9:]*) (?=[^<>]*>)")
-_PLACEHOLDERS: Final = {name: secrets.token_hex(16) for name in ("link", "unsubscribe")}
-"""Stand for the links in a cached mail; random, so that no variable can contain one."""
+_PLACEHOLDERS: Final = {name: secrets.token_hex(16) for name in ("link", "unsubscribe", "code")}
+"""Stand for the links and the typed code in a cached mail; random, so that no variable can contain one."""
 _BLANK_LINES: Final = re.compile(r"\n{3,}")
 _CONTROL: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories: control characters, invisible formatting (such as bidirectional overrides), surrogates, line and
@@ -61,7 +61,8 @@ class MailRenderer:
     def __init__(self, templates: Templates) -> None:
         self._html, self._text = templates.environment("html"), templates.environment("txt")
         self._locales = {name: frozenset(templates.locales_with(f"{name}.jinja")) for name in VARIABLES}
-        # Most mails contain links and differ in little else: they are rendered once, with placeholders for the links.
+        # Most mails contain links and codes and differ in little else: they are rendered once, with placeholders for
+        # these, which therefore are not kept in memory.
         self._render_cached = lru_cache(maxsize=CACHED_MAILS)(self._render)
 
     def choose_locale(self, template: Template, *, branding: Branding, requested: Locales = ()) -> str:

@@ -80,7 +80,7 @@ class RefreshTokenMissing(Refusal):
 
 
 class MalformedCode(Refusal):
-    """The code does not have the form ``<id>.<key>``."""
+    """The code does not have the form ``<id>.<key>``, nor is it a typed code of six digits."""
 
 
 class MalformedRefreshToken(Refusal):
@@ -89,6 +89,10 @@ class MalformedRefreshToken(Refusal):
 
 class TokenNotFound(Refusal, kind=Kind.NOT_FOUND):
     """No such code or refresh token. The response is the same for an unknown ID and a wrong key."""
+
+
+class IncorrectCode(Refusal, remembered=True):
+    """The typed code is wrong; ``meta.guesses_left`` more may be typed before a new mail is needed."""
 
 
 class TokenUsed(Refusal, kind=Kind.CONFLICT):

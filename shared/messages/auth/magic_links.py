@@ -95,6 +95,15 @@ class SendMagicLink(LinkRequest, wire="auth.send-magic-link", refuses=(*_REFUSAL
     """
 
 
+class SendMagicLinkAndCode(LinkRequest, wire="auth.send-magic-link-and-code", refuses=SendMagicLink.refuses):
+    """Mail a magic link and a code of six digits.
+
+    The link is ``<redirect_uri>?state=<state>&code=<code>``. The digits are for people who read the mail on another
+    device: they type them on the device that requested the mail, whose app sends them to ``authenticate_user`` together
+    with the code verifier. The response and its duration are the same for known and unknown addresses.
+    """
+
+
 class CreateTrialAndMagicLink(
     LinkRequest,
     wire="auth.create-trial-and-magic-link",
@@ -118,7 +127,7 @@ class CreateTrialAndMagicLink(
 class OrderTrialMagicLink(
     LinkRequest, wire="auth.order-trial-magic-link", personal=True, refuses=SendMagicLink.refuses
 ):
-    """Mail a magic link that starts a trial when it is redeemed.
+    """Mail a magic link, and a code of six digits as for ``send_magic_link``, that start a trial when one is redeemed.
 
     The response does not depend on the address and the device. If one of them has had a trial or a subscription, the
     mail has a link that only logs in. A link that starts a trial has ``flow=trial`` in its query. The trial begins
@@ -136,6 +145,9 @@ class SendTrialMagicLink(
 
     eligible: bool = True
     """Whether the link is one of a trial. The link of a person or device that has had one only logs in."""
+
+    with_code: bool = False
+    """Whether the mail has a typed code beside the link."""
 
     # An earlier version may have accepted longer ones.
     client_id: str

@@ -80,6 +80,31 @@ class AuthenticateUser(
     """For ``refresh_token``: the latest refresh token. It is used up; the response has its successor."""
 
 
+class RedeemGrant(
+    AuthenticateUser, wire="auth.redeem-grant", refuses=(*AuthenticateUser.refuses, errors.IncorrectCode)
+):
+    """Exchange a code or a refresh token for new tokens.
+
+    The grant ``authorization_code`` (RFC 6749 section 4.1.3) needs ``code`` and ``code_verifier``, and with the code of
+    a link ``redirect_uri``; the grant ``refresh_token`` (section 6) needs ``refresh_token``. An empty value counts as
+    missing (section 3.1).
+
+    The code is that of the link, or the six digits that the mail shows beside it. Both redeem the same grant, which
+    works once. Typed digits count for the newest request whose code challenge belongs to ``code_verifier``, so only the
+    device that requested the mail can type them. Five wrong ones revoke the digits, and so does a newer request for
+    the same address and client; the link still works.
+
+    A refresh token works once. A used one may be repeated while its successor is unused, and returns the same
+    successor; any other reuse revokes the whole token family.
+    """
+
+    redirect_uri: Uri | None = None
+    """For ``authorization_code``: the ``redirect_uri`` that the mail was requested with. Optional with typed digits."""
+    code: Credential | None = None
+    """For ``authorization_code``: the query parameter ``code`` of the link, or the six digits in the mail. White space
+    in the digits is ignored, and full-width and Arabic-Indic digits are accepted."""
+
+
 class UserAuthenticated(Event, wire="auth.user-authenticated"):
     """A user logged in with a code."""
 

@@ -32,6 +32,7 @@ Link = Annotated[
     Field(pattern=r"^[^\s\p{C}]+$", json_schema_extra={"pattern": r"^[^\s\x00-\x1f\x7f-\x9f]+$"}),
 ]
 """A URL."""
+TypedCode = Annotated[str, Field(pattern=r"^[0-9]{6}$", max_length=6)]
 
 
 class LinkVariables(Part):
@@ -41,6 +42,10 @@ class LinkVariables(Part):
     """URL that logs in."""
     minutes: int | None = None
     """How long the link works, in minutes from the order."""
+    code: TypedCode | None = None
+    """Six digits that log in when they are typed on the device that requested the mail; None for a link only."""
+    code_minutes: int | None = None
+    """How long the code works, in minutes from the order."""
 
 
 class PersonVariables(Part):

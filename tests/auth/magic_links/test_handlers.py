@@ -51,6 +51,8 @@ async def test_send_magic_link_orders_one_mail_with_the_link(harness: ServiceHar
     assert variables == {
         "link": f"{REDIRECT_URI}?state=a%26b%3D%C3%BC&code={document['_id']}.{key}",
         "minutes": 10,
+        "code": None,
+        "code_minutes": None,
     }
     assert mail.expires_at == document["createdAt"] + timedelta(minutes=5), "half of the lifetime"
     assert len(key) == 64
@@ -78,6 +80,7 @@ async def test_send_magic_link_stores_the_documented_fields(harness: ServiceHarn
         "revokedAt": None,
         "wrongVerifiers": 0,
         "trial": False,
+        "typedCode": None,
         "version": 1,
     }
 

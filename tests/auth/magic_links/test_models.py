@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.auth.magic_links.models import Authorization, magic_link, verifies
+from services.auth.magic_links.models import Authorization, magic_link, typed_digits, verifies
 from services.auth.tokens.credentials import Code, new_key
 from shared.errors import Refusal
 from shared.messages.auth.errors import (
@@ -56,6 +56,41 @@ def test_verifier_outside_the_rfc_matches_only_a_hex_challenge(verifier: str) ->
     digest = hashlib.sha256(verifier.encode()).digest()
     assert not verifies(verifier, base64.urlsafe_b64encode(digest).decode().rstrip("="))
     assert verifies(verifier, digest.hex())
+
+
+# Unicode Character Database, property Nd: the digits of a script follow its zero.
+@pytest.mark.parametrize(
+    ("text", "digits"),
+    [
+        ("204817", "204817"),
+        ("000000", "000000"),
+        (" 204 817\r\n", "204817"),
+        ("\u00a0204\u2009817\u3000", "204817"),
+        ("2 0 4 8 1 7", "204817"),
+        ("\uff12\uff10\uff14\uff18\uff11\uff17", "204817"),
+        ("\u0662\u0660\u0664\u0668\u0661\u0667", "204817"),
+        ("\u06f2\u06f0\u06f4\u06f8\u06f1\u06f7", "204817"),
+        ("20481", None),
+        ("2048170", None),
+        ("20481a", None),
+        ("204-817", None),
+        ("-20481", None),
+        ("+20481", None),
+        ("20481.", None),
+        ("1e5\u0660\u0660\u0660", None),
+        # Devanagari, superscript, circled and mathematical digits, and an invisible character.
+        ("\u0968\u0966\u096a\u096e\u0967\u096d", None),
+        ("\u00b2" * 6, None),
+        ("\u2461" * 6, None),
+        ("\U0001d7d0" * 6, None),
+        ("204\u200b817", None),
+        ("", None),
+        (" ", None),
+        ("authzcode_1." + "k" * 64, None),
+    ],
+)
+def test_typed_digits_may_have_spaces_and_other_scripts(text: str, digits: str | None) -> None:
+    assert typed_digits(text) == digits
 
 
 def test_redeemed_authorization_is_used() -> None:
