@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 from shared.sealing import CannotUnseal, Sealer
 
 OPEN_PATH: Final = "/open"
 """Path of the gateway's page that opens an app: ``/open/<token>``."""
+PRESS_PATH: Final = "/continue"
+"""Path of the gateway's page whose button leads on to a magic link: ``/continue/<token>``."""
 RESET_PATH: Final = "/reset"
 """Path of the gateway's page that sets a new password: ``/reset/<code>``."""
 CONFIRM_PATH: Final = "/confirm"
@@ -26,6 +28,8 @@ _RECEIVER: Final = "unsubscribe"
 _TOKEN: Final = re.compile(r"[A-Za-z0-9]{1,64}\.[A-Za-z0-9_-]{1,400}={0,2}")
 _APP_LINK_RECEIVER: Final = "app link"
 """Receiver of the tokens of links to apps."""
+_PRESS_LINK_RECEIVER: Final = "press link"
+"""Receiver of the tokens of links behind a button."""
 _APP_LINK_TOKEN: Final = re.compile(r"[A-Za-z0-9]{1,64}\.[A-Za-z0-9_-]{1,16000}={0,2}")
 _PROVIDER_ID: Final = re.compile(r"(?=[^@]*[0-9])([A-Za-z0-9][A-Za-z0-9._=+-]{15,127})(?:@[^@\s]+)?")
 _ADDRESS: Final = re.compile(r"[^\s<>()\[\],;:\"]+@[^\s<>()\[\],;:\"]+")
@@ -70,6 +74,41 @@ def app_link_of_token(sealer: Sealer, token: str) -> AppLink | None:
         return None
     try:
         return AppLink(*json.loads(sealer.unseal(_APP_LINK_RECEIVER, token)))
+    except CannotUnseal:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class PressLink:
+    """A magic link behind a button, and the branding of the page with the button.
+
+    Attributes:
+        link: the URL that the button leads on to.
+        product_name: the product's name.
+        accent, on_accent: colours ``#rrggbb`` of the button and of its label.
+        background: colour ``#rrggbb`` around the content in light mode.
+        logo_url: URL of an image in place of the product's name; None if there is none.
+    """
+
+    link: str
+    product_name: str
+    accent: str
+    on_accent: str
+    background: str
+    logo_url: str | None = None
+
+
+def press_link_token(sealer: Sealer, press_link: PressLink) -> str:
+    """Return a URL-safe token of a link behind a button, which only a holder of the sealing key can make or read."""
+    return sealer.seal(_PRESS_LINK_RECEIVER, json.dumps(asdict(press_link)).encode())
+
+
+def press_link_of_token(sealer: Sealer, token: str) -> PressLink | None:
+    """Return the link in a token of ``press_link_token``; None if the token is invalid."""
+    if not _APP_LINK_TOKEN.fullmatch(token):
+        return None
+    try:
+        return PressLink(**json.loads(sealer.unseal(_PRESS_LINK_RECEIVER, token)))
     except CannotUnseal:
         return None
 

@@ -134,16 +134,19 @@ def template_text(*names: str) -> str:
     return "".join((folder / name).read_text("utf-8") for name in names)
 
 
-def page_headers(style: str, *, form_action: str = "'none'") -> HeaderList:
-    """Headers of a page that runs no script and loads nothing.
+def page_headers(style: str, *, form_action: str = "'none'", image_source: str = "'none'") -> HeaderList:
+    """Headers of a page that runs no script and loads nothing but images of one origin, if any.
 
     Args:
         style: content of its only style element, which the policy allows by its hash.
         form_action: where its forms may post to.
+        image_source: the origin of its images.
     """
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = (
         f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action {form_action};"
         " frame-ancestors 'none'"
     )
+    if image_source != "'none'":
+        policy += f"; img-src {image_source}"
     return ((b"content-security-policy", policy.encode()), _NO_REFERRER)

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import dataclass
 from urllib.parse import parse_qs
 
 from services.gateway.cached_content import HTML, page_headers, page_templates, template_text
 from services.gateway.requests import HttpRequest
-from services.gateway.responses import HttpResponse
+from services.gateway.responses import HeaderList, HttpResponse
 from shared.mail import LANGUAGE_PARAMETER
 from shared.messages.languages import best_locale, language_tag
+
+
+@dataclass(frozen=True, slots=True)
+class PagePolicy:
+    """Parts of a content security policy (CSP Level 3): where forms may post to, and whose images may be shown."""
+
+    form_action: str = "'none'"
+    image_source: str = "'none'"
 
 
 class LinkPage:
@@ -25,17 +34,31 @@ class LinkPage:
         self._template = page_templates().get_template(f"{name}.html")
         self._texts = tomllib.loads(template_text(f"{name}.toml"))
         self._style = template_text("link_pages.css")
-        self.headers = (*page_headers(self._style, form_action=form_action), (b"x-robots-tag", b"noindex"))
-        """Of every response of the page."""
+        self.headers = _headers(self._style, PagePolicy(form_action))
+        """Of every response of the page in its usual colours."""
 
-    def response(self, request: HttpRequest, state: str, status: int, **variables: str) -> HttpResponse:
-        """The page in a state, with the status and the variables of its template."""
+    def response(
+        self,
+        request: HttpRequest,
+        state: str,
+        status: int,
+        *,
+        colours: str = "",
+        policy: PagePolicy | None = None,
+        **variables: str,
+    ) -> HttpResponse:
+        """The page in a state, with the status and the variables of its template.
+
+        ``colours`` is CSS that follows the page's own, ``policy`` replaces that of the page.
+        """
         locale = self._locale(request)
         texts = self._texts[locale]
+        style = self._style + colours
         content = self._template.render(
-            locale=locale, title=texts["title"], texts=texts[state], state=state, style=self._style, **variables
+            locale=locale, title=texts["title"], texts=texts[state], state=state, style=style, **variables
         )
-        headers = (*self.headers, (b"content-language", locale.encode()))
+        own = self.headers if policy is None else _headers(style, policy)
+        headers = (*own, (b"content-language", locale.encode()))
         return HttpResponse(status, content.encode(), headers, HTML)
 
     def _locale(self, request: HttpRequest) -> str:
@@ -43,3 +66,8 @@ class LinkPage:
         query = parse_qs(request.scope["query_string"].decode("latin-1"))
         of_mail = language_tag(query.get(LANGUAGE_PARAMETER, [""])[-1])
         return best_locale((of_mail, *request.languages), self._texts)
+
+
+def _headers(style: str, policy: PagePolicy) -> HeaderList:
+    headers = page_headers(style, form_action=policy.form_action, image_source=policy.image_source)
+    return (*headers, (b"x-robots-tag", b"noindex"))

@@ -12,7 +12,7 @@ from services.reference.responses import ALWAYS, JSON, Errors, response
 from services.reference.schemas import object_schema, reference
 from shared.bus.envelope import MAX_BODY_BYTES
 from shared.errors import Refusal, Unavailable
-from shared.mail import CONFIRM_PATH, LANGUAGE_PARAMETER, OPEN_PATH, RESET_PATH, UNSUBSCRIBE_PATH
+from shared.mail import CONFIRM_PATH, LANGUAGE_PARAMETER, OPEN_PATH, PRESS_PATH, RESET_PATH, UNSUBSCRIBE_PATH
 
 _KIB: Final = MAX_BODY_BYTES // 1024
 _WEBHOOK_REFUSALS: Final = (
@@ -142,6 +142,31 @@ def paths(errors: Errors) -> dict[str, Any]:
                 " programs remove such links. Opening the page does not use up the link.",
                 parameters=_LINK_PARAMETERS,
             )
+        },
+        f"{PRESS_PATH}/{{token}}": {
+            "get": _operation(
+                errors,
+                "continue_page",
+                "Mails",
+                "Show the page whose button leads on to an app",
+                {"200": _PAGE, "404": _INVALID_LINK},
+                description="The page in front of the magic links of a client with `press_to_redeem`. Opening it does"
+                " not use up the link, because mail scanners open every link.",
+                parameters=_LINK_PARAMETERS,
+            ),
+            "post": _operation(
+                errors,
+                "continue_to_app",
+                "Mails",
+                "Lead on to an app",
+                {
+                    "200": _PAGE,
+                    "303": response("The magic link, which has the code.", headers={"location": "Location"}),
+                    "404": _INVALID_LINK,
+                },
+                description="The button of the page. A form of another site gets the page instead.",
+                parameters=_LINK_PARAMETERS,
+            ),
         },
         f"{PORTAL_PATH}/{{token}}": _stripe_link(
             errors,

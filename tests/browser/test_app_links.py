@@ -2,7 +2,9 @@ import re
 
 from playwright.async_api import Page, expect
 
+from services.embedded.credentials import operator_credentials
 from tests.browser.test_unsubscribe import assert_legible
+from tests.nest_up import NestUp
 
 APP = "app.getbeak.beak:/callback"
 REQUEST = {
@@ -46,6 +48,56 @@ async def test_link_to_an_app_opens_it_from_a_page(page: Page) -> None:
             "grant_type": "authorization_code",
             "redirect_uri": APP,
             "code": found.group(1),
+            "code_verifier": VERIFIER,
+        },
+    )
+    assert redeemed.status == 200
+
+
+async def test_link_of_a_client_that_asks_for_a_press_redeems_on_a_press_only(page: Page, nest: NestUp) -> None:
+    operator = operator_credentials(nest.folder)
+    assert operator is not None
+    # Another origin than that of the page, as an app's site is.
+    redirect_uri = f"{nest.base_url.replace('127.0.0.1', 'localhost')}/dev/callback"
+    internal = {"authorization": f"internal {operator.internal_key}"}
+    response = await page.request.post(
+        "/1/2026-12-01/create_client",
+        data={"name": "Pressed", "redirect_uris": [redirect_uri], "press_to_redeem": True},
+        headers=internal,
+    )
+    client_id = (await response.json())["id"]
+    looks = {"client_id": client_id, "product_name": "Kiwi", "accent_colour": "#0a6640"}
+    assert (await page.request.post("/1/2026-12-01/set_client_looks", data=looks, headers=internal)).status == 200
+    order = {**REQUEST, "client_id": client_id, "redirect_uri": redirect_uri, "identifier_value": "press@example.com"}
+    assert (await page.request.post("/1/2026-12-01/send_magic_link", data=order)).status == 204
+    await page.goto("/dev/inbox")
+    article = page.locator("article", has_text="To press@example.com").first
+    async with page.context.expect_page() as opened:
+        await article.frame_locator("iframe").get_by_role("link").first.click()
+    tab = await opened.value
+    await expect(tab.get_by_role("heading", level=1)).to_have_text("Sign in to Kiwi")
+    link, _, language = tab.url.partition("?")
+    assert language == "lang=en"
+    assert "code" not in await tab.content()
+    await assert_legible(tab, link)
+    await tab.goto(f"{link}?lang=en")
+    button = tab.get_by_role("button", name="Sign in")
+    assert await button.evaluate("each => getComputedStyle(each).backgroundColor") == "rgb(10, 102, 64)"
+    await tab.keyboard.press("Tab")
+    await expect(button).to_be_focused()
+    await tab.keyboard.press("Enter")
+    # The app's page, which removes the code from its address at once.
+    await expect(tab.get_by_role("heading", level=1)).to_have_text("This login was started elsewhere")
+    alert = await tab.get_by_role("alert").text_content()
+    code = re.search(r"[a-z_]*authzcode_[A-Za-z0-9]+\.[0-9a-f]{64}", alert or "")
+    assert code
+    redeemed = await page.request.post(
+        "/1/2026-12-01/authenticate_user",
+        data={
+            "client_id": client_id,
+            "grant_type": "authorization_code",
+            "redirect_uri": redirect_uri,
+            "code": code.group(),
             "code_verifier": VERIFIER,
         },
     )

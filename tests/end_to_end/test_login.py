@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import secrets
 from typing import Any
 
@@ -37,6 +38,27 @@ async def test_verifier_and_challenge_of_rfc_7636_match(nest: Stack, email: str)
     response = await nest.call("authenticate_user", login.redemption(await nest.code(login)))
 
     assert response.status_code == 200
+
+
+async def test_typed_code_of_the_mail_logs_the_requesting_device_in(nest: Stack, email: str) -> None:
+    login, other = Login(email), Login(email)
+    version = "2026-12-01"
+    requested = await nest.call("send_magic_link", login.request(), version=version)
+    assert (requested.status_code, requested.content) == (204, b"")
+    mail = await nest.mail(email)
+    digits = re.findall(r"^[0-9]{6}$", mail.text, re.MULTILINE)[0]
+
+    stolen = await nest.call("authenticate_user", other.redemption(digits), version=version)
+    wrong = await nest.call("authenticate_user", login.redemption(f"{(int(digits) + 1) % 10**6:06}"), version=version)
+    frozen = await nest.call("authenticate_user", login.redemption(digits))
+    redeemed = await nest.call("authenticate_user", login.redemption(f"{digits[:3]} {digits[3:]}"), version=version)
+    again = await nest.call("authenticate_user", login.redemption(code_of(mail, login)), version=version)
+
+    assert (stolen.status_code, stolen.json()["code"]) == (404, "token_not_found")
+    assert (wrong.status_code, wrong.json()["code"], wrong.json()["meta"]["guesses_left"]) == (400, "incorrect_code", 4)
+    assert (frozen.status_code, frozen.json()["code"]) == (400, "malformed_code")
+    assert redeemed.status_code == 200
+    assert (again.status_code, again.json()["code"]) == (409, "token_used")
 
 
 async def test_hexadecimal_challenge_of_old_clients_is_accepted(nest: Stack, email: str) -> None:

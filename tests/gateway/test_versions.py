@@ -212,7 +212,9 @@ def test_code_of_a_newer_service_has_a_message_too() -> None:
 
 @pytest.mark.parametrize("version", METHODS)
 async def test_body_of_a_services_refusal_is_the_same_byte_for_byte(stack: GatewayStack, version: str) -> None:
-    stack.services.replies["auth.send-magic-link"] = lambda _: Refused("not_found", "client_not_found", fact=1)
+    message = METHODS[version]["send_magic_link"].message
+    assert message is not None
+    stack.services.replies[message.wire] = lambda _: Refused("not_found", "client_not_found", fact=1)
     headers = {"x-request-id": "mine"}
     response = await stack.http.post(f"/1/{version}/send_magic_link", json=LINK, headers=headers)
     explanation = (

@@ -28,7 +28,13 @@ async def create_client(command: CreateClient, work: Work, auth: Auth) -> Client
         InvalidRedirectUri: a redirect URI is not allowed.
         ClientAlreadyExists: the ID is taken, as the unique index finds at the commit.
     """
-    client = Client.register(command.name, command.redirect_uris, id=command.id or work.new_id("client"), at=work.now)
+    client = Client.register(
+        command.name,
+        command.redirect_uris,
+        id=command.id or work.new_id("client"),
+        at=work.now,
+        press_to_redeem=command.press_to_redeem,
+    )
     auth.clients.add(client, work)
     work.annotate(client_id=client.id)
     work.publish(ClientCreated(key=client.id, client_id=client.id))
@@ -49,7 +55,11 @@ async def update_client(command: UpdateClient, work: Work, auth: Auth) -> Client
     work.annotate(client_id=stored.id)
     stored.must_have_version(command.version)
     client = stored.change(
-        name=command.name, redirect_uris=command.redirect_uris, disabled=command.disabled, at=work.now
+        name=command.name,
+        redirect_uris=command.redirect_uris,
+        disabled=command.disabled,
+        at=work.now,
+        press_to_redeem=command.press_to_redeem,
     )
     auth.clients.save(client, work)
     work.publish(_announcement(client))
@@ -98,6 +108,7 @@ def _view(client: Client) -> ClientView:
         name=client.name,
         redirect_uris=client.redirect_uris,
         disabled=client.disabled_at is not None,
+        press_to_redeem=client.press_to_redeem,
         created_at=client.created_at,
         updated_at=client.updated_at,
         version=client.version,

@@ -26,6 +26,7 @@ class Client:
 
     Attributes:
         redirect_uris: targets of its magic links, compared character by character (RFC 9700 section 4.1.3).
+        press_to_redeem: whether its magic links open a page with a button first.
         disabled_at: when the app was disabled; None while it may log users in.
     """
 
@@ -35,20 +36,43 @@ class Client:
     disabled_at: datetime | None
     created_at: datetime
     updated_at: datetime
+    press_to_redeem: bool = False
     version: int = 1
 
     @classmethod
-    def register(cls, name: str, redirect_uris: Sequence[str], *, id: str, at: datetime) -> Self:  # noqa: A002
+    def register(
+        cls,
+        name: str,
+        redirect_uris: Sequence[str],
+        *,
+        id: str,  # noqa: A002 -- the field's name
+        at: datetime,
+        press_to_redeem: bool = False,
+    ) -> Self:
         """A new client.
 
         Raises:
             InvalidRedirectUri: a URI may not be registered, see ``may_be_registered``.
         """
         _check_redirect_uris(redirect_uris)
-        return cls(id=id, name=name, redirect_uris=tuple(redirect_uris), disabled_at=None, created_at=at, updated_at=at)
+        return cls(
+            id=id,
+            name=name,
+            redirect_uris=tuple(redirect_uris),
+            disabled_at=None,
+            created_at=at,
+            updated_at=at,
+            press_to_redeem=press_to_redeem,
+        )
 
     def change(
-        self, *, name: str | None, redirect_uris: Sequence[str] | None, disabled: bool | None, at: datetime
+        self,
+        *,
+        name: str | None,
+        redirect_uris: Sequence[str] | None,
+        disabled: bool | None,
+        at: datetime,
+        press_to_redeem: bool | None = None,
     ) -> Self:
         """Change the given properties; None leaves a property unchanged.
 
@@ -65,6 +89,7 @@ class Client:
             name=self.name if name is None else name,
             redirect_uris=self.redirect_uris if redirect_uris is None else tuple(redirect_uris),
             disabled_at=self.disabled_at if disabled is None else disabled_at,
+            press_to_redeem=self.press_to_redeem if press_to_redeem is None else press_to_redeem,
             updated_at=at,
         )
 

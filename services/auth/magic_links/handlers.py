@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 from services.auth.audit.recorder import audited
 from services.auth.clients.models import Client
 from services.auth.context import Auth
-from services.auth.magic_links.models import Authorization, TypedCode, magic_link
+from services.auth.magic_links.models import TYPED_CODE_PURPOSE, Authorization, TypedCode, magic_link
 from services.auth.phone.models import new_code
 from services.auth.rate_limits.known_devices import device_ids
 from services.auth.rate_limits.models import LimitName
@@ -30,8 +30,6 @@ from shared.messages.mailer.mails import LinkVariables, SendMail
 
 MAIL_WITHIN: Final = 1 / 2
 """A link that waits longer than this fraction of its lifetime is not mailed: the person would have too little time."""
-TYPED_CODE_PURPOSE: Final = "typed codes"
-"""Purpose of the key with which typed codes are hashed."""
 
 
 @audited("send_magic_link")
@@ -46,7 +44,7 @@ async def send_magic_link(command: SendMagicLink, work: Work, auth: Auth) -> Non
         Throttled: too many requests for this address, from this network or by this app.
         Unavailable: the mail would arrive too late.
     """
-    await _send_link(command, work, auth, with_code=False)
+    await _send_link(command, work, auth, with_digits=False)
 
 
 @audited("send_magic_link")
@@ -57,7 +55,7 @@ async def send_magic_link_and_code(command: SendMagicLinkAndCode, work: Work, au
         ClientNotFound, ClientDisabled, InvalidRedirectUri, InvalidEmail, Throttled, Unavailable: as for
             ``send_magic_link``.
     """
-    await _send_link(command, work, auth, with_code=True)
+    await _send_link(command, work, auth, with_digits=True)
 
 
 @audited("create_trial_and_magic_link")
@@ -99,7 +97,7 @@ async def order_trial_magic_link(command: OrderTrialMagicLink, work: Work, auth:
         OfferTrial(
             key=work.key,
             user_id=None if identifier is None else identifier.user_id,
-            with_code=True,
+            with_digits=True,
             **_order(command, address),
         )
     )
@@ -116,19 +114,21 @@ async def send_trial_magic_link(command: SendTrialMagicLink, work: Work, auth: A
     """
     client = await auth.clients.get(command.client_id)
     address = _check_request(command, client, work, auth)
-    with_code = command.with_code
+    with_digits = command.with_digits
     if command.eligible:
-        await _mail_link(command, address, work, auth, template="trial-magic-link", with_code=with_code, flow="trial")
+        await _mail_link(command, client, address, work, auth, with_digits=with_digits, flow="trial")
     else:
-        await _mail_link(command, address, work, auth, template="magic-link", with_code=with_code)
+        await _mail_link(command, client, address, work, auth, with_digits=with_digits)
 
 
-async def _send_link(command: SendMagicLink | SendMagicLinkAndCode, work: Work, auth: Auth, *, with_code: bool) -> None:
+async def _send_link(
+    command: SendMagicLink | SendMagicLinkAndCode, work: Work, auth: Auth, *, with_digits: bool
+) -> None:
     client = await auth.clients.get(command.client_id)
     address = _check_request(command, client, work, auth)
     auth.mail_backlog.must_be_short(auth.authorization_lifetime)
     await _take_quota("magic-links-per-address", address, command, work, auth)
-    await _mail_link(command, address, work, auth, template="magic-link", with_code=with_code)
+    await _mail_link(command, client, address, work, auth, with_digits=with_digits)
 
 
 def _order(command: CreateTrialAndMagicLink | OrderTrialMagicLink, address: str) -> dict[str, Any]:
@@ -195,13 +195,13 @@ async def _take_quota(
 
 async def _mail_link(
     request: LinkRequest,
+    client: Client,
     address: str,
     work: Work,
     auth: Auth,
     *,
-    template: Literal["magic-link", "trial-magic-link"],
-    with_code: bool,
-    flow: str | None = None,
+    with_digits: bool,
+    flow: Literal["trial"] | None = None,
 ) -> None:
     """Store an authorization, and order the mail with its link. Only mailer can unseal the codes in it."""
     code, digits = Code(work.new_id("authzcode"), new_key()), new_code()
@@ -217,10 +217,10 @@ async def _mail_link(
         trial=flow == "trial",
         lifetime=auth.authorization_lifetime,
         at=work.now,
-        typed_code=typed_code if with_code else None,
+        typed_code=typed_code if with_digits else None,
     )
     auth.authorizations.add(authorization, work)
-    if with_code:
+    if with_digits:
         # One open code for each address and app, so that more requests do not allow more guesses.
         for earlier in await auth.authorizations.open_competitors(authorization, at=work.now):
             if earlier.typed_code is not None:
@@ -229,14 +229,15 @@ async def _mail_link(
     variables = LinkVariables(
         link=magic_link(request.redirect_uri, code, request.state, flow=flow),
         minutes=_minutes(auth.authorization_lifetime),
-        code=digits if with_code else None,
-        code_minutes=_minutes(code_lifetime) if with_code else None,
+        code=digits if with_digits else None,
+        code_minutes=_minutes(code_lifetime) if with_digits else None,
+        press=client.press_to_redeem,
     )
     work.publish(
         SendMail(
             # The note that the link was redeemed has the same key, so the mailer handles it after this order.
             key=authorization.id,
-            template=template,
+            template="magic-link" if flow is None else "trial-magic-link",
             to=Sealed.of(address),
             variables=Sealed.of(variables.model_dump_json()),
             client_id=request.client_id,

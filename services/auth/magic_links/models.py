@@ -29,6 +29,8 @@ from shared.messages.auth.errors import (
 )
 from shared.messages.auth.magic_links import Device, LinkRequest
 
+TYPED_CODE_PURPOSE: Final = "typed codes"
+"""Purpose of the key with which typed codes are hashed."""
 _CODE_VERIFIER: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}")
 """RFC 7636 section 4.1: 43 to 128 unreserved characters."""
 _ZEROS: Final = "0\uff10\u0660\u06f0"

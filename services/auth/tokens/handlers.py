@@ -8,8 +8,7 @@ from typing import Final
 
 from services.auth.audit.recorder import audited
 from services.auth.context import Auth
-from services.auth.magic_links.handlers import TYPED_CODE_PURPOSE
-from services.auth.magic_links.models import Authorization, typed_digits
+from services.auth.magic_links.models import TYPED_CODE_PURPOSE, Authorization, typed_digits
 from services.auth.rate_limits.known_devices import device_ids
 from services.auth.rate_limits.limiter import Quota
 from services.auth.rate_limits.models import LimitName

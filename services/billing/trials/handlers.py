@@ -97,7 +97,7 @@ async def offer_trial(command: OfferTrial, work: Work, billing: Billing) -> None
         and not await had_trial(command.email, device, billing, own=trial)
         and not (command.user_id is not None and await is_subscribed(command.user_id, trial, work, billing))
     )
-    _send_link(command, device, work, billing, eligible=eligible, with_code=command.with_code)
+    _send_link(command, device, work, billing, eligible=eligible, with_digits=command.with_digits)
 
 
 async def finish_trial(command: FinishTrial, work: Work, billing: Billing) -> None:
@@ -256,7 +256,7 @@ def _send_link(
     billing: Billing,
     *,
     eligible: bool = True,
-    with_code: bool = False,
+    with_digits: bool = False,
 ) -> None:
     work.publish(
         SendTrialMagicLink(
@@ -271,7 +271,7 @@ def _send_link(
             device=Device(platform=command.platform, beak_id=device.beak_id, fingerprint=device.fingerprint),
             locale=command.locale,
             eligible=eligible,
-            with_code=with_code,
+            with_digits=with_digits,
         )
     )
 

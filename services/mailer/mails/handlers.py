@@ -113,7 +113,7 @@ async def _send(command: SendMail, address: str, delivery: Delivery, work: Work,
     locale = mailer.mail_renderer.choose_locale(command.template, branding=branding, requested=(delivery.locale,))
     unsubscribe = mailer.unsubscribe_links.create(command.template, command.user_id, locale)
     variables = mailer.app_links.shown_in(
-        command.template, mailer.unseal(command.variables), product_name=branding.product_name, locale=locale
+        command.template, mailer.unseal(command.variables), branding=branding, locale=locale
     )
     rendered = mailer.mail_renderer.render(
         command.template,

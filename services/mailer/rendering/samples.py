@@ -21,6 +21,7 @@ _VALUES: Final[Mapping[str, Any]] = {
     "4f9a1c7be2d05836a1f4c9d2e7b80536f1a2c3d4e5f60718293a4b5c6d7e8f90",
     "minutes": 10,
     "code_minutes": 10,
+    "press": False,
     "name": "Ada Lovelace",
     "ends_at": "2026-12-05T12:00:00.000Z",
     "dispute_id": "dp_1Nv0FGQ9RKHgCVdK",

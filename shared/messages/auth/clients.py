@@ -21,6 +21,8 @@ class ClientView(Reply):
     """URIs that magic links may lead to."""
     disabled: bool
     """Whether logins through the client are refused."""
+    press_to_redeem: bool = False
+    """Whether its magic links open a page with a button, which leads on to the redirect URI."""
     created_at: CreatedAt
     updated_at: UpdatedAt
     version: Version = 1
@@ -39,6 +41,9 @@ class CreateClient(
     one exactly (RFC 9700 section 4.1.3)."""
     id: NonEmpty | None = None
     """ID of the client. Generated if omitted."""
+    press_to_redeem: bool = False
+    """Whether magic links open a page of Nest with a button, which leads on to the redirect URI. Then a mail scanner
+    that opens every link does not reach the app."""
 
 
 # The ordering key is the client's ID.
@@ -57,6 +62,9 @@ class UpdateClient(
     disabled: bool | None = None
     """Whether to refuse logins through the client. Gateways apply it within a second to access tokens that were issued
     before: they refuse them, or accept them again until they expire."""
+    press_to_redeem: bool | None = None
+    """Whether magic links open a page of Nest with a button, which leads on to the redirect URI. Links that were mailed
+    before do not change."""
 
 
 class SetClientLooks(

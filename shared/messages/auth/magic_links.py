@@ -146,7 +146,7 @@ class SendTrialMagicLink(
     eligible: bool = True
     """Whether the link is one of a trial. The link of a person or device that has had one only logs in."""
 
-    with_code: bool = False
+    with_digits: bool = False
     """Whether the mail has a typed code beside the link."""
 
     # An earlier version may have accepted longer ones.

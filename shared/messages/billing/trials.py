@@ -48,7 +48,7 @@ class OfferTrial(TrialCommand, wire="billing.offer-trial", personal=True):
     """User who has the address now; None if nobody has."""
     beak_id: str
     fingerprint: str
-    with_code: bool = False
+    with_digits: bool = False
     """Whether the mail has a typed code beside the link."""
 
 

@@ -46,6 +46,8 @@ class LinkVariables(Part):
     """Six digits that log in when they are typed on the device that requested the mail; None for a link only."""
     code_minutes: int | None = None
     """How long the code works, in minutes from the order."""
+    press: bool = False
+    """Whether the link leads to a page with a button, which leads on to the link."""
 
 
 class PersonVariables(Part):

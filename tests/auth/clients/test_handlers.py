@@ -1,4 +1,5 @@
 import asyncio
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -16,6 +17,7 @@ from shared.messages.auth.clients import (
     UpdateClient,
 )
 from shared.messages.mailer.branding import ClientLooks, RecordClientLooks
+from shared.messages.mailer.mails import SendMail
 from tests.auth.flows import CLIENT, OTHER_CLIENT, REDIRECT_URI, log_in, refresh, refusal, send_magic_link
 from tests.service_harness import Refused, ServiceHarness
 
@@ -28,6 +30,7 @@ async def test_create_client_returns_and_publishes_the_client(harness: ServiceHa
         "name": "Beak",
         "redirect_uris": list(uris),
         "disabled": False,
+        "press_to_redeem": False,
         "created_at": iso_milliseconds(harness.now),
         "updated_at": iso_milliseconds(harness.now),
         "version": 1,
@@ -38,6 +41,28 @@ async def test_create_client_returns_and_publishes_the_client(harness: ServiceHa
         ClientAnnounced(client_id=client["id"], name="Beak", disabled=False),
     ]
     await harness.deliver(send_magic_link(client_id=client["id"], redirect_uri="com.example.beak:/callback"))
+
+
+async def test_links_wait_for_a_press_if_the_client_asks_for_it(harness: ServiceHarness) -> None:
+    async def press_of_next_mail() -> bool:
+        await harness.deliver(send_magic_link(client_id="mine"))
+        variables = json.loads(harness.unseal_secret("mailer", harness.published_of(SendMail)[-1].variables))
+        press: bool = variables["press"]
+        return press
+
+    client = await harness.deliver(
+        CreateClient(id="mine", name="Beak", redirect_uris=(REDIRECT_URI,), press_to_redeem=True)
+    )
+    assert client["press_to_redeem"]
+    assert await press_of_next_mail()
+    assert (await harness.deliver(UpdateClient(id="mine", name="New")))["press_to_redeem"]
+    assert not (await harness.deliver(UpdateClient(id="mine", press_to_redeem=False)))["press_to_redeem"]
+    assert not await press_of_next_mail()
+
+
+async def test_client_of_an_earlier_release_has_plain_links(harness: ServiceHarness) -> None:
+    await harness.database["clients"].update_one({"_id": CLIENT}, {"$unset": {"pressToRedeem": 1}})
+    assert not (await harness.deliver(UpdateClient(id=CLIENT, name="New")))["press_to_redeem"]
 
 
 async def test_create_client_accepts_a_given_id(harness: ServiceHarness) -> None:

@@ -53,6 +53,7 @@ async def test_send_magic_link_orders_one_mail_with_the_link(harness: ServiceHar
         "minutes": 10,
         "code": None,
         "code_minutes": None,
+        "press": False,
     }
     assert mail.expires_at == document["createdAt"] + timedelta(minutes=5), "half of the lifetime"
     assert len(key) == 64

@@ -254,8 +254,8 @@ async def test_same_digits_have_different_hashes(harness: ServiceHarness) -> Non
 async def test_trial_mail_has_digits_too(harness: ServiceHarness) -> None:
     device = TrialDevice(platform="mac", beak_id="beak-1", fingerprint="f-1")
     await harness.deliver(OrderTrialMagicLink(**{**LINK_REQUEST, "device": device}))
-    assert [offer.with_code for offer in harness.published_of(OfferTrial)] == [True]
-    await harness.deliver(SendTrialMagicLink(**LINK_REQUEST, with_code=True))
+    assert [offer.with_digits for offer in harness.published_of(OfferTrial)] == [True]
+    await harness.deliver(SendTrialMagicLink(**LINK_REQUEST, with_digits=True))
     [mail] = harness.published_of(SendMail)
     assert mail.template == "trial-magic-link"
     variables = json.loads(harness.unseal_secret("mailer", mail.variables))
