@@ -10,7 +10,7 @@ from nest_client.models.client_view import ClientView
 from nest_client.models.create_client import CreateClient
 from nest_client.models.create_client_explained_conflict_error import CreateClientExplainedConflictError
 from nest_client.models.create_client_explained_conflict_error_code import CreateClientExplainedConflictErrorCode
-from nest_client.models.send_magic_link import SendMagicLink
+from nest_client.models.send_magic_link_and_code import SendMagicLinkAndCode
 from nest_client.models.send_magic_link_explained_not_found_error import SendMagicLinkExplainedNotFoundError
 from nest_client.models.send_magic_link_explained_not_found_error_code import SendMagicLinkExplainedNotFoundErrorCode
 
@@ -31,7 +31,7 @@ def main(base_url: str, key: str) -> None:
     """Print the version of the new client, the conflict, and the error for an unknown client, on a line each."""
     lines: list[str] = []
     body = CreateClient(id="client_python", name="Python", redirect_uris=["https://app.example/"])
-    link = SendMagicLink(
+    link = SendMagicLinkAndCode(
         client_id="client_unknown",
         redirect_uri="https://app.example/",
         state="state",
