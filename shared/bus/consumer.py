@@ -32,7 +32,7 @@ from shared.bus.group_member import (
     use_group_members,
 )
 from shared.bus.kafka_connection import KafkaConnection
-from shared.bus.keyed_executor import KeyedExecutor, Record, TrackedRecord
+from shared.bus.keyed_executor import KeyedExecutor, Record, TrackedRecord, kind_of
 from shared.bus.offset_gaps import OffsetGap, find_gaps
 from shared.bus.offset_tracker import OffsetTracker
 from shared.bus.producer import BusDown
@@ -72,7 +72,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         instance: name of this process, unique in the group; a restarted process has the same.
         topics: topics to consume, without the prefix.
         delivery: handles the records.
-        in_flight: maximum number of unfinished records.
+        in_flight: maximum number of queries, and of other records, that are handled at the same time.
         service: service name, for metrics.
         on_gaps: awaited with the records that expired unread, before the offsets after them are committed. It may raise
             BusDown, and is awaited again.
@@ -227,7 +227,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         """Track a batch of records and submit them to the executor."""
         # All are tracked first: while ``submit`` waits, a rebalance may replace the trackers.
         batch = [
-            TrackedRecord(record, tracker)
+            TrackedRecord(record, tracker, kind_of(record))
             for record in records
             if (tracker := self._trackers.get(TopicPartition(record.topic, record.partition))) is not None
         ]

@@ -127,6 +127,22 @@ async def test_no_more_messages_run_than_allowed(bus: BusHarness) -> None:
         await bus.drained()
 
 
+async def test_queries_are_answered_while_commands_hold_all_slots(bus: BusHarness) -> None:
+    async with bus.running(in_flight=8) as running:
+        sent = [await bus.send(Append(subject=str(each), number=0, key=str(each), gated=True)) for each in range(60)]
+
+        async def slots_are_taken() -> bool:
+            return len(running.ledger.runs) == 8
+
+        await wait_until(slots_are_taken)
+        for _ in range(5):
+            assert (await bus.call(Total(subject="s"), seconds=5)).kind == "done"
+        assert sum(running.ledger.running.values()) == 8
+        running.ledger.gate.set()
+        await bus.drained()
+        assert set(running.ledger.runs) >= {each.id for each in sent}
+
+
 async def test_the_age_of_the_oldest_unfinished_message_is_a_metric(bus: BusHarness) -> None:
     async with bus.running():
         call = asyncio.create_task(bus.call(Total(subject="s", pause=1.0)))
