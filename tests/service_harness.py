@@ -147,6 +147,7 @@ class ServiceHarness:
         id: str | None = None,  # noqa: A002 -- the field's name
         body: bytes | None = None,
         reply_id: str = "",
+        seconds: float | None = None,
     ) -> Any:
         """Deliver a message; with an ID that was used before it is a repeated delivery.
 
@@ -156,6 +157,7 @@ class ServiceHarness:
             id: message ID; a new one by default.
             body: raw bytes to deliver instead of the message's JSON.
             reply_id: the waiting call; a redelivery of a record has the same, a client's repeat another one.
+            seconds: how long the caller waits; None for a message without a deadline.
 
         Returns:
             The parsed JSON of the reply, unsealed if necessary; None if there is no body or the message was forwarded.
@@ -172,6 +174,7 @@ class ServiceHarness:
             time=unix_milliseconds(),
             caller=caller,
             reply_id=reply_id,
+            deadline=0 if seconds is None else unix_milliseconds() + int(1000 * seconds),
         )
         outcome = await self._handling.handle(envelope, self._handling.decode(envelope))
         for sent in outcome.messages:

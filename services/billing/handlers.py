@@ -11,12 +11,13 @@ from services.billing.payments import handlers as payments
 from services.billing.personal_data import handlers as personal_data
 from services.billing.plan_changes import handlers as plan_changes
 from services.billing.runs import handlers as runs
+from services.billing.stripe_api.reschedule import prioritized
 from services.billing.subscriptions import handlers as subscriptions
 from services.billing.trials import handlers as trials
 from services.billing.usage import handlers as usage
 from shared.bus.handling import handlers_in
 
-HANDLERS: Final = handlers_in(
+_HANDLERS: Final = handlers_in(
     customer_state,
     customers,
     disputes,
@@ -30,4 +31,5 @@ HANDLERS: Final = handlers_in(
     trials,
     usage,
 )
-"""Handlers by the message that each handles."""
+HANDLERS: Final = {message: prioritized(handler) for message, handler in _HANDLERS.items()}
+"""Handlers by the message that each handles. Their calls to Stripe have its priority."""

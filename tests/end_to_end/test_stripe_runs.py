@@ -1,15 +1,18 @@
-"""Stripe runs by the `nest` command: verify, reconcile, sweep, replay, and the import of an existing account."""
+"""Stripe runs by the `nest` command: verify, reconcile, sweep, replay, import of an account; and a renewal storm."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import pytest
 
+from services.billing.stripe_api.call_queue import CallQueue
+from services.billing.stripe_api.calls import Calls
 from services.embedded import demo
 from services.stripe_double import DeliveryFaults, StripeDouble
 from tests.end_to_end.flows import Mongo, database
@@ -18,6 +21,8 @@ from tests.stack import RunNest, Stack, eventually
 from tests.stripe_double.random_workload import RandomWorkload
 
 IMPORTED_DAYS: Final = 60
+STORM: Final = 30
+"""Subscriptions that renew at once."""
 KEY: Final = "sk_test_of_an_existing_account"
 BOOKS: Final = ("provider_mappings", "subscriptions", "payments", "disputes", "trials", "stripe_drift")
 """Collections with records of customers."""
@@ -61,7 +66,8 @@ class Billing:
 @pytest.fixture(scope="module")
 async def quiet(run_nest: RunNest) -> AsyncIterator[Stack]:
     """A Nest whose Stripe account is used by one test at a time, which leaves no drift."""
-    async with run_nest() as stack:
+    # With few slots a small storm would occupy them all.
+    async with run_nest(settings={"NEST_IN_FLIGHT": "8"}) as stack:
         yield stack
 
 
@@ -136,6 +142,41 @@ async def test_run_is_started_stopped_and_resumed(quiet: Stack) -> None:
     assert (resumed.code, parsed(resumed)["status"]) == (0, "done")
     unknown = await nest.command("stripe", "verify", "--run", "striperun_missing")
     assert (unknown.code, "not_found" in unknown.err) == (1, True)
+
+
+async def test_renewal_storm_delays_no_heartbeat_and_is_followed_in_the_end(
+    quiet: Stack, mongo_client: Mongo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nest, billing, price = quiet, Billing(quiet, mongo_client), quiet.environment["NEST_STRIPE_TRIAL_PRICE"]
+    made = [nest.stripe.simulate.checkout(price, email=f"renewal{each}@example.com") for each in range(STORM)]
+    await billing.handled_all_events(nest.stripe)
+    tokens = await nest.log_in("renewal0@example.com")
+    headers = {"authorization": f"bearer {tokens['access_token']}"}
+    pace = CallQueue(20)
+    monkeypatch.setattr(Calls, "_queue", property(lambda _calls: pace), raising=False)
+    storm_is_over = asyncio.Event()
+    seconds: list[float] = []
+
+    async def caller() -> None:
+        while not storm_is_over.is_set():
+            began = time.monotonic()
+            response = await nest.call("get_subscription_status", version="2020-12-14", **headers)
+            seconds.append(time.monotonic() - began)
+            assert response.status_code == 204, response.text
+            await asyncio.sleep(0.05)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(8):
+            group.create_task(caller())
+        await nest.stripe.clock.advance(timedelta(days=31))
+        await billing.handled_all_events(nest.stripe)
+        storm_is_over.set()
+    assert sorted(seconds)[len(seconds) * 95 // 100] < 1
+    for each in made:
+        stored = billing.database["subscriptions"].find_one({"stpSubscriptionId": each["id"]})
+        assert stored is not None
+        item = nest.stripe.object("subscription", each["id"])["items"]["data"][0]
+        assert stored["endsAt"].timestamp() == item["current_period_end"]
 
 
 @pytest.mark.parametrize("customers", [12, pytest.param(200, marks=pytest.mark.slow)])

@@ -9,6 +9,7 @@ import asyncio
 import copy
 import logging
 import random
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,9 +20,16 @@ import stripe
 from prometheus_client import Counter, Histogram
 from pydantic import SecretStr
 
+from services.billing.stripe_api.call_queue import (
+    ADMISSION_SECONDS,
+    CallContext,
+    CallQueue,
+    Priority,
+    StripeBusy,
+    call_context,
+)
+from services.billing.stripe_api.families import Family, FamilyBreakers
 from services.billing.stripe_api.parsing import Json
-from services.billing.stripe_api.token_bucket import TokenBucket
-from shared.circuit_breaker import CircuitBreaker
 from shared.messages.billing.errors import StripeUnavailable
 from shared.telemetry import log
 
@@ -31,12 +39,6 @@ MAX_ATTEMPTS: Final = 3
 PAGE_SIZE: Final = 100
 MAX_PAGES: Final = 50
 """No customer has lists of 5,000 entries; the bound stops an endless loop over a wrong answer."""
-INTERACTIVE_SHARE: Final = 0.25
-"""Share of the rate reserved for calls with a waiting caller, so that a storm of renewals does not delay them."""
-LOW_PRIORITY_SHARE: Final = 0.25
-"""Highest share of the rate for low-priority calls, as those of a Stripe run; they only use what other calls leave."""
-YIELD_SECONDS: Final = 0.05
-"""How often a low-priority call checks whether the rate limit leaves room for it."""
 RESOURCE_MISSING: Final = "resource_missing"
 """Stripe's error code for an object that does not exist."""
 HTTP_CONFLICT: Final = 409
@@ -53,9 +55,15 @@ logging.getLogger("stripe").setLevel(logging.WARNING)
 
 _SECONDS: Final = Histogram(
     "nest_stripe_call_seconds",
-    "Duration of attempts to call Stripe, by call and outcome.",
-    ["call", "outcome"],
+    "Duration of attempts to call Stripe, by endpoint family, call and outcome.",
+    ["family", "call", "outcome"],
     buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 6.0),
+)
+_REJECTED: Final = Counter(
+    "nest_stripe_calls_rejected",
+    "Calls to Stripe that were not made, by endpoint family and reason: breaker (its circuit is open), rate (no token "
+    "of the rate limit before the deadline), busy (postponed).",
+    ["family", "reason"],
 )
 _REFUSALS: Final = Counter(
     "nest_stripe_refusals",
@@ -135,38 +143,38 @@ class Calls:
 
     Each call ends within its timeout and is retried under its idempotency key where that can help. It raises
     StripeUnavailable if Stripe is unreachable, too slow, limits our rate, or rejects our API key (which an operator
-    must fix).
+    must fix). While a command is handled that can be postponed, its first call may raise StripeBusy instead.
+
+    The message that is being handled gives the priority of a call and its deadline (``calls_for``). Outside of one, a
+    call has the priority of a query after ``within``, otherwise that of the background.
 
     Args:
         client: the library's client, configured without retries.
-        breaker: rejects calls during an outage of Stripe.
         rate: calls per second of this process.
         timeouts: may be replaced at any time.
+
+    Attributes:
+        breaker: rejects the calls to an endpoint family during an outage of it.
     """
 
-    def __init__(
-        self, client: stripe.StripeClient, *, breaker: CircuitBreaker, rate: float, timeouts: Timeouts
-    ) -> None:
+    def __init__(self, client: stripe.StripeClient, *, rate: float, timeouts: Timeouts) -> None:
         self.timeouts = timeouts
-        self.breaker = breaker
+        self.breaker = FamilyBreakers()
         self._client = client
-        self._bucket = TokenBucket(rate * (1 - INTERACTIVE_SHARE))
-        self._interactive_bucket = TokenBucket(rate * INTERACTIVE_SHARE)
-        self._low_priority_bucket = TokenBucket(rate * LOW_PRIORITY_SHARE)
-        self._yields_to: TokenBucket | None = None
+        self._queue = CallQueue(rate)
+        self._priority: Priority | None = None
         self._deadline = float("inf")
 
     def within(self, seconds: float) -> Self:
-        """The same account for an interactive caller: all calls end within so many seconds from now."""
+        """The same account for a caller who waits: all calls end within so many seconds from now."""
         interactive = copy.copy(self)
         interactive._deadline = asyncio.get_running_loop().time() + seconds  # noqa: SLF001 -- its own class
-        interactive._bucket = self._interactive_bucket  # noqa: SLF001 -- its own class
         return interactive
 
     def low_priority(self) -> Self:
         """The same account for work that can wait: its calls have a lower rate and yield to all others."""
         yielding = copy.copy(self)
-        yielding._bucket, yielding._yields_to = self._low_priority_bucket, self._bucket  # noqa: SLF001 -- its own class
+        yielding._priority = Priority.LOW  # noqa: SLF001 -- its own class
         return yielding
 
     async def get(self, name: str, path: str, params: Json) -> Json:
@@ -212,22 +220,23 @@ class Calls:
 
     async def _call(self, name: str, method: str, path: str, params: Json, *, options: Json, max_attempts: int) -> Json:
         loop = asyncio.get_running_loop()
-        deadline = min(self._deadline, loop.time() + self.timeouts.call)
+        context, family = self._context(), self.breaker.of(path)
+        breaker = family.breaker
+        deadline = min(self._deadline, context.deadline, loop.time() + self.timeouts.call)
         for attempt in range(1, max_attempts + 1):
-            await self._wait_for_rate_limit(deadline)
-            if self.breaker.before_call() is not None:
-                raise StripeUnavailable
             began = loop.time()
             try:
-                async with asyncio.timeout_at(min(deadline, began + self.timeouts.attempt)):
-                    response = await self._client.raw_request_async(method, path, **params, **options)
+                async with self._admission(family, context, deadline):
+                    began = loop.time()
+                    async with asyncio.timeout_at(min(deadline, began + self.timeouts.attempt)):
+                        response = await self._client.raw_request_async(method, path, **params, **options)
             except (stripe.StripeError, aiohttp.ClientError, TimeoutError, OSError) as exception:
                 failure = _classify(name, exception)
-                _SECONDS.labels(name, type(exception).__name__).observe(loop.time() - began)
+                _SECONDS.labels(family.name, name, type(exception).__name__).observe(loop.time() - began)
                 if failure.outage:
-                    self.breaker.failed(type(exception).__name__)
+                    breaker.failed(type(exception).__name__)
                 else:
-                    self.breaker.succeeded()
+                    breaker.succeeded()
                 pause = self.timeouts.retry_pause * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)  # noqa: S311 -- jitter
                 if not failure.retry:
                     raise failure.error from exception
@@ -236,25 +245,69 @@ class Calls:
                     raise failure.error from exception
                 await asyncio.sleep(pause)
             else:
-                _SECONDS.labels(name, "ok").observe(loop.time() - began)
-                self.breaker.succeeded()
+                _SECONDS.labels(family.name, name, "ok").observe(loop.time() - began)
+                breaker.succeeded()
                 return dict(response.data)
         raise AssertionError("the last attempt returns or raises")
 
-    async def _wait_for_rate_limit(self, deadline: float) -> None:
-        if self.breaker.rejection is not None:
-            # A call that will not be made must not use up the rate limit.
-            raise StripeUnavailable
-        loop = asyncio.get_running_loop()
-        wait = self._bucket.take(max_wait=deadline - loop.time())
-        if wait is None:
-            raise StripeUnavailable
-        if wait:
-            await asyncio.sleep(wait)
-        while self._yields_to is not None and self._yields_to.take(max_wait=0.0) is None:
-            if loop.time() + YIELD_SECONDS > deadline:
+    def _context(self) -> CallContext:
+        """The context of a call: that of the message, or one for a call outside of a message."""
+        context = call_context()
+        if self._priority is not None:
+            return CallContext(self._priority)
+        if context is not None:
+            return context
+        return CallContext(Priority.BACKGROUND if self._deadline == float("inf") else Priority.QUERY)
+
+    @asynccontextmanager
+    async def _admission(self, family: Family, context: CallContext, deadline: float) -> AsyncIterator[None]:
+        """Wait for a free call of the family and for the rate limit, and hold the call during the block.
+
+        Raises:
+            StripeBusy: the command is to be postponed.
+            StripeUnavailable: the circuit is open, or the deadline is too near.
+        """
+        background = context.priority >= Priority.BACKGROUND
+        # A call that will not be made must not use up the rate limit.
+        self._check_breaker(family)
+        if (
+            context.postponable
+            and not context.admitted
+            and (family.background_full or self._queue.expected_wait(context.priority) > ADMISSION_SECONDS)
+        ):
+            _REJECTED.labels(family.name, "busy").inc()
+            raise StripeBusy(family.name, self._queue.postponement(context.priority))
+        context.admitted = True
+        async with _slot(family, deadline, background=background):
+            self._check_breaker(family)
+            if not await self._queue.wait(context.priority, deadline=deadline):
+                _REJECTED.labels(family.name, "rate").inc()
                 raise StripeUnavailable
-            await asyncio.sleep(YIELD_SECONDS)
+            if family.breaker.before_call() is not None:
+                _REJECTED.labels(family.name, "breaker").inc()
+                raise StripeUnavailable
+            with family.running.track_inprogress():
+                yield
+
+    def _check_breaker(self, family: Family) -> None:
+        if family.breaker.rejection is not None:
+            _REJECTED.labels(family.name, "breaker").inc()
+            raise StripeUnavailable
+
+
+@asynccontextmanager
+async def _slot(family: Family, deadline: float, *, background: bool) -> AsyncIterator[None]:
+    slot = family.slot(background=background)
+    try:
+        async with asyncio.timeout_at(deadline):
+            await slot.acquire()
+    except TimeoutError:
+        _REJECTED.labels(family.name, "rate").inc()
+        raise StripeUnavailable from None
+    try:
+        yield
+    finally:
+        slot.release()
 
 
 def _idempotency(key: str | None) -> Json:
@@ -305,8 +358,10 @@ async def open_calls(
 
     ``api_base``, if given, replaces Stripe's base URL. ``rate`` is in calls per second of this process.
     """
-    # aiohttp takes 0.25 ms of CPU a call at 32 callers; httpx, the library's default, takes 2 ms.
-    transport = stripe.AIOHTTPClient(timeout=None)
+    # aiohttp takes 0.25 ms of CPU a call at 32 callers; httpx, the library's default, takes 2 ms. Its default of 100
+    # connections would let the hanging calls of one family keep others waiting.
+    connector = aiohttp.TCPConnector(limit=0, ssl=ssl.create_default_context(cafile=stripe.ca_bundle_path))
+    transport = stripe.AIOHTTPClient(timeout=None, connector=connector)
     client = stripe.StripeClient(
         api_key.get_secret_value(),
         http_client=transport,
@@ -314,8 +369,7 @@ async def open_calls(
         base_addresses={} if api_base is None else {"api": api_base},
         max_network_retries=0,
     )
-    breaker = CircuitBreaker("stripe", failures=5, first_pause=1.0)
     try:
-        yield Calls(client, breaker=breaker, rate=rate, timeouts=timeouts)
+        yield Calls(client, rate=rate, timeouts=timeouts)
     finally:
         await transport.close_async()  # type: ignore[no-untyped-call]  # the library lacks the annotation

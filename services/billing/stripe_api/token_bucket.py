@@ -24,6 +24,11 @@ class TokenBucket:
         self._next = clock() - self._burst
         """When the next token is available; never longer ago than the burst."""
 
+    @property
+    def next_wait(self) -> float:
+        """Seconds until the next token is available."""
+        return max(0.0, round(self._next - self._clock(), 9))
+
     def take(self, *, max_wait: float = float("inf")) -> float | None:
         """Take the next token and return the seconds to wait before using it.
 
