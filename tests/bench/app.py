@@ -89,15 +89,30 @@ class App:
         """Read the subscription status of a user on trial, with the link to the billing portal."""
         await self._as_user(number, "get_subscription_status", self._subscribers[number])
 
+    async def heartbeat(self, number: int) -> None:
+        """Check that a user on trial has a subscription."""
+        header = f"authorization: bearer {self._subscribers[number]['access_token']}\r\n"
+        path = "/1/2020-12-14/get_subscription_status"
+        _expect(await self._connections[number].post(path, b"", header), 204)
+
     async def webhook(self, number: int) -> None:
         """Send a signed Stripe event of a type that billing stores without reading anything from Stripe."""
+        invoice = {"id": "in_1", "object": "invoice", "customer": f"cus_{number}", "pad": "x" * 1500}
+        await self._event(number, "invoice.updated", invoice)
+
+    async def renewal(self, number: int, subscription: str) -> None:
+        """Send a signed event about a subscription, which billing reads from Stripe."""
+        changed = {"id": subscription, "object": "subscription", "customer": f"cus_{subscription}", "pad": "x" * 1500}
+        await self._event(number, "customer.subscription.updated", changed)
+
+    async def _event(self, number: int, event_type: str, changed: dict[str, Any]) -> None:
         event = {
             "id": f"evt_{secrets.token_hex(12)}",
             "object": "event",
-            "type": "invoice.updated",
+            "type": event_type,
             "created": int(time.time()),
             "livemode": False,
-            "data": {"object": {"id": "in_1", "object": "invoice", "customer": f"cus_{number}", "pad": "x" * 1500}},
+            "data": {"object": changed},
         }
         body = json.dumps(event).encode()
         now = int(time.time())

@@ -1,7 +1,7 @@
 """Processes under measurement: Kafka, MongoDB, the Stripe double, a mail sink and each service in its own process.
 
-``python -m tests.bench.environment FOLDER`` prints one JSON object with addresses and secrets once everything is ready,
-and stops when its standard input ends.
+``python -m tests.bench.environment FOLDER [SETTINGS]`` prints one JSON object with addresses and secrets once it is
+ready, and stops when its standard input ends. SETTINGS are a JSON object of further variables of the services.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -37,19 +37,21 @@ LIMITS = {
 
 
 @asynccontextmanager
-async def environment() -> AsyncIterator[dict[str, Any]]:
+async def environment(settings: Mapping[str, str] | None = None) -> AsyncIterator[dict[str, Any]]:
     """Run the environment in a process of its own, so that the driver shares no event loop with it.
+
+    ``settings`` are further variables of the services.
 
     Yields:
         ``url`` of the gateway, ``kafka``, ``mongo``, the path ``mails`` of the sink's file, ``internal_key``,
-        ``webhook_secret`` and ``pids`` by service.
+        ``webhook_secret``, ``sealing_keys`` and ``pids`` by service.
 
     Raises:
         RuntimeError: the environment did not start; its own output says why.
     """
     with tempfile.TemporaryDirectory(prefix="nest-bench-") as folder:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.bench.environment", folder),
+            *(sys.executable, "-m", "tests.bench.environment", folder, json.dumps(dict(settings or {}))),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             limit=1 << 20,
@@ -66,7 +68,7 @@ async def environment() -> AsyncIterator[dict[str, Any]]:
             await process.wait()
 
 
-async def main(folder: Path) -> None:
+async def main(folder: Path, settings: Mapping[str, str]) -> None:
     """Start everything, print the addresses, run until standard input ends."""
     async with AsyncExitStack() as stack:
         kafka = await stack.enter_async_context(EmbeddedKafka(folder))
@@ -80,7 +82,7 @@ async def main(folder: Path) -> None:
                 topic_prefix="",
                 database_prefix="nest_",
                 separate=SERVICES,
-                settings={"NEST_LOG_LEVEL": "warning", "NEST_SMTP_PORT": str(sink.port), **LIMITS},
+                settings={"NEST_LOG_LEVEL": "warning", "NEST_SMTP_PORT": str(sink.port), **LIMITS, **settings},
             )
         )
         ready = {
@@ -89,6 +91,7 @@ async def main(folder: Path) -> None:
             "mongo": mongo.url,
             "mails": str(folder / "mails.jsonl"),
             "internal_key": nest.internal_key,
+            "sealing_keys": nest.environment["NEST_SEALING_KEYS"],
             "webhook_secret": nest.environment["NEST_STRIPE_WEBHOOK_SECRETS"],
             "pids": {name: process.pid for name, process in nest.processes.items()},
         }
@@ -98,4 +101,4 @@ async def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main(Path(sys.argv[1])))
+    uvloop.run(main(Path(sys.argv[1]), json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}))
