@@ -12,6 +12,7 @@ from prometheus_client import Counter
 from pydantic import BaseModel
 
 from services.billing.stripe_api.call_queue import CallContext, Priority, StripeBusy, calls_for
+from services.billing.stripe_api.deadlines import MIN_SECONDS, REPLY_SECONDS
 from shared.bus.envelope import unix_milliseconds
 from shared.bus.handling import Handler
 from shared.bus.work import Work
@@ -20,8 +21,6 @@ from shared.messages.billing.stripe_events import StripeCommand
 
 FIRST_PAUSE: Final = timedelta(seconds=5)
 MAX_PAUSE: Final = timedelta(minutes=15)
-REPLY_SECONDS: Final = 0.5
-"""Part of a caller's deadline that is left for the reply."""
 _POSTPONED: Final = Counter(
     "nest_stripe_commands_postponed",
     "Commands that wait in a timer because Stripe's rate limit is used up, by type and endpoint family.",
@@ -59,7 +58,7 @@ def _context_of(message: Message, work: Work) -> CallContext:
     if isinstance(message, Query):
         until = asyncio.get_running_loop().time() + left if deadline else float("inf")
         return CallContext(Priority.QUERY, until)
-    if isinstance(message, Command) and deadline and left > 0:
+    if isinstance(message, Command) and deadline and left >= MIN_SECONDS:
         return CallContext(Priority.COMMAND, asyncio.get_running_loop().time() + left)
     return CallContext(Priority.BACKGROUND, postponable=isinstance(message, StripeCommand))
 

@@ -10,6 +10,7 @@ import pytest
 
 from services.billing.stripe_api import families
 from services.billing.stripe_api.call_queue import CallContext, Priority, StripeBusy, call_context
+from services.billing.stripe_api.deadlines import REPLY_SECONDS
 from services.billing.stripe_api.reschedule import prioritized
 from services.stripe_double import FaultKind
 from shared.bus.envelope import Envelope, unix_milliseconds
@@ -150,6 +151,7 @@ def envelope(message: Message, *, seconds: float | None) -> Envelope:
         (command(), 10, Priority.COMMAND, False),
         (command(), None, Priority.BACKGROUND, False),
         (command(), -1, Priority.BACKGROUND, False),
+        (command(), 1.5, Priority.BACKGROUND, False),
         (CreatePortalSession(user_id="user_ada"), 10, Priority.QUERY, False),
         (CreatePortalSession(user_id="user_ada"), None, Priority.QUERY, False),
         (follow("sub_1"), None, Priority.BACKGROUND, True),
@@ -176,7 +178,7 @@ async def test_priority_follows_from_the_message(
     assert context is not None
     assert (context.priority, context.postponable) == (priority, postponable)
     left = context.deadline - asyncio.get_running_loop().time()
-    assert left == (pytest.approx(seconds - 0.5, abs=0.2) if seconds and seconds > 0 else float("inf"))
+    assert left == (pytest.approx(seconds - REPLY_SECONDS, abs=0.2) if seconds == 10 else float("inf"))
     assert call_context() is None
 
 
