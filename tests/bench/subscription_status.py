@@ -36,7 +36,8 @@ from shared.bus.record_macs import RecordMacs
 from shared.ids import new_message_id
 from shared.messages.billing.subscriptions import GetSubscriptionStatus
 from shared.mongo import connect, database
-from shared.sealing import Sealer, parse_keys
+from shared.sealing import Sealer
+from shared.settings import parse_keys
 from tests.bench.app import App
 from tests.bench.environment import environment
 from tests.bench.measure import Call, Result, closed_loops
@@ -144,7 +145,7 @@ class Bench:
             await records.insert_many([_copy(first, number) for number in numbers], ordered=False)
         if count:
             self._console.print(f"[dim]{count:,} records inserted in {time.monotonic() - began:.0f} s[/dim]")
-        sample = records.aggregate([{"$sample": {"size": 2_000}}, {"$project": {"userId": 1}}])
+        sample = await records.aggregate([{"$sample": {"size": 2_000}}, {"$project": {"userId": 1}}])
         self._users = [each["userId"] async for each in sample]
         await client.close()
 
