@@ -45,6 +45,7 @@ from shared.messages.billing.payments import ListPayments
 from shared.messages.billing.plan_changes import CancelSubscription, WithdrawCancellation
 from shared.messages.billing.runs import (
     GetStripeRun,
+    GetStripeRunProgress,
     ImportStripeAccount,
     ListStripeDifferences,
     ListStripeRuns,
@@ -197,6 +198,7 @@ _2026_12_01: Final = _after(
     _2021_10_06,
     send_magic_link=Method(SendMagicLinkAndCode, Access.ANYONE, _by_address, credential_in_body=True),
     authenticate_user=Method(RedeemGrant, Access.ANYONE, _by_grant, credential_in_body=True),
+    get_stripe_run=Method(GetStripeRunProgress, Access.INTERNAL),
     create_trial_and_magic_link=Method(OrderTrialMagicLink, Access.ANYONE, _by_address, credential_in_body=True),
     cancel_subscription=_order(CancelSubscription),
     resume_subscription=_order(WithdrawCancellation),

@@ -140,10 +140,19 @@ def confirm(question: str, *, yes: bool) -> None:
     """Continue if ``yes`` is set or the person confirms.
 
     Raises:
-        typer.Abort: the person does not confirm, or there is no terminal.
+        typer.Abort: the person does not confirm.
+        typer.BadParameter: there is neither a terminal nor an answer on standard input.
     """
-    if not yes:
-        typer.confirm(question, abort=True, err=True)
+    if yes:
+        return
+    try:
+        confirmed = typer.confirm(question, err=True)
+    except typer.Abort:
+        if sys.stdin.isatty():
+            raise
+        raise typer.BadParameter("there is no terminal to confirm on: add --yes") from None
+    if not confirmed:
+        raise typer.Abort
 
 
 def print_json(value: Any) -> None:

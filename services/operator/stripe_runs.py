@@ -16,6 +16,8 @@ from services.operator.output import Table, columns, print_json, show
 
 FIRST_PAUSE_SECONDS: Final = 0.3
 LONGEST_PAUSE_SECONDS: Final = 3.0
+LINE_SECONDS: Final = 10.0
+"""Pause between two lines about the same stage, where there is no terminal."""
 OUTAGE_SECONDS: Final = 60.0
 """How long Nest may be unavailable meanwhile; the run itself survives longer outages."""
 UNFINISHED: Final = frozenset({"running", "waiting"})
@@ -106,18 +108,33 @@ def _counts(state: dict[str, Any]) -> str:
     return ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in state["counts"].items())
 
 
+def _objects(state: dict[str, Any]) -> str:
+    """``1,200 of 5,000 objects, 40 s left``, as far as it is known; empty before the first object."""
+    read, total, left = (state.get(name) for name in ("objects_read", "objects_total", "seconds_left"))
+    if not read and not total:
+        return ""
+    counted = f"{read:,} objects" if total is None else f"{read:,} of {total:,} objects"
+    return counted if left is None else f"{counted}, {_duration(left)} left"
+
+
+def _duration(seconds: int) -> str:
+    if seconds < 100:  # noqa: PLR2004 -- more than a minute and a half is written in minutes
+        return f"{seconds} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"  # noqa: PLR2004
+
+
+def _described(state: dict[str, Any]) -> str:
+    """Stage, objects and counts."""
+    waits = " (Stripe is unavailable)" if state["status"] == "waiting" else ""
+    return "  ".join(filter(None, [f"{state['stage'].replace('_', ' ')}{waits}", _objects(state), _counts(state)]))
+
+
 @contextmanager
 def _progress() -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Report progress on standard error: as one updated line on a terminal, as a line per stage elsewhere."""
+    """Report progress on standard error: as one updated line on a terminal, elsewhere per stage and every 10 s."""
     if not sys.stderr.isatty():
-        printed: list[tuple[str, str]] = []
-
-        def print_stage(state: dict[str, Any]) -> None:
-            if printed[-1:] != [(state["stage"], state["status"])]:
-                printed.append((state["stage"], state["status"]))
-                typer.echo(f"{state['id']} {state['status']}: {state['stage'].replace('_', ' ')}", err=True)
-
-        yield print_stage
+        yield _printed_lines(time.monotonic)
         return
     from rich.console import Console  # noqa: PLC0415 -- would slow down `nest --help`
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
@@ -127,7 +144,20 @@ def _progress() -> Iterator[Callable[[dict[str, Any]], None]]:
         task = progress.add_task("starting", total=None)
 
         def update(state: dict[str, Any]) -> None:
-            waits = " (Stripe is unavailable)" if state["status"] == "waiting" else ""
-            progress.update(task, description=f"{state['stage'].replace('_', ' ')}{waits}  {_counts(state)}")
+            progress.update(task, description=_described(state))
 
         yield update
+
+
+def _printed_lines(clock: Callable[[], float]) -> Callable[[dict[str, Any]], None]:
+    """A function that prints a line if the stage or status is new, or ``LINE_SECONDS`` after the last line."""
+    last: tuple[tuple[str, str], float] | None = None
+
+    def print_line(state: dict[str, Any]) -> None:
+        nonlocal last
+        place = state["stage"], state["status"]
+        if last is None or last[0] != place or clock() - last[1] >= LINE_SECONDS:
+            last = place, clock()
+            typer.echo(f"{state['id']} {state['status']}: {_described(state)}", err=True)
+
+    return print_line

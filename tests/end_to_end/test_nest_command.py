@@ -43,7 +43,8 @@ async def test_rotation_publishes_a_key_once(nest: Stack) -> None:
 
 async def test_emergency_rotation_needs_confirmation(nest: Stack) -> None:
     unconfirmed = await nest.command("keys", "rotate", "--emergency")
-    assert unconfirmed.code == 1
+    assert unconfirmed.code == 2
+    assert "add --yes" in unconfirmed.err
     assert "Every access token is refused from now on" in unconfirmed.err
     before = await nest.command("keys", "list", "--json")
     rotated = await nest.command("keys", "rotate", "--emergency", "--yes", "--json")
@@ -82,7 +83,8 @@ async def test_clients_are_created_changed_and_disabled(nest: Stack) -> None:
     assert late.code == 1
     assert "client_changed" in late.err
     unconfirmed = await nest.command("clients", "disable", client["id"])
-    assert unconfirmed.code == 1
+    assert unconfirmed.code == 2
+    assert "add --yes" in unconfirmed.err
     for verb, disabled in (("disable", "yes"), ("enable", "no")):
         completed = await nest.command("clients", verb, client["id"], *(("--yes",) if verb == "disable" else ()))
         assert completed.out.splitlines()[1].split("\t")[:3] == [client["id"], "Better", disabled]
@@ -106,7 +108,8 @@ async def test_news_item_is_created_updated_and_removed(nest: Stack, tmp_path: P
     late = await nest.command("news", "update", item["id"], str(file), "--version", "1")
     assert (late.code, "news_item_changed" in late.err) == (1, True)
     unconfirmed = await nest.command("news", "remove", item["id"])
-    assert unconfirmed.code == 1
+    assert unconfirmed.code == 2
+    assert "add --yes" in unconfirmed.err
     removed = await nest.command("news", "remove", item["id"], "--yes")
     assert (removed.code, removed.out) == (0, f"removed {item['id']}\n")
     assert item["id"] not in (await nest.command("news", "list")).out

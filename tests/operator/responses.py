@@ -12,7 +12,7 @@ from shared.messages.auth.signing_keys import SigningKeysView
 from shared.messages.auth.users import UserView
 from shared.messages.billing.disputes import DisputesView
 from shared.messages.billing.payments import PaymentsView
-from shared.messages.billing.runs import StripeDifferencesView, StripeRunsView, StripeRunView
+from shared.messages.billing.runs import StripeDifferencesView, StripeRunProgressView, StripeRunsView, StripeRunView
 from shared.messages.billing.subscriptions import SubscriptionView
 from shared.messages.mailer.branding import ClientLooksView
 from shared.messages.mailer.deliveries import DeliveriesView
@@ -279,7 +279,10 @@ VIEWS: Final[dict[str, tuple[type[BaseModel], Any]]] = {
     "import_stripe_account": (StripeRunView, RUN),
     "stop_stripe_run": (StripeRunView, {**RUN, "status": "stopped"}),
     "resume_stripe_run": (StripeRunView, RUN),
-    "get_stripe_run": (StripeRunView, RUN),
+    "get_stripe_run": (
+        StripeRunProgressView,
+        {**RUN, "objects_read": 3, "objects_total": 3, "seconds_left": None},
+    ),
     "list_stripe_runs": (
         StripeRunsView,
         {

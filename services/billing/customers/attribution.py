@@ -74,12 +74,23 @@ async def portal_customer(user_id: str, of_user: list[Subscription], work: Work,
 
 
 async def correct_mapping(customer_id: str, work: Work, billing: Billing) -> None:
-    """Move a customer's mapping to the user in its Stripe metadata, if any; raises StripeUnavailable."""
+    """Move a customer's mapping to the user in its Stripe metadata, if any; add it if it is missing.
+
+    Without metadata, a missing mapping is to the user of the customer's newest subscription or payment. Raises
+    StripeUnavailable.
+    """
     mapping = await billing.mappings.find(customer_id)
-    customer = None if mapping is None else await billing.stripe.customer(customer_id)
-    if mapping is None or customer is None or customer.user_id in (None, mapping.user_id):
+    customer = await billing.stripe.customer(customer_id)
+    if customer is None:
         return
-    billing.mappings.save(mapping.moved(customer.user_id, at=work.now), work)
+    if mapping is not None:
+        if customer.user_id not in (None, mapping.user_id):
+            billing.mappings.save(mapping.moved(customer.user_id, at=work.now), work)
+        return
+    users = {} if customer.user_id is not None else await billing.records.users_of_customers([customer_id])
+    user_id = customer.user_id or users.get(customer_id)
+    if user_id is not None and not await billing.erased.contains_any(customer_id, user_id):
+        billing.mappings.attach(customer_id, user_id, work)
 
 
 def request_user(reference: str, email: str, work: Work, billing: Billing) -> None:

@@ -48,8 +48,7 @@ async def sync_payment(
     if await payment_left_alone(stripe_payment, stored, billing):
         metrics.LEFT_ALONE.labels("other_product").inc()
         return "other_product"
-    stripe_payment = await _anonymized_if_erased(stripe_payment, billing)
-    updated = await _record(stored, stripe_payment, work, billing)
+    updated = await record_payment(stored, stripe_payment, work, billing)
     if stored is not None and stored.user_id != updated.user_id:
         await _attribute_disputes(updated, except_dispute, work, billing)
     return updated
@@ -65,8 +64,11 @@ async def _anonymized_if_erased(stripe_payment: StripePayment, billing: Billing)
     return replace(stripe_payment, customer=None, user_id=None, invoice=invoice)
 
 
-async def _record(stored: Payment | None, stripe_payment: StripePayment, work: Work, billing: Billing) -> Payment:
+async def record_payment(
+    stored: Payment | None, stripe_payment: StripePayment, work: Work, billing: Billing
+) -> Payment:
     """Record a reading, announce the changes, and order the mail about a failed attempt."""
+    stripe_payment = await _anonymized_if_erased(stripe_payment, billing)
     user_id = await user_of_payment(stripe_payment, billing)
     if stored is None:
         updated = Payment.first_seen(work.new_id("payment"), user_id, stripe_payment, at=work.now)

@@ -7,15 +7,18 @@ without a user are known at the end.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
 from services.billing.customers.attribution import request_user
+from services.billing.payments.sync import record_payment
 from services.billing.runs.comparison import repair_command
 from services.billing.runs.models import Drift
 from services.billing.runs.steps import Stage, Step, StepResult, add_found, map_until_timeout
-from services.billing.stripe_api.account import StripeList
-from services.billing.stripe_api.parsing import Json, parse_customer, parse_dispute
+from services.billing.stripe_api.lists import Page, StripeList
+from services.billing.stripe_api.models import StripePayment
+from services.billing.stripe_api.parsing import Json, parse_customer, parse_dispute, parse_payment
 from services.billing.subscriptions.duplicates import live_duplicates
 from services.billing.subscriptions.models import LIVE
 from services.billing.subscriptions.products import dispute_left_alone, payment_left_alone
@@ -56,7 +59,7 @@ async def take_customers(step: Step) -> StepResult:
     # Includes customers whose address auth rejects.
     nobody = [] if billing.products else unmapped
     without_user = [Drift(subject="customer", stripe_id=each.id, our_id=None, kind="nobody") for each in nobody]
-    run = run.counted(nobody=await add_found(without_user, step))
+    run = run.counted(nobody=await add_found(without_user, step)).having_read(len(page.entries))
     if page.more:
         return StepResult(run.continued(page.entries[-1]["id"], at=at))
     return StepResult(run.stage_completed(at=at))
@@ -79,11 +82,41 @@ def take_stage(name: StripeList, subject: Subject) -> Stage:
             return StepResult(
                 run.continued(run.cursor, at=at, check_round=run.check_round + 1), PAUSES[run.check_round]
             )
+        run = run.having_read(len(page.entries))
         if page.more:
             return StepResult(run.continued(page.entries[-1]["id"], at=at))
         return StepResult(run.stage_completed(at=at))
 
     return stage
+
+
+async def take_invoice_payments(step: Step) -> StepResult:
+    """Record a page of the payments of invoices, as the list shows them: a call for each would take hours."""
+    page = await step.stripe.list_page("invoice_payments", after=step.run.cursor)
+    return await _record_page(page, [await step.stripe.complete_invoice_payment(each) for each in page.entries], step)
+
+
+async def take_payments(step: Step) -> StepResult:
+    """Record a page of the payments without an invoice."""
+    page = await step.stripe.list_page("payments", after=step.run.cursor)
+    return await _record_page(page, [parse_payment(each, None) for each in page.entries], step)
+
+
+async def _record_page(page: Page, listed: Sequence[StripePayment | None], step: Step) -> StepResult:
+    run, at, work, billing = step.run, step.work.now, step.work, step.billing
+    # An invoice may have several payments, and a payment several invoices: the last entry is its first one.
+    payments = {each.id: each for each in listed if each is not None and each.livemode is billing.livemode}
+    stored = await billing.records.payments.of(payments)
+    taken = 0
+    # Oldest first, so that the events are in order.
+    for payment in reversed(payments.values()):
+        if payment.id not in stored and not await payment_left_alone(payment, None, billing):
+            await record_payment(None, payment, work, billing)
+            taken += 1
+    run = run.counted(taken_payments=taken).having_read(len(page.entries))
+    if page.more:
+        return StepResult(run.continued(page.entries[-1]["id"], at=at))
+    return StepResult(run.stage_completed(at=at))
 
 
 async def duplicates(step: Step) -> StepResult:
@@ -133,8 +166,6 @@ async def _sold(entry: Json, step: Step) -> bool:
     match entry["object"]:
         case "subscription":
             return (await stripe.complete_subscription(entry)).sold_by_nest
-        case "payment_intent":
-            return not await payment_left_alone(await stripe.complete_payment(entry), None, billing)
         case _:
             return not await dispute_left_alone(parse_dispute(entry), billing, stripe)
 
@@ -148,5 +179,4 @@ def _has_user(entry: Json) -> bool:
 
 
 take_subscriptions: Final = take_stage("subscriptions", "subscription")
-take_payments: Final = take_stage("payments", "payment")
 take_disputes: Final = take_stage("disputes", "dispute")

@@ -71,6 +71,23 @@ def repair_command(drift: Drift) -> Command:
             return FollowSubscription(key=stripe_id, subscription_id=stripe_id)
 
 
+async def compare_customer(
+    stripe_id: str,
+    stored: ProviderMapping | None,
+    stripe_customer: StripeCustomer | None,
+    billing: Billing,
+    *,
+    recorded_user_id: str | None,
+) -> Drift | None:
+    """Compare the mapping of a customer that was read; ``recorded_user_id`` is the user of its other records."""
+    if stored is not None or stripe_customer is None:
+        return customer_drift(stripe_id, stored, stripe_customer)
+    user_id = stripe_customer.user_id or recorded_user_id
+    if user_id is None or await billing.erased.contains_any(stripe_id, user_id):
+        return None
+    return _missing_here("customer", stripe_id)
+
+
 async def compare_subscription(
     stripe_id: str, stored: Subscription | None, stripe_subscription: StripeSubscription | None, billing: Billing
 ) -> Drift | None:
@@ -109,8 +126,10 @@ async def compare_dispute(
     return dispute_drift(stripe_id, stored, stripe_dispute, payment, user_id)
 
 
-async def _customer(stripe_id: str, stored: Any, _billing: Billing, stripe: Stripe) -> Drift | None:
-    return None if stored is None else customer_drift(stripe_id, stored, await stripe.customer(stripe_id))
+async def _customer(stripe_id: str, stored: Any, billing: Billing, stripe: Stripe) -> Drift | None:
+    users = {} if stored is not None else await billing.records.users_of_customers([stripe_id])
+    customer = await stripe.customer(stripe_id)
+    return await compare_customer(stripe_id, stored, customer, billing, recorded_user_id=users.get(stripe_id))
 
 
 async def _subscription(stripe_id: str, stored: Any, billing: Billing, stripe: Stripe) -> Drift | None:
@@ -142,10 +161,7 @@ _COMPARISONS: Final[dict[Subject, Callable[[str, Any, Billing, Stripe], Awaitabl
 def customer_drift(
     customer_id: str, mapping: ProviderMapping | None, stripe_customer: StripeCustomer | None
 ) -> Drift | None:
-    """The drift of a customer's mapping.
-
-    A customer without a mapping is no drift, since it may pay for nothing. A deleted customer keeps its mapping.
-    """
+    """The drift of a customer's mapping; a deleted customer keeps it."""
     if mapping is None:
         return None
     if stripe_customer is None:

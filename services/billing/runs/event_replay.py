@@ -8,7 +8,7 @@ from typing import Any, Final
 from services.billing.events.models import EventRow
 from services.billing.runs.models import Run
 from services.billing.runs.steps import Step, StepResult, map_until_timeout
-from services.billing.stripe_api.account import Page
+from services.billing.stripe_api.lists import Page
 from services.billing.stripe_api.parsing import Json
 from shared.ids import derived_message_id
 from shared.messages.billing.runs import ReplayStripeEvent

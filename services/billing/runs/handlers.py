@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from services.billing.context import Billing
-from services.billing.runs import account_import, event_replay, verification
+from services.billing.runs import account_import, event_replay, progress, verification
 from services.billing.runs.models import DIFFERENCES, Run
 from services.billing.runs.models import Stage as StageName
 from services.billing.runs.recheck import recheck
@@ -24,6 +24,7 @@ from shared.messages.billing.runs import (
     SCHEDULE,
     ContinueStripeRun,
     GetStripeRun,
+    GetStripeRunProgress,
     ImportStripeAccount,
     KeepStripeSchedule,
     Kind,
@@ -35,6 +36,7 @@ from shared.messages.billing.runs import (
     Scheduled,
     StopStripeRun,
     StripeDifferencesView,
+    StripeRunProgressView,
     StripeRunsView,
     StripeRunView,
     SweepStripeEvents,
@@ -42,11 +44,14 @@ from shared.messages.billing.runs import (
 from shared.telemetry import log
 
 STAGES: Final[Mapping[StageName, Stage]] = {
+    "totals": progress.count_objects,
     "known": verification.known_drift,
     "changed": verification.recent_events,
     "customers": verification.customers,
+    "mappings": verification.mappings,
     "subscriptions": verification.subscriptions,
     "trials": verification.trials,
+    "invoice_payments": verification.invoice_payments,
     "payments": verification.payments,
     "disputes": verification.disputes,
     "looks": recheck,
@@ -54,6 +59,7 @@ STAGES: Final[Mapping[StageName, Stage]] = {
     "chosen_events": event_replay.chosen_events,
     "take_customers": account_import.take_customers,
     "take_subscriptions": account_import.take_subscriptions,
+    "take_invoice_payments": account_import.take_invoice_payments,
     "take_payments": account_import.take_payments,
     "take_disputes": account_import.take_disputes,
     "duplicates": account_import.duplicates,
@@ -105,6 +111,7 @@ async def continue_stripe_run(command: ContinueStripeRun, work: Work, billing: B
     run = await billing.runs.get(command.run_id)
     if not run.expects(command.step):
         return
+    run = run.begun_again()
     step = Step(run, work, billing, billing.stripe.low_priority())
     try:
         result = await STAGES[run.stage](step)
@@ -156,6 +163,11 @@ async def resume_stripe_run(command: ResumeStripeRun, work: Work, billing: Billi
 async def get_stripe_run(query: GetStripeRun, _work: Work, billing: Billing) -> StripeRunView:
     """A run and its progress; raises StripeRunNotFound."""
     return (await billing.runs.get(query.run_id)).view()
+
+
+async def get_stripe_run_progress(query: GetStripeRunProgress, _work: Work, billing: Billing) -> StripeRunProgressView:
+    """A run and its progress; raises StripeRunNotFound."""
+    return progress.progress_view(await billing.runs.get(query.run_id))
 
 
 async def list_stripe_runs(query: ListStripeRuns, _work: Work, billing: Billing) -> StripeRunsView:

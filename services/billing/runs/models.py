@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, Final, Literal, Self, get_args
+from typing import Any, Final, Literal, Self, cast, get_args
 
 from shared.documents import stored_as
 from shared.ids import derived_message_id
@@ -20,6 +20,7 @@ from shared.messages.billing.runs import (
 )
 
 Stage = Literal[
+    "totals",
     "known",
     "changed",
     "customers",
@@ -27,28 +28,41 @@ Stage = Literal[
     "trials",
     "payments",
     "disputes",
+    "invoice_payments",
+    "mappings",
     "looks",
     "failed_deliveries",
     "chosen_events",
     "take_customers",
     "take_subscriptions",
     "take_payments",
+    "take_invoice_payments",
     "take_disputes",
     "duplicates",
 ]
 Status = Literal["running", "waiting", "stopped", "done", "given_up"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
-_COMPARISONS: Final[tuple[Stage, ...]] = ("customers", "subscriptions", "trials", "payments", "disputes")
+_COMPARISONS: Final[tuple[Stage, ...]] = (
+    "customers",
+    "mappings",
+    "subscriptions",
+    "trials",
+    "invoice_payments",
+    "payments",
+    "disputes",
+)
 STAGES: Final[dict[Kind, tuple[Stage, ...]]] = {
-    "verify": ("known", *_COMPARISONS, "looks"),
+    "verify": ("totals", "known", *_COMPARISONS, "looks"),
     "verify_lately": ("known", "changed", "looks"),
-    "reconcile": ("known", *_COMPARISONS, "looks"),
+    "reconcile": ("totals", "known", *_COMPARISONS, "looks"),
     "sweep": ("failed_deliveries",),
     "replay": ("chosen_events",),
     # At the end of an import all records are compared with Stripe.
     "import": (
+        "totals",
         "take_customers",
         "take_subscriptions",
+        "take_invoice_payments",
         "take_payments",
         "take_disputes",
         "duplicates",
@@ -82,6 +96,10 @@ class Run:
         check_round: how often the page at the cursor was checked before.
         counts: objects checked, ordered and found, by name.
         parameters: the scope of the run, as its stages need it.
+        stages: its stages, in order; empty for a run of an earlier release.
+        totals: how many objects a stage will probably read, by stage.
+        read: how many objects a stage has read, by stage.
+        counted_at: when the totals were known.
         times_resumed: how often it was stopped and resumed.
         expires_at: when MongoDB deletes it; None until it is over.
     """
@@ -96,6 +114,10 @@ class Run:
     check_round: int = stored_as("look", default=0)
     counts: dict[str, int] = field(default_factory=dict)
     parameters: dict[str, Any] = stored_as("asked")
+    stages: tuple[str, ...] = ()
+    totals: dict[str, int] = field(default_factory=dict)
+    read: dict[str, int] = field(default_factory=dict)
+    counted_at: datetime | None = None
     scheduled: bool = False
     times_resumed: int = stored_as("resumed", default=0)
     started_at: datetime
@@ -117,14 +139,21 @@ class Run:
     ) -> Self:
         """A run before its first step; ``repair`` synchronizes differing records, and ``parameters`` are its scope."""
         return cls(
-            id=id, kind=kind, repair=repair, parameters=parameters, scheduled=scheduled, started_at=at, updated_at=at
+            id=id,
+            kind=kind,
+            repair=repair,
+            parameters=parameters,
+            stages=STAGES[kind],
+            scheduled=scheduled,
+            started_at=at,
+            updated_at=at,
         )
 
     @property
     def stage(self) -> Stage:
         """The current stage; the last one of a run that is done."""
-        stages = STAGES[self.kind]
-        return stages[min(self.stage_index, len(stages) - 1)]
+        stages = self.stages or STAGES[self.kind]
+        return cast("Stage", stages[min(self.stage_index, len(stages) - 1)])
 
     @property
     def under_way(self) -> bool:
@@ -146,6 +175,20 @@ class Run:
             counts[name] = counts.get(name, 0) + number
         return replace(self, counts=counts)
 
+    def having_read(self, number: int) -> Self:
+        """The run after its stage has read so many more objects."""
+        return replace(self, read={**self.read, self.stage: self.read.get(self.stage, 0) + number})
+
+    def having_counted(self, totals: Mapping[str, int], *, at: datetime | None) -> Self:
+        """The run after the objects of its stages were counted; ``at`` is None while they are counted."""
+        return replace(self, totals=dict(totals), counted_at=at)
+
+    def begun_again(self) -> Self:
+        """A run of an earlier release, whose stages had other places, at its first stage; otherwise the same run."""
+        if self.stages:
+            return self
+        return replace(self, stages=STAGES[self.kind], stage_index=0, cursor=None, check_round=0)
+
     def continued(self, cursor: str | None, *, at: datetime, check_round: int = 0) -> Self:
         """The run after a step within a stage; ``check_round`` counts earlier checks of the page at ``cursor``."""
         return self._advanced(at, cursor=cursor, check_round=check_round)
@@ -153,7 +196,7 @@ class Run:
     def stage_completed(self, *, at: datetime) -> Self:
         """The run after the last step of a stage: at the next stage, or done."""
         advanced = self._advanced(at, stage_index=self.stage_index + 1, cursor=None, check_round=0)
-        if advanced.stage_index < len(STAGES[self.kind]):
+        if advanced.stage_index < len(self.stages):
             return advanced
         return replace(advanced, status="done", finished_at=at, expires_at=at + KEPT)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection as Collection_
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -179,6 +180,12 @@ class RecordReader(Generic[Entity]):
         """The record of a Stripe object."""
         return (await self.of([stripe_id])).get(stripe_id)
 
+    async def count(self) -> int:
+        """The number of records."""
+        if self._where:
+            return await self._collection.count_documents(self._where)
+        return await self._collection.estimated_document_count()
+
     async def of(self, stripe_ids: Iterable[str]) -> dict[str, Entity]:
         """The records of these Stripe objects, by Stripe's ID; objects without a record are left out."""
         found = self._collection.find({self._field: {"$in": list(stripe_ids)}, **self._where})
@@ -199,6 +206,12 @@ class RecordReader(Generic[Entity]):
         query = {self._field: {"$nin": list(listed)}, **({"stpCreatedAt": bounds} if bounds else {})}
         found = self._collection.find(query, {self._field: 1}).sort("stpCreatedAt", DESCENDING).limit(MAX_UNLISTED)
         return {document[self._field]: document["_id"] async for document in found}
+
+    async def of_customers(self, customer_ids: Iterable[str]) -> dict[str, str]:
+        """For customers in Stripe with a record that has a user, the user of the newest such record."""
+        query = {"stpCustomerId": {"$in": list(customer_ids)}, "userId": {"$ne": None}}
+        found = self._collection.find(query, {"stpCustomerId": 1, "userId": 1}).sort("createdAt", ASCENDING)
+        return {document["stpCustomerId"]: document["userId"] async for document in found}
 
     async def after(self, our_id: str | None, *, limit: int) -> list[tuple[str, str]]:
         """Our ID and Stripe's ID of the next records, in the order of our IDs."""
@@ -244,6 +257,12 @@ class RecordReaders:
             "payment": self.payments,
             "dispute": self.disputes,
         }
+
+    async def users_of_customers(self, customer_ids: Collection_[str]) -> dict[str, str]:
+        """For customers in Stripe, the user of a payment, or rather of a subscription, by the customer's ID."""
+        if not customer_ids:
+            return {}
+        return await self.payments.of_customers(customer_ids) | await self.subscriptions.of_customers(customer_ids)
 
     def of_subject(self, subject: Subject) -> RecordReader[Any]:
         """The records of a kind of object."""

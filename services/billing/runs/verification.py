@@ -5,25 +5,34 @@ A drift is only suspected at first, since pages are read while both sides change
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any, Final
 
-from services.billing.runs.comparison import compare, compare_dispute, compare_payment, compare_subscription
+from services.billing.runs.comparison import (
+    compare,
+    compare_customer,
+    compare_dispute,
+    compare_payment,
+    compare_subscription,
+    trial_drift,
+)
 from services.billing.runs.models import Drift
 from services.billing.runs.steps import Stage, Step, StepResult, add_suspected, map_until_timeout
 from services.billing.runs.store import MAX_UNLISTED
-from services.billing.stripe_api.account import StripeList
 from services.billing.stripe_api.calls import RESOURCE_MISSING, StripeRefused
-from services.billing.stripe_api.parsing import Json, parse_dispute, parse_time
+from services.billing.stripe_api.lists import StripeList
+from services.billing.stripe_api.parsing import Json, parse_customer, parse_dispute, parse_payment, parse_time
 from shared.messages.billing.runs import Subject
 from shared.telemetry import log
 
-RECORDS_PER_STEP: Final = 50
 KNOWN_PER_STEP: Final = 200
 EVENTS_PER_STEP: Final = 10
 """Each event may lead to an object that is read on its own, and all objects of a page belong to one step."""
-CompareEntry = Callable[[Json, Any, Step], Awaitable[Drift | None]]
+MAPPINGS_PER_STEP: Final = 500
+CompareEntry = Callable[[Json, Any, Step], Awaitable[Sequence[Drift | None]]]
 """Compares an entry of one of Stripe's lists with our record of it."""
 
 
@@ -63,27 +72,87 @@ def listed_stage(name: StripeList, subject: Subject, compare_entry: CompareEntry
             Drift(subject=subject, stripe_id=stripe_id, our_id=our_id, kind="missing_there")
             for stripe_id, our_id in unlisted.items()
         ]
-        await add_suspected([*filter(None, drifts), *missing], step)
-        run = run.counted(**{name: len(compared)})
+        if subject == "subscription":
+            missing += [
+                Drift(subject="trial", stripe_id=stripe_id, our_id=trial.id, kind="missing_there")
+                for stripe_id, trial in (await step.billing.records.trials.of(unlisted)).items()
+            ]
+        await add_suspected([*filter(None, chain.from_iterable(drifts)), *missing], step)
+        run = run.counted(**{name: len(compared)}).having_read(len(compared))
         return StepResult(run.stage_completed(at=at) if completed else run.continued(_cursor_of(compared[-1]), at=at))
 
     return stage
 
 
-def records_stage(name: str, subject: Subject) -> Stage:
-    """The stage that compares each of our records with Stripe, for objects that Stripe's lists show incompletely."""
+async def customers(step: Step) -> StepResult:
+    """Compare Stripe's list of customers with our mappings; ``mappings`` compares those that the list does not show."""
+    run, at, records = step.run, step.work.now, step.billing.records
+    page = await step.stripe.list_page("customers", after=run.cursor)
+    listed = [parse_customer(entry) for entry in page.entries]
+    stored = await records.customers.of(each.id for each in listed)
+    users = await records.users_of_customers([each.id for each in listed if each.id not in stored])
+    drifts = [
+        await compare_customer(each.id, stored.get(each.id), each, step.billing, recorded_user_id=users.get(each.id))
+        for each in listed
+    ]
+    await add_suspected(filter(None, drifts), step)
+    run = run.counted(customers=len(stored)).having_read(len(listed))
+    if page.more:
+        return StepResult(run.continued(listed[-1].id, at=at))
+    return StepResult(run.stage_completed(at=at))
 
-    async def stage(step: Step) -> StepResult:
-        run, at = step.run, step.work.now
-        page = await step.billing.records.of_subject(subject).after(run.cursor, limit=RECORDS_PER_STEP)
-        drifts = await map_until_timeout(page, lambda record: compare(subject, record[1], step.billing, step.stripe))
-        await add_suspected(filter(None, drifts), step)
-        run = run.counted(**{name: len(drifts)})
-        if len(drifts) == len(page) < RECORDS_PER_STEP:
-            return StepResult(run.stage_completed(at=at))
-        return StepResult(run.continued(page[len(drifts) - 1][0], at=at))
 
-    return stage
+async def mappings(step: Step) -> StepResult:
+    """Find mappings of customers that Stripe does not have.
+
+    A customer with a subscription or a payment exists if these do, so only the others are read, one by one.
+    """
+    records = step.billing.records
+
+    async def with_records(customer_ids: Collection[str]) -> Collection[str]:
+        return await records.users_of_customers(customer_ids)
+
+    return await _records_step(step, "customer", with_records)
+
+
+async def trials(step: Step) -> StepResult:
+    """Compare the trials whose subscription has no record; ``subscriptions`` compares the others."""
+    counted = replace(step, run=step.run.counted(trials=0))
+    return await _records_step(counted, "trial", step.billing.records.subscriptions.of)
+
+
+async def _records_step(
+    step: Step, subject: Subject, covered: Callable[[Collection[str]], Awaitable[Collection[str]]]
+) -> StepResult:
+    """Compare a page of our records with Stripe, one by one, except those that another stage has covered."""
+    run, at = step.run, step.work.now
+    page = await step.billing.records.of_subject(subject).after(run.cursor, limit=MAPPINGS_PER_STEP)
+    others = await covered([stripe_id for _, stripe_id in page])
+    left = [(our_id, stripe_id) for our_id, stripe_id in page if stripe_id not in others]
+    drifts = await map_until_timeout(left, lambda record: compare(subject, record[1], step.billing, step.stripe))
+    await add_suspected(filter(None, drifts), step)
+    if len(drifts) < len(left):
+        return StepResult(run.continued(left[len(drifts) - 1][0], at=at))
+    if subject == "trial":
+        run = run.counted(trials=len(page))
+    if len(page) < MAPPINGS_PER_STEP:
+        return StepResult(run.stage_completed(at=at))
+    return StepResult(run.continued(page[-1][0], at=at))
+
+
+async def invoice_payments(step: Step) -> StepResult:
+    """Compare the payments of invoices, each with its invoice, so that no payment needs a call of its own."""
+    run, at, records = step.run, step.work.now, step.billing.records.payments
+    page = await step.stripe.list_page("invoice_payments", after=run.cursor)
+    listed = [await step.stripe.complete_invoice_payment(entry) for entry in page.entries]
+    payments = [each for each in listed if each is not None]
+    stored = await records.of(each.id for each in payments)
+    drifts = [await compare_payment(each.id, stored.get(each.id), each, step.billing) for each in payments]
+    await add_suspected(filter(None, drifts), step)
+    run = run.having_read(len(listed))
+    if page.more:
+        return StepResult(run.continued(page.entries[-1]["id"], at=at))
+    return StepResult(run.stage_completed(at=at))
 
 
 async def recent_events(step: Step) -> StepResult:
@@ -130,7 +199,7 @@ def subjects_of(event: Json) -> list[tuple[Subject, str]]:
             return []
 
 
-async def _subscription(entry: Json, stored: Any, step: Step) -> Drift | None:
+async def _subscription(entry: Json, stored: Any, step: Step) -> Sequence[Drift | None]:
     try:
         stripe_subscription = await step.stripe.complete_subscription(entry)
     except StripeRefused as refused:
@@ -138,15 +207,22 @@ async def _subscription(entry: Json, stored: Any, step: Step) -> Drift | None:
             raise
         # Deleted since it was listed.
         stripe_subscription = None
-    return await compare_subscription(entry["id"], stored, stripe_subscription, step.billing)
+    trial = await step.billing.records.trials.find(entry["id"])
+    return [
+        await compare_subscription(entry["id"], stored, stripe_subscription, step.billing),
+        None if trial is None else trial_drift(trial, stripe_subscription),
+    ]
 
 
-async def _payment(entry: Json, stored: Any, step: Step) -> Drift | None:
-    return await compare_payment(entry["id"], stored, await step.stripe.complete_payment(entry), step.billing)
+async def _payment(entry: Json, stored: Any, step: Step) -> Sequence[Drift | None]:
+    if stored is not None and stored.stp_invoice_id is not None:
+        # ``invoice_payments`` has compared it together with its invoice.
+        return []
+    return [await compare_payment(entry["id"], stored, parse_payment(entry, None), step.billing)]
 
 
-async def _dispute(entry: Json, stored: Any, step: Step) -> Drift | None:
-    return await compare_dispute(entry["id"], stored, parse_dispute(entry), step.billing, step.stripe)
+async def _dispute(entry: Json, stored: Any, step: Step) -> Sequence[Drift | None]:
+    return [await compare_dispute(entry["id"], stored, parse_dispute(entry), step.billing, step.stripe)]
 
 
 def _cursor_of(entry: Json) -> str:
@@ -161,8 +237,6 @@ def _parse_cursor(cursor: str | None) -> tuple[datetime | None, str | None]:
     return parse_time(int(created)), stripe_id
 
 
-customers: Final = records_stage("customers", "customer")
 subscriptions: Final = listed_stage("subscriptions", "subscription", _subscription)
-trials: Final = records_stage("trials", "trial")
 payments: Final = listed_stage("payments", "payment", _payment)
 disputes: Final = listed_stage("disputes", "dispute", _dispute)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, Final, Literal, Self
 from urllib.parse import quote
 
@@ -14,6 +13,7 @@ from pydantic import SecretStr
 from services.billing.stripe_api import calls
 from services.billing.stripe_api.calls import RESOURCE_MISSING, Calls, KeySpent, StripeRefused, Timeouts
 from services.billing.stripe_api.customer_calls import CustomerCalls
+from services.billing.stripe_api.lists import LISTS, SUBSCRIPTION_PARTS, Page, StripeList
 from services.billing.stripe_api.models import (
     StripeCustomer,
     StripeDispute,
@@ -39,27 +39,6 @@ ENDED: Final = ("canceled", "incomplete_expired")
 """Final statuses of a subscription."""
 PaymentPart = Literal["charge", "refund", "invoice", "invoice_payment"]
 """Types of objects that belong to payments."""
-StripeList = Literal["customers", "subscriptions", "payments", "disputes"]
-_SUBSCRIPTION_PARTS: Final = ("customer", "discounts", "latest_invoice", "schedule")
-"""Expanded parts of a subscription."""
-_LISTS: Final[dict[StripeList, tuple[str, Json]]] = {
-    "customers": ("/v1/customers", {"limit": 100}),
-    # Without ``status`` Stripe leaves out ended subscriptions.
-    "subscriptions": (
-        "/v1/subscriptions",
-        {"limit": 100, "status": "all", "expand": [f"data.{name}" for name in _SUBSCRIPTION_PARTS]},
-    ),
-    "payments": ("/v1/payment_intents", {"limit": 50, "expand": ["data.customer", "data.latest_charge"]}),
-    "disputes": ("/v1/disputes", {"limit": 100, "expand": ["data.charge"]}),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A page of one of Stripe's lists, newest entries first; ``more`` is whether another page follows."""
-
-    entries: list[Json]
-    more: bool
 
 
 class Stripe(SubscriptionChanges, CustomerCalls):
@@ -94,7 +73,7 @@ class Stripe(SubscriptionChanges, CustomerCalls):
     async def subscription(self, subscription_id: str) -> StripeSubscription | None:
         """A subscription with all its items."""
         path = f"/v1/subscriptions/{_quoted(subscription_id)}"
-        json = await self._find("subscription", path, expand=_SUBSCRIPTION_PARTS)
+        json = await self._find("subscription", path, expand=SUBSCRIPTION_PARTS)
         try:
             return None if json is None else await self.complete_subscription(json)
         except StripeRefused as refused:
@@ -153,6 +132,11 @@ class Stripe(SubscriptionChanges, CustomerCalls):
         """
         return parse_payment(json, await self._invoice_of(json["id"]))
 
+    async def complete_invoice_payment(self, json: Json) -> StripePayment | None:
+        """The payment in an entry of the list of invoice payments; None if it is no payment intent."""
+        intent: Json | None = json["payment"].get("payment_intent")
+        return None if intent is None else parse_payment(intent, await self._parsed_invoice(json["invoice"]))
+
     async def dispute(self, dispute_id: str) -> StripeDispute | None:
         """A dispute with its charge."""
         json = await self._find("dispute", f"/v1/disputes/{_quoted(dispute_id)}", expand=["charge"])
@@ -186,9 +170,14 @@ class Stripe(SubscriptionChanges, CustomerCalls):
         """An event; Stripe keeps them for 30 days."""
         return await self._find("event", f"/v1/events/{_quoted(event_id)}")
 
-    async def list_page(self, name: StripeList, *, after: str | None) -> Page:
-        """The next page of all objects of a kind; ``after`` is Stripe's ID of the last entry of the previous page."""
-        path, params = _LISTS[name]
+    async def list_page(self, name: StripeList, *, after: str | None, expanded: bool = True) -> Page:
+        """The next page of all objects of a kind; ``after`` is Stripe's ID of the last entry of the previous page.
+
+        Without ``expanded`` the entries have only the IDs of related objects.
+        """
+        path, params = LISTS[name]
+        if not expanded:
+            params = {name: value for name, value in params.items() if name != "expand"}
         return await self._page(f"list_{name}", path, params, after)
 
     async def events_page(self, *, after: str | None, **filters: Any) -> Page:
@@ -293,8 +282,10 @@ class Stripe(SubscriptionChanges, CustomerCalls):
         invoice_payments = [each async for each in self.calls.pages("invoice_payments", "/v1/invoice_payments", params)]
         if not invoice_payments:
             return None
-        invoice: Json = invoice_payments[-1]["invoice"]
-        return parse_invoice(invoice, await self._all_lines(invoice) if self._products else [])
+        return await self._parsed_invoice(invoice_payments[-1]["invoice"])
+
+    async def _parsed_invoice(self, json: Json) -> StripeInvoice:
+        return parse_invoice(json, await self._all_lines(json) if self._products else [])
 
     async def _payment_intents_of_invoice(self, invoice_id: str) -> list[str]:
         pages = self.calls.pages("invoice_payments", "/v1/invoice_payments", {"invoice": invoice_id})

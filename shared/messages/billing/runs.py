@@ -61,6 +61,17 @@ class StripeRunView(StripeRunSummary):
     """When the run last made progress."""
 
 
+class StripeRunProgressView(StripeRunView):
+    """A Stripe run with its progress."""
+
+    objects_read: int
+    """Number of Stripe objects read so far."""
+    objects_total: int | None
+    """Number of Stripe objects to read in all; null while they are counted, and for runs that count none."""
+    seconds_left: int | None
+    """Estimated seconds until the run is done, at its pace so far; null if it is not known or the run is over."""
+
+
 class StripeRunsView(Reply):
     """The latest Stripe runs."""
 
@@ -132,6 +143,14 @@ class ResumeStripeRun(
 
 class GetStripeRun(Query, wire="billing.get-stripe-run", reply=StripeRunView, refuses=(StripeRunNotFound,)):
     """Get the state of a Stripe run."""
+
+    run_id: RunId
+
+
+class GetStripeRunProgress(
+    Query, wire="billing.get-stripe-run-progress", reply=StripeRunProgressView, refuses=(StripeRunNotFound,)
+):
+    """Get the state and the progress of a Stripe run."""
 
     run_id: RunId
 

@@ -8,10 +8,16 @@ import pytest
 
 from services.billing import metrics
 from services.billing.runs import recheck, verification
-from services.billing.stripe_api import account
+from services.billing.stripe_api import lists
 from services.billing.stripe_api.calls import Timeouts
 from shared.ids import derived_message_id
-from shared.messages.billing.runs import ListStripeRuns, ReconcileSubscriptions, ResumeStripeRun, StopStripeRun
+from shared.messages.billing.runs import (
+    GetStripeRunProgress,
+    ListStripeRuns,
+    ReconcileSubscriptions,
+    ResumeStripeRun,
+    StopStripeRun,
+)
 from shared.messages.billing.subscriptions import FollowSubscription
 from shared.messages.billing.trials import StartTrial
 from tests.billing.conftest import Shop, post
@@ -53,6 +59,7 @@ async def test_equal_records_have_no_drift(shop: Shop) -> None:
 
 
 CHANGES: dict[str, tuple[str, dict[str, Any] | None]] = {
+    "customer missing here": ("provider_mappings", None),
     "customer differs": ("provider_mappings", {"userId": "user_other"}),
     "subscription differs": ("subscriptions", {"status": "past_due", "cancelType": "immediate"}),
     "subscription missing here": ("subscriptions", None),
@@ -90,6 +97,63 @@ async def test_drift_is_found_and_repaired(shop: Shop, name: str) -> None:
     assert repaired["counts"]["repaired"] >= 1
     assert await shop.count("stripe_drift") == 0
     assert (await finish(shop, VERIFY))["differences"] == 0
+
+
+async def test_deleted_mappings_are_found_and_repaired(shop: Shop) -> None:
+    """Without metadata in Stripe: the users are those of the subscriptions, the payments, and the trial."""
+    await recorded_account(shop)
+    await shop.harness.deliver(start_trial("eve"))
+    await shop.settle()
+    mappings = shop.harness.database["provider_mappings"]
+    users = {each["providerValue"]: each["userId"] async for each in mappings.find()}
+    assert len(users) == 3
+    await mappings.delete_many({})
+
+    verified = await finish(shop, VERIFY)
+    found = {each["stripe_id"]: each["kind"] for each in await differences(shop, verified)}
+    assert found == dict.fromkeys(users, "missing_here")
+
+    repaired = await finish(shop, ReconcileSubscriptions())
+    assert (repaired["differences"], repaired["counts"]["repaired"]) == (0, 3)
+    assert {each["providerValue"]: each["userId"] async for each in mappings.find()} == users
+
+
+async def test_no_object_of_a_list_costs_a_call_of_its_own(shop: Shop) -> None:
+    for number in range(12):
+        shop.double.simulate.checkout(shop.price, email=f"{number}@example.com", metadata={"user_id": f"u{number}"})
+    await shop.harness.deliver(start_trial("eve"))
+    await shop.deliver_all()
+    before = len(shop.double.log)
+    done = await finish(shop, VERIFY)
+    assert (done["differences"], done["counts"]["payments"], done["counts"]["trials"]) == (0, 12, 1)
+    assert sorted(call.path for call in shop.double.log[before:]) == [
+        "/v1/customers",
+        "/v1/disputes",
+        "/v1/invoice_payments",
+        "/v1/payment_intents",
+        "/v1/subscriptions",
+    ]
+
+
+async def test_a_run_of_an_earlier_release_begins_again(shop: Shop) -> None:
+    await recorded_account(shop)
+    begun = await shop.harness.deliver(VERIFY)
+    former = {"$unset": {"stages": "", "totals": "", "read": "", "countedAt": ""}, "$set": {"place": 3, "cursor": "x"}}
+    await shop.harness.database["stripe_runs"].update_one({"_id": begun["id"]}, former)
+    await settle(shop, begun["id"])
+    done = await run(shop, begun["id"])
+    assert (done["status"], done["differences"], done["counts"]["payments"]) == ("done", 0, 1)
+
+
+async def test_the_progress_of_a_run_ends_at_its_total(shop: Shop) -> None:
+    await recorded_account(shop)
+    begun = await shop.harness.deliver(VERIFY)
+    query = GetStripeRunProgress(run_id=begun["id"])
+    first = await shop.harness.deliver(query)
+    assert (first["objects_read"], first["objects_total"], first["seconds_left"]) == (0, None, None)
+    await settle(shop, begun["id"])
+    last = await shop.harness.deliver(query)
+    assert (last["objects_read"], last["objects_total"], last["seconds_left"]) == (7, 7, None)
 
 
 async def test_a_record_that_stripe_lacks_is_reported_and_not_deleted(shop: Shop) -> None:
@@ -159,9 +223,9 @@ async def test_a_run_over_recent_events_also_checks_known_drift(shop: Shop) -> N
 
 
 async def test_all_pages_of_the_lists_are_compared(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, (path, params) in account._LISTS.items():
-        monkeypatch.setitem(account._LISTS, name, (path, {**params, "limit": 4}))
-    monkeypatch.setattr(verification, "RECORDS_PER_STEP", 4)
+    for name, (path, params) in lists.LISTS.items():
+        monkeypatch.setitem(lists.LISTS, name, (path, {**params, "limit": 4}))
+    monkeypatch.setattr(verification, "MAPPINGS_PER_STEP", 4)
     monkeypatch.setattr(recheck, "PER_STEP", 4)
     for number in range(10):
         shop.double.simulate.checkout(shop.price, email=f"{number}@example.com")
