@@ -188,7 +188,8 @@ class RecordReader(Generic[Entity]):
 
     async def of(self, stripe_ids: Iterable[str]) -> dict[str, Entity]:
         """The records of these Stripe objects, by Stripe's ID; objects without a record are left out."""
-        found = self._collection.find({self._field: {"$in": list(stripe_ids)}, **self._where})
+        # The condition on the field comes last, because the other one may name the same field.
+        found = self._collection.find({**self._where, self._field: {"$in": list(stripe_ids)}})
         return {document[self._field]: entity_of(self._kind, document) async for document in found}
 
     async def unlisted(
