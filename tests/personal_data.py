@@ -44,6 +44,7 @@ COLLECTIONS: Final = {
         **OF_THE_BUS,
         "users": Classified(Effect.REMOVED),
         "identifiers": Classified(Effect.REMOVED),
+        "entitlements": Classified(Effect.REMOVED),
         "authorizations": Classified(Effect.REMOVED),
         "phone_codes": Classified(Effect.REMOVED),
         "access_tokens": Classified(Effect.REMOVED),

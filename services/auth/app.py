@@ -19,6 +19,7 @@ from services.auth.clients.models import may_be_registered
 from services.auth.clients.store import Clients
 from services.auth.context import Auth
 from services.auth.dead_letters.store import RemovedLetters, Replays
+from services.auth.entitlements.store import EntitlementRows
 from services.auth.handlers import HANDLERS
 from services.auth.magic_links.mail_backlog import MailBacklog
 from services.auth.magic_links.store import Authorizations
@@ -47,7 +48,7 @@ from shared.service import Resources, Service
 from shared.settings import load
 from shared.telemetry import log
 
-TOPICS: Final = ("auth.commands", SERVICE_COMMANDS, REPUBLISHING)
+TOPICS: Final = ("auth.commands", SERVICE_COMMANDS, "billing.events", REPUBLISHING)
 INDEXES: Final = indexes_of(
     AccessTokens,
     AccountLinks,
@@ -57,6 +58,7 @@ INDEXES: Final = indexes_of(
     Authorizations,
     Clients,
     CounterSlots,
+    EntitlementRows,
     Identifiers,
     KnownDevicesStore,
     Owners,
@@ -149,6 +151,7 @@ async def opened(resources: Resources, settings: AuthSettings) -> AsyncIterator[
             users=Users(database),
             identifiers=Identifiers(database),
             authorizations=Authorizations(database),
+            entitlements=EntitlementRows(database),
             access_tokens=access_tokens,
             refresh_tokens=refresh_tokens,
             phone_codes=PhoneCodes(database),

@@ -13,6 +13,7 @@ from services.auth.audit.recorder import AuditRecorder
 from services.auth.audit.store import AuditEntries
 from services.auth.clients.store import Clients
 from services.auth.dead_letters.store import RemovedLetters, Replays
+from services.auth.entitlements.store import EntitlementRows
 from services.auth.magic_links.mail_backlog import MailBacklog
 from services.auth.magic_links.store import Authorizations
 from services.auth.personal_data.store import PersonalData, UserExportParts, UserProcesses
@@ -53,6 +54,7 @@ class Auth:
     users: Users
     identifiers: Identifiers
     authorizations: Authorizations
+    entitlements: EntitlementRows
     access_tokens: AccessTokens
     refresh_tokens: RefreshTokens
     phone_codes: PhoneCodes

@@ -8,6 +8,7 @@ from services.auth.application_users import handlers as application_users
 from services.auth.audit import handlers as audit
 from services.auth.clients import handlers as clients
 from services.auth.dead_letters import handlers as dead_letters
+from services.auth.entitlements import handlers as entitlements
 from services.auth.magic_links import handlers as magic_links
 from services.auth.personal_data import handlers as personal_data
 from services.auth.phone import handlers as phone
@@ -25,6 +26,7 @@ HANDLERS: Final = handlers_in(
     audit,
     clients,
     dead_letters,
+    entitlements,
     magic_links,
     personal_data,
     phone,

@@ -36,7 +36,7 @@ _OPENID_METADATA: Final[dict[str, Any]] = {
     # OpenID Connect Discovery 1.0 section 3 requires RS256. Nest issues no ID tokens; verifiers take the list for that
     # of access tokens, and there it has no effect, since no key is an RSA key.
     "id_token_signing_alg_values_supported": [*sorted(ALGORITHMS.values()), "RS256"],
-    "claims_supported": ["iss", "sub", "aud", "iat", "exp", "jti", "v"],
+    "claims_supported": ["iss", "sub", "aud", "iat", "exp", "jti", "v", "ent", "ent_v"],
     # True if it is omitted.
     "request_uri_parameter_supported": False,
 }

@@ -93,7 +93,7 @@ TOPICS: Final = (
     # Orders of services to each other to send expired messages again.
     Topic("republishing", 1, 7 * DAY, consumers=SERVICES, writers=SERVICES),
     Topic("auth.events", 12, 7 * DAY, consumers=("billing",), writers=("auth",)),
-    Topic("billing.events", 12, 7 * DAY, consumers=("news",), writers=("billing",)),
+    Topic("billing.events", 12, 7 * DAY, consumers=("auth", "news"), writers=("billing",)),
     Topic("mailer.events", 12, 7 * DAY, writers=("mailer",)),
     Topic("news.events", 12, 7 * DAY, readers=("news",), writers=("news",)),
     # billing sends stored events again.

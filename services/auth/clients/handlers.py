@@ -34,6 +34,7 @@ async def create_client(command: CreateClient, work: Work, auth: Auth) -> Client
         id=command.id or work.new_id("client"),
         at=work.now,
         press_to_redeem=command.press_to_redeem,
+        entitlements_claim=command.entitlements_claim,
     )
     auth.clients.add(client, work)
     work.annotate(client_id=client.id)
@@ -60,6 +61,7 @@ async def update_client(command: UpdateClient, work: Work, auth: Auth) -> Client
         disabled=command.disabled,
         at=work.now,
         press_to_redeem=command.press_to_redeem,
+        entitlements_claim=command.entitlements_claim,
     )
     auth.clients.save(client, work)
     work.publish(_announcement(client))
@@ -109,6 +111,7 @@ def _view(client: Client) -> ClientView:
         redirect_uris=client.redirect_uris,
         disabled=client.disabled_at is not None,
         press_to_redeem=client.press_to_redeem,
+        entitlements_claim=client.entitlements_claim,
         created_at=client.created_at,
         updated_at=client.updated_at,
         version=client.version,

@@ -27,6 +27,7 @@ class Client:
     Attributes:
         redirect_uris: targets of its magic links, compared character by character (RFC 9700 section 4.1.3).
         press_to_redeem: whether its magic links open a page with a button first.
+        entitlements_claim: whether its access tokens have the features of their user.
         disabled_at: when the app was disabled; None while it may log users in.
     """
 
@@ -37,6 +38,7 @@ class Client:
     created_at: datetime
     updated_at: datetime
     press_to_redeem: bool = False
+    entitlements_claim: bool = False
     version: int = 1
 
     @classmethod
@@ -48,6 +50,7 @@ class Client:
         id: str,  # noqa: A002 -- the field's name
         at: datetime,
         press_to_redeem: bool = False,
+        entitlements_claim: bool = False,
     ) -> Self:
         """A new client.
 
@@ -63,6 +66,7 @@ class Client:
             created_at=at,
             updated_at=at,
             press_to_redeem=press_to_redeem,
+            entitlements_claim=entitlements_claim,
         )
 
     def change(
@@ -73,6 +77,7 @@ class Client:
         disabled: bool | None,
         at: datetime,
         press_to_redeem: bool | None = None,
+        entitlements_claim: bool | None = None,
     ) -> Self:
         """Change the given properties; None leaves a property unchanged.
 
@@ -90,6 +95,7 @@ class Client:
             redirect_uris=self.redirect_uris if redirect_uris is None else tuple(redirect_uris),
             disabled_at=self.disabled_at if disabled is None else disabled_at,
             press_to_redeem=self.press_to_redeem if press_to_redeem is None else press_to_redeem,
+            entitlements_claim=self.entitlements_claim if entitlements_claim is None else entitlements_claim,
             updated_at=at,
         )
 

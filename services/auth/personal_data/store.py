@@ -12,6 +12,7 @@ from typing import Final
 from pymongo import ASCENDING, IndexModel
 
 from services.auth.audit.store import AuditEntries
+from services.auth.entitlements.store import EntitlementRows
 from services.auth.magic_links.store import Authorizations
 from services.auth.personal_data.models import UserProcess
 from services.auth.phone.store import PhoneCodes
@@ -93,12 +94,15 @@ class PersonalData:
         identity = [
             PersonalDataCollection(database[Users.COLLECTION], lambda subject: {"_id": {"$eq": subject.user_id}}),
             PersonalDataCollection(database[Identifiers.COLLECTION], _by_user),
+            PersonalDataCollection(
+                database[EntitlementRows.COLLECTION], lambda subject: {"_id": {"$eq": subject.user_id}}
+            ),
         ]
         logins = [
             PersonalDataCollection(
                 database[Authorizations.COLLECTION],
                 lambda subject: {"identifierValue": {"$in": list(subject.emails)}},
-                excluded=frozenset({"key"}),
+                excluded=frozenset({"key", "typedCode"}),
             ),
             PersonalDataCollection(
                 database[PhoneCodes.COLLECTION],

@@ -123,7 +123,7 @@ async def verify_phone_code(command: VerifyPhoneCode, work: Work, auth: Auth) ->
         identifier = create_user(redeemed.phone_number, work, auth, verified=True, identifier_type="phone")
     else:
         verify_identifier(identifier, work, auth)
-    return _log_in(identifier.user_id, client_id, Grant("phone_code", redeemed.id), work, auth, client=client)
+    return await _log_in(identifier.user_id, client_id, Grant("phone_code", redeemed.id), work, auth, client=client)
 
 
 @audited("register_phone_user")
@@ -186,7 +186,7 @@ async def log_in_for_testing(command: LogInForTesting, work: Work, auth: Auth) -
         work.annotate(client_id=client.id)
         client.must_be_enabled()
     auth.users.require_unchanged(user, work)
-    return _log_in(user.id, command.clientid, Grant("test_login", work.id), work, auth, client=client)
+    return await _log_in(user.id, command.clientid, Grant("test_login", work.id), work, auth, client=client)
 
 
 async def _redeem(
@@ -233,7 +233,7 @@ def _hashed_parts(code: str, nonce: str, phone_number: str) -> tuple[bytes, byte
     return code.encode(), nonce.encode(), phone_number.encode()
 
 
-def _log_in(
+async def _log_in(
     user_id: str, client_id: str, grant: Grant, work: Work, auth: Auth, *, client: Client | None
 ) -> PhoneTokenView:
     """Issue a token for a day, without a refresh token.
@@ -255,7 +255,8 @@ def _log_in(
     work.annotate(user_id=user_id, session_id=grant.value)
     work.publish(UserAuthenticated(key=user_id, user_id=user_id, client_id=client_id, at=work.now))
     # Phone-first apps read ``userid`` and ``clientid``; the other claims are those of every access token.
-    claims = {"userid": user_id, "clientid": client_id, **access_claims(token)}
+    entitlements = await auth.entitlements.claims(client, user_id)
+    claims = {"userid": user_id, "clientid": client_id, **access_claims(token), **entitlements}
     if client is None:
         return PhoneTokenView(token=auth.signer.sign(claims, typ=PHONE_TYPE))
     return PhoneTokenView(token=auth.signer.sign_access(claims))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from services.auth.audit.recorder import audited
 from services.auth.context import Auth
@@ -39,6 +40,7 @@ from shared.messages.billing.trials import RedeemTrial
 from shared.messages.mailer.mails import NoteLinkRedeemed, PersonVariables, SendMail
 from shared.sealing import CannotUnseal
 
+Claims = Mapping[str, Any]
 SUCCESSORS: Final = "auth.successors"
 """Sealing purpose of the replies stored for repeated requests; no other secret of auth is sealed for it."""
 
@@ -141,7 +143,8 @@ async def _redeem_code(command: AuthenticateUser, work: Work, auth: Auth) -> Tok
     if redeemed.trial is not False:
         _redeem_trial(redeemed, user_id, work)
     family = TokenFamily.begin(redeemed, user_id, at=work.now)
-    view, _ = _issue_tokens(family, Grant("authorization_code", redeemed.id), work, auth)
+    claims = await auth.entitlements.claims(client, user_id)
+    view, _ = _issue_tokens(family, Grant("authorization_code", redeemed.id), work, auth, claims=claims)
     return view
 
 
@@ -242,10 +245,11 @@ async def _refresh(command: AuthenticateUser, work: Work, auth: Auth) -> TokenVi
         auth.clients.get(token.client_id), auth.access_tokens.issued_with(token)
     )
     client.must_be_enabled()
+    claims = await auth.entitlements.claims(client, token.user_id)
 
     for access_token in access_tokens:
         revoke_access_token(access_token, work, auth)
-    view, successor = _issue_tokens(token.family, Grant("refresh_token", token.id), work, auth)
+    view, successor = _issue_tokens(token.family, Grant("refresh_token", token.id), work, auth, claims=claims)
     auth.refresh_tokens.save(token.use(_successor(successor, view, auth), at=work.now), work)
     return view
 
@@ -271,20 +275,21 @@ async def _repeat_or_revoke(token: RefreshToken, command: AuthenticateUser, work
                 return view
             if work.now < view.expires_at:
                 return view.model_copy(update={"expires_in": int((view.expires_at - work.now).total_seconds())})
-            return await _renew_access_token(token, successor, view, work, auth)
+            claims = await auth.entitlements.claims(client, token.user_id)
+            return await _renew_access_token(token, successor, view, work, auth, claims=claims)
     await _revoke_stolen_family(token, work, auth)
     raise RefreshTokenStolen
 
 
 async def _renew_access_token(
-    token: RefreshToken, successor: RefreshToken, view: TokenView, work: Work, auth: Auth
+    token: RefreshToken, successor: RefreshToken, view: TokenView, work: Work, auth: Auth, *, claims: Claims
 ) -> TokenView:
     """Issue another access token with an unused refresh token, since the first one expired before it was used."""
     for access_token in await auth.access_tokens.issued_with(successor):
         revoke_access_token(access_token, work, auth)
     renewed = _issue_access_token(token.family, successor.grant, work, auth)
     auth.refresh_tokens.save(successor.renew(renewed), work)
-    view = _view(renewed, view.refresh_token, auth)
+    view = _view(renewed, view.refresh_token, auth, claims=claims)
     auth.refresh_tokens.save(replace(token, successor=_successor(successor, view, auth)), work)
     return view
 
@@ -325,13 +330,18 @@ async def _revoke_stolen_family(token: RefreshToken, work: Work, auth: Auth) -> 
             )
 
 
-def _issue_tokens(family: TokenFamily, grant: Grant, work: Work, auth: Auth) -> tuple[TokenView, RefreshToken]:
-    """Store the next access token and refresh token of a family, and return the reply with both."""
+def _issue_tokens(
+    family: TokenFamily, grant: Grant, work: Work, auth: Auth, *, claims: Claims
+) -> tuple[TokenView, RefreshToken]:
+    """Store the next access token and refresh token of a family, and return the reply with both.
+
+    ``claims`` are those of the access token besides its own.
+    """
     access_token = _issue_access_token(family, grant, work, auth)
     string = RefreshTokenString(work.new_id("reftok"), new_key())
     refresh_token = RefreshToken.issue(family, grant, string, access_token=access_token, at=work.now)
     auth.refresh_tokens.add(refresh_token, work)
-    return _view(access_token, str(string), auth), refresh_token
+    return _view(access_token, str(string), auth, claims=claims), refresh_token
 
 
 def _issue_access_token(family: TokenFamily, grant: Grant, work: Work, auth: Auth) -> AccessToken:
@@ -340,9 +350,9 @@ def _issue_access_token(family: TokenFamily, grant: Grant, work: Work, auth: Aut
     return access_token
 
 
-def _view(access_token: AccessToken, refresh_token: str, auth: Auth) -> TokenView:
+def _view(access_token: AccessToken, refresh_token: str, auth: Auth, *, claims: Claims) -> TokenView:
     return TokenView(
-        access_token=auth.signer.sign_access(access_claims(access_token)),
+        access_token=auth.signer.sign_access({**access_claims(access_token), **claims}),
         expires_in=int(ACCESS_TOKEN_LIFETIME.total_seconds()),
         expires_at=access_token.expires_at,
         refresh_token=refresh_token,

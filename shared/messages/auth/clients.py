@@ -23,6 +23,8 @@ class ClientView(Reply):
     """Whether logins through the client are refused."""
     press_to_redeem: bool = False
     """Whether its magic links open a page with a button, which leads on to the redirect URI."""
+    entitlements_claim: bool = False
+    """Whether its access tokens have the claims ``ent`` and ``ent_v``."""
     created_at: CreatedAt
     updated_at: UpdatedAt
     version: Version = 1
@@ -44,6 +46,9 @@ class CreateClient(
     press_to_redeem: bool = False
     """Whether magic links open a page of Nest with a button, which leads on to the redirect URI. Then a mail scanner
     that opens every link does not reach the app."""
+    entitlements_claim: bool = False
+    """Whether access tokens have the claims ``ent``, the lookup keys of the user's features, and ``ent_v``, a number
+    that grows with each change of them."""
 
 
 # The ordering key is the client's ID.
@@ -65,6 +70,8 @@ class UpdateClient(
     press_to_redeem: bool | None = None
     """Whether magic links open a page of Nest with a button, which leads on to the redirect URI. Links that were mailed
     before do not change."""
+    entitlements_claim: bool | None = None
+    """Whether access tokens have the claims ``ent`` and ``ent_v``, from the next login or refresh on."""
 
 
 class SetClientLooks(

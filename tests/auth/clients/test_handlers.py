@@ -31,6 +31,7 @@ async def test_create_client_returns_and_publishes_the_client(harness: ServiceHa
         "redirect_uris": list(uris),
         "disabled": False,
         "press_to_redeem": False,
+        "entitlements_claim": False,
         "created_at": iso_milliseconds(harness.now),
         "updated_at": iso_milliseconds(harness.now),
         "version": 1,
@@ -61,7 +62,9 @@ async def test_links_wait_for_a_press_if_the_client_asks_for_it(harness: Service
 
 
 async def test_client_of_an_earlier_release_has_plain_links(harness: ServiceHarness) -> None:
-    await harness.database["clients"].update_one({"_id": CLIENT}, {"$unset": {"pressToRedeem": 1}})
+    await harness.database["clients"].update_one(
+        {"_id": CLIENT}, {"$unset": {"pressToRedeem": 1, "entitlementsClaim": 1}}
+    )
     assert not (await harness.deliver(UpdateClient(id=CLIENT, name="New")))["press_to_redeem"]
 
 

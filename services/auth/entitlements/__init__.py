@@ -1,0 +1,1 @@
+"""Entitlements of users, as billing reports them, for access tokens."""
