@@ -9,7 +9,7 @@ COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-ha
 	--no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet $(UPGRADE)
 
 .PHONY: help run run-services backing test test-slow faults stripe-contract check format bench bench-recovery bench-overload \
-	reference sbom image lock clean install-run install-dev install-clients
+	bench-status reference sbom image lock clean install-run install-dev install-clients
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -57,6 +57,9 @@ bench-recovery: install-dev ## measure how long callers wait for a killed, resta
 
 bench-overload: install-dev ## measure goodput and latencies at three times the capacity
 	$(BIN)/python -m tests.bench.overload
+
+bench-status: install-dev ## measure the subscription status with a million records and during a storm of renewals
+	$(BIN)/python -m tests.bench.subscription_status
 
 reference: install-dev ## regenerate the HTTP API reference, services/gateway/openapi.json, from the code
 	$(BIN)/python -m services.reference

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import cast
 
+import pytest
+
 from tests.bench import record_macs
 from tests.bench.flood import Flood
 from tests.bench.http_client import Connection
@@ -44,6 +46,26 @@ def test_every_row_runs_a_round_of_one_second(tmp_path: Path) -> None:
     for name, row in measured.items():
         assert row["per_second"] > 0, name
         assert 0 < row["p50"] <= row["p99"] <= row["longest"], name
+
+
+@pytest.mark.slow
+def test_subscription_status_is_as_fast_with_many_records(tmp_path: Path) -> None:
+    results = tmp_path / "results.json"
+    options = ("--records", "100000", "--seconds", "2", "--json", str(results))
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.bench.subscription_status", *options],
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    few, many = (
+        next(row for row in json.loads(results.read_text()) if (row["name"], row["connections"]) == (name, 64))
+        for name in ("billing over Kafka, 0 more records", "billing over Kafka, 100,000 more records")
+    )
+    # Generous, because other work of the machine may slow one of the two rounds down.
+    assert few["per_second"] < 3 * many["per_second"]
 
 
 def test_mac_of_a_record_takes_less_than_15_microseconds() -> None:
