@@ -109,6 +109,20 @@ class Flows:
             "get_user", {"user_id": tokens["user_id"]}, authorization=f"bearer {second.json()['access_token']}"
         )
 
+    async def type_a_code(self, email: str) -> None:
+        """Log in with the digits of a mail, after a wrong guess, and without the right verifier."""
+        login, version = Login(email), "/1/2026-12-01"
+        await self.post(f"{version}/send_magic_link", login.request())
+        mail = await self._nest.mail(email)
+        digits = re.findall(r"^[0-9]{6}$", mail.text, re.MULTILINE)[0]
+        self.add(typed_code=digits, link_key=code_of(mail, login).rpartition(".")[2], verifier=login.verifier)
+        other = login.redemption(digits, code_verifier=self._new_secret("verifier"))
+        await self.post(f"{version}/authenticate_user", other)
+        await self.post(f"{version}/authenticate_user", login.redemption(f"{(int(digits) + 1) % 10**6:06}"))
+        await self.post(f"{version}/authenticate_user", login.redemption(f"{digits}7"))
+        redeemed = await self.post(f"{version}/authenticate_user", login.redemption(digits))
+        self.add_tokens(redeemed.json())
+
     async def start_a_trial(self, email: str) -> None:
         """Start a trial, log in by its link, and wait for the welcome and for Stripe's webhooks."""
         device = {"platform": "mac", "beak_id": f"beak-{email}", "fingerprint": f"print-{email}"}
@@ -267,6 +281,7 @@ def test_secret_is_found_in_every_encoding(template: str) -> None:
 async def test_no_secret_is_readable_anywhere(target: Target, email: str) -> None:
     flows = Flows(target)
     await flows.log_in_and_refresh(email)
+    await flows.type_a_code(f"typed.{email}")
     await flows.start_a_trial(f"trial.{email}")
     await flows.send_secrets_in_wrong_fields()
     await flows.log_in_by_phone()
