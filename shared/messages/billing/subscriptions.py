@@ -162,7 +162,9 @@ class SubscriptionStateView(Reply):
 class GetSubscriptionState(
     Query, wire="billing.get-subscription-state", reply=SubscriptionStateView, reply_sealed=True
 ):
-    """Get the state of a user's subscription: the active one, else one that has not ended, else the status ``none``.
+    """Get the state of a user's subscription.
+
+    It is the active one, else one that has not ended; a user without one has the status ``none``.
 
     The reply is sealed because by a setting it has the URL of a session of Stripe's customer portal.
     """
