@@ -9,6 +9,7 @@ from functools import partial
 from typing import Final
 
 from services.billing import metrics
+from services.billing.catalog.store import Catalog, CatalogSyncs, Prices, Products
 from services.billing.context import Billing
 from services.billing.customers.store import ProviderMappings
 from services.billing.disputes.store import Disputes
@@ -51,6 +52,9 @@ INDEXES: Final = indexes_of(
     Schedule,
     Takeover,
     ErasedIds,
+    Products,
+    Prices,
+    CatalogSyncs,
 )
 """Indexes by collection, created before the first message is handled."""
 
@@ -128,5 +132,7 @@ async def open_context(resources: Resources, settings: BillingSettings) -> Async
             records=RecordReaders(resources.database),
             takeover=Takeover(resources.database),
             schedule=Schedule(resources.database),
+            catalog=Catalog(Products(resources.database), Prices(resources.database), listed=products),
+            catalog_syncs=CatalogSyncs(resources.database),
             periods=settings.periods,
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+from services.billing.catalog.store import Catalog, CatalogSyncs
 from services.billing.customers.store import ProviderMappings
 from services.billing.disputes.store import Disputes
 from services.billing.entitlements.store import EntitlementRows
@@ -53,6 +54,7 @@ class Billing:
         event_retention: retention of handled events.
         operators_address: recipient of mails about disputes; None for no mails.
         takeover: until when objects in Stripe count as taken over by an import.
+        catalog: products, prices and plans.
         periods: intervals of the scheduled runs; kinds that are not scheduled are absent.
     """
 
@@ -91,6 +93,8 @@ class Billing:
     records: RecordReaders
     takeover: Takeover
     schedule: Schedule
+    catalog: Catalog
+    catalog_syncs: CatalogSyncs
     periods: Mapping[Scheduled, timedelta]
 
     def sells(self, product_id: str) -> bool:

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from services.billing.catalog import handlers as catalog
 from services.billing.customer_state import handlers as customer_state
 from services.billing.customers import handlers as customers
 from services.billing.disputes import handlers as disputes
@@ -18,6 +19,7 @@ from services.billing.usage import handlers as usage
 from shared.bus.handling import handlers_in
 
 _HANDLERS: Final = handlers_in(
+    catalog,
     customer_state,
     customers,
     disputes,

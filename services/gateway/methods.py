@@ -43,6 +43,7 @@ from shared.messages.auth.users import GetUser, GetUserConsent, SetMarketingCons
 from shared.messages.billing.disputes import ListDisputes
 from shared.messages.billing.payments import ListPayments
 from shared.messages.billing.plan_changes import CancelSubscription, WithdrawCancellation
+from shared.messages.billing.plans import ListPlans
 from shared.messages.billing.runs import (
     GetStripeRun,
     GetStripeRunProgress,
@@ -204,6 +205,7 @@ _2026_12_01: Final = _after(
     resume_subscription=_order(WithdrawCancellation),
     get_subscription_status=Method(GetSubscriptionState, Access.SELF_OR_INTERNAL, user_of_token=True, links=True),
     report_usage=Method(ReportUsage, Access.INTERNAL),
+    list_plans=Method(ListPlans, Access.ANYONE, entity_tag=True),
 )
 METHODS: Final[dict[str, Methods]] = dict(
     zip((version.date for version in VERSIONS), (_2020_12_14, _2021_10_06, _2026_12_01), strict=True)

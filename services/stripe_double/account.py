@@ -24,7 +24,13 @@ So an event can keep a reference to the object that it reports, and a rollback p
 back. Members whose names begin with `_` are internal and never leave the double.
 """
 
-OWNERS = {"invoice_payment": "invoice", "refund": "charge", "dispute": "charge", "_delivery": "event"}
+OWNERS = {
+    "invoice_payment": "invoice",
+    "refund": "charge",
+    "dispute": "charge",
+    "product_feature": "_product",
+    "_delivery": "event",
+}
 """Member with the ID of an object's owner, for the kinds whose owner is not their customer."""
 
 ID_PREFIXES = {
@@ -38,6 +44,7 @@ ID_PREFIXES = {
     "customer_balance_transaction": "cbtxn_1",
     "discount": "di_1",
     "dispute": "du_1",
+    "entitlements.feature": "feat_",
     "event": "evt_1",
     "invoice": "in_1",
     "invoice_payment": "inpay_1",
@@ -47,6 +54,7 @@ ID_PREFIXES = {
     "payment_method": "pm_1",
     "price": "price_1",
     "product": "prod_",
+    "product_feature": "prodft_",
     "promotion_code": "promo_1",
     "refund": "re_3",
     "request": "req_",

@@ -24,6 +24,8 @@ from services.stripe_double import (
     meters,
     payment_methods,
     payments,
+    prices,
+    products,
     subscription_items,
     subscription_schedules,
     subscription_updates,
@@ -45,8 +47,8 @@ Handler = Callable[..., Json]
 """Function that takes the account, the parameters and the IDs in the path, and returns an object or a list."""
 
 REQUESTS_KEPT = 10_000
-_ID_POSITIONS = (3, 4)
-"""Positions of an ID in a path: `/v1/customers/{id}/payment_methods`, `/v1/checkout/sessions/{id}`."""
+_ID_POSITIONS = ((3,), (4,), (3, 5))
+"""Positions of the IDs in a path: /v1/customers/{id}/…, /v1/entitlements/features/{id}, /v1/products/{id}/…/{id}."""
 
 
 def _retrieve(kind: str) -> Handler:
@@ -108,14 +110,8 @@ ROUTES: dict[str, Handler] = {
     "GET /v1/payment_methods/{}": _retrieve("payment_method"),
     "POST /v1/payment_methods/{}/attach": payment_methods.attach_payment_method,
     "POST /v1/payment_methods/{}/detach": payment_methods.detach_payment_method,
-    "GET /v1/prices": catalog.list_prices,
-    "POST /v1/prices": catalog.create_price,
     "GET /v1/prices/{}": _retrieve("price"),
-    "POST /v1/prices/{}": catalog.update_price,
-    "GET /v1/products": catalog.list_products,
-    "POST /v1/products": catalog.create_product,
     "GET /v1/products/{}": _retrieve("product"),
-    "POST /v1/products/{}": catalog.update_product,
     "GET /v1/promotion_codes": catalog.list_promotion_codes,
     "POST /v1/promotion_codes": catalog.create_promotion_code,
     "GET /v1/promotion_codes/{}": _retrieve("promotion_code"),
@@ -140,6 +136,8 @@ ROUTES: dict[str, Handler] = {
     "DELETE /v1/webhook_endpoints/{}": webhooks.delete_webhook_endpoint,
     **checkout_sessions.ROUTES,
     **meters.ROUTES,
+    **prices.ROUTES,
+    **products.ROUTES,
     **subscription_schedules.ROUTES,
 }
 """All requests that the double supports; `{}` stands for an ID."""
@@ -155,12 +153,12 @@ def find_handler(method: str, path: str) -> tuple[Handler, list[str]]:
     if handler is not None:
         return handler, []
     parts = path.split("/")
-    for position in _ID_POSITIONS:
-        if len(parts) > position and parts[position]:
-            route = "/".join((*parts[:position], "{}", *parts[position + 1 :]))
-            handler = ROUTES.get(f"{method} {route}")
+    for positions in _ID_POSITIONS:
+        if len(parts) > positions[-1] and all(parts[position] for position in positions):
+            pattern = ["{}" if position in positions else part for position, part in enumerate(parts)]
+            handler = ROUTES.get(f"{method} {'/'.join(pattern)}")
             if handler is not None:
-                return handler, [parts[position]]
+                return handler, [parts[position] for position in positions]
     raise StripeApiError(
         f"Unrecognized request URL ({method}: {path}). The Stripe double does not support it.", status=404
     )

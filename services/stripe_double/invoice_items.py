@@ -1,6 +1,7 @@
 """Invoice line items, and the pending invoice items of prorations."""
 
 from services.stripe_double.account import Account, Json, new_id
+from services.stripe_double.prices import amount_of
 
 
 def line_item(
@@ -80,7 +81,7 @@ def period_lines(account: Account, subscription: Json, items: list[Json]) -> lis
         lines.append(
             line_item(
                 price,
-                amount=0 if trialing else price["unit_amount"] * item["quantity"],
+                amount=0 if trialing else amount_of(price, item["quantity"]),
                 description=f"Trial period for {name}" if trialing else f"{item['quantity']} of {name}",
                 period=(item["current_period_start"], item["current_period_end"]),
                 quantity=item["quantity"],
@@ -104,7 +105,7 @@ def prorate(account: Account, subscription: Json, item: Json, *, sign: int, at: 
     start, end = item["current_period_start"], item["current_period_end"]
     price = account.get("price", item["price"])
     share = max(0, end - at) / max(1, end - start)
-    amount = sign * round(price["unit_amount"] * item["quantity"] * share)
+    amount = sign * round(amount_of(price, item["quantity"]) * share)
     if amount == 0 or subscription["status"] == "trialing":
         return
     name = account.get("product", price["product"])["name"]

@@ -51,12 +51,12 @@ def public_members(entry: Json) -> Json:
 def subscription_item(account: Account, subscription: Json, item: Json) -> Json:
     """Return an item of a subscription with its price, and with the `plan` that older clients read."""
     price = account.get("price", item["price"])
-    return {**item, "subscription": subscription["id"], "price": price, "plan": _plan(price)}
+    return {**item, "subscription": subscription["id"], "price": public_members(price), "plan": _plan(price)}
 
 
 def checkout_line_item(account: Account, item: Json) -> Json:
     """Return a line item of a Checkout Session with its price; taxes and discounts are not computed."""
-    price = account.get("price", item["price"])
+    price = render(account, account.get("price", item["price"]))
     amount = (price["unit_amount"] or 0) * (item["quantity"] or 0)
     return {
         "id": item["id"],
@@ -88,11 +88,11 @@ def _plan(price: Json) -> Json:
         "interval_count": recurring.get("interval_count"),
         "livemode": False,
         "metadata": price["metadata"],
-        "meter": None,
+        "meter": recurring.get("meter"),
         "nickname": price["nickname"],
         "product": price["product"],
-        "tiers_mode": None,
-        "transform_usage": None,
+        "tiers_mode": price["tiers_mode"],
+        "transform_usage": price["transform_quantity"],
         "trial_period_days": recurring.get("trial_period_days"),
         "usage_type": recurring.get("usage_type"),
     }
@@ -123,6 +123,12 @@ def _event(account: Account, entry: Json) -> Json:
     return rendered
 
 
+def _product_feature(account: Account, entry: Json) -> Json:
+    if entry.get("deleted"):
+        return entry
+    return {**public_members(entry), "entitlement_feature": account.get("entitlements.feature", entry["_feature"])}
+
+
 def _without_internal_members(_: Account, entry: Json) -> Json:
     return public_members(entry)
 
@@ -135,6 +141,8 @@ _RENDERERS: dict[str, Callable[[Account, Json], Json]] = {
     "event": _event,
     "payment_method": _without_internal_members,
     "payment_intent": _without_internal_members,
+    "price": _without_internal_members,
+    "product_feature": _product_feature,
     "webhook_endpoint": _without_internal_members,
 }
 """Renderers of the kinds that are stored in another shape, or with internal members."""
@@ -181,7 +189,10 @@ def _expand(account: Account, rendered: Any, parts: list[str], path: str) -> Any
     name, rest = parts[0], parts[1:]
     includable = _INCLUDABLE.get((rendered.get("object", ""), name))
     if includable is not None:
-        value: Any = includable(account, rendered)
+        # An earlier path may have included it, and expanded parts of it.
+        value: Any = rendered[name] if name in rendered else includable(account, rendered)
+    elif isinstance(rendered, _CurrencyOption) and name == "tiers":
+        value = rendered.all_tiers
     elif name in rendered:
         value = _dereferenced(account, name, rendered[name], last=not rest, path=path)
     else:
@@ -227,11 +238,38 @@ def _session_items(account: Account, session: Json) -> Json:
     return _nested_list(f"/v1/checkout/sessions/{session['id']}/line_items", items)
 
 
-_INCLUDABLE: dict[tuple[str, str], Callable[[Account, Json], Json]] = {
+class _CurrencyOption(Json):
+    """The amount of a price in one currency; it has its tiers only if `currency_options.eur.tiers` is expanded."""
+
+    def __init__(self, option: Json) -> None:
+        super().__init__({name: value for name, value in option.items() if name != "tiers"})
+        self.all_tiers = option["tiers"]
+
+
+def _price_currency_options(account: Account, price: Json) -> Json:
+    stored = account.get("price", price["id"])
+    own = {
+        "custom_unit_amount": None,
+        "tax_behavior": stored["tax_behavior"],
+        "tiers": stored.get("_tiers"),
+        "unit_amount": stored["unit_amount"],
+        "unit_amount_decimal": stored["unit_amount_decimal"],
+    }
+    options = {stored["currency"]: own, **stored.get("_currency_options", {})}
+    return {code: _CurrencyOption(option) for code, option in sorted(options.items())}
+
+
+def _price_tiers(account: Account, price: Json) -> Any:
+    return account.get("price", price["id"]).get("_tiers")
+
+
+_INCLUDABLE: dict[tuple[str, str], Callable[[Account, Json], Any]] = {
     ("checkout.session", "line_items"): _session_items,
     ("customer", "subscriptions"): _customer_subscriptions,
     ("invoice", "payments"): _invoice_payments,
     ("charge", "refunds"): _charge_refunds,
+    ("price", "currency_options"): _price_currency_options,
+    ("price", "tiers"): _price_tiers,
 }
 """Members that Stripe includes only when `expand[]` names them (docs.stripe.com/expand: includable properties)."""
 

@@ -2,10 +2,10 @@
 
 from services.stripe_double import invoice_items
 from services.stripe_double.account import Account, Json, new_id
-from services.stripe_double.catalog import recurring_price
 from services.stripe_double.clock import next_period_end
 from services.stripe_double.errors import StripeApiError, not_supported, resource_missing
 from services.stripe_double.params import Params
+from services.stripe_double.prices import recurring_price
 from services.stripe_double.rendering import list_page, subscription_item
 
 MAX_ITEMS = 20

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 from services.stripe_double import events, subscription_items, subscription_status, subscriptions
 from services.stripe_double.account import Account, Json
-from services.stripe_double.catalog import recurring_price
 from services.stripe_double.clock import next_period_end
 from services.stripe_double.errors import StripeApiError, not_supported
 from services.stripe_double.params import Params
+from services.stripe_double.prices import recurring_price
 from services.stripe_double.rendering import filter_customer, list_page
 
 END_BEHAVIORS = ("cancel", "release")

@@ -21,6 +21,7 @@ from services.stripe_double.invoices import payment_intent_of
 from shared.ids import derived_message_id
 from shared.messages import Command, Message
 from shared.messages.auth.users import EnsureUser, UserEnsured
+from shared.messages.billing.plans import SyncCatalog
 from shared.messages.billing.stripe_events import StripeEvent, StripeReread, StripeThinEvent
 from shared.messages.mailer.mails import SendMail
 from shared.settings import load
@@ -116,6 +117,11 @@ class Shop:
         """Deliver every event once, in order, and all commands that follow."""
         for event in self.double.objects("event"):
             await self.deliver(event)
+        await self.settle()
+
+    async def read_catalog(self) -> None:
+        """Read all products and prices, as a new installation does."""
+        await self.harness.deliver(SyncCatalog())
         await self.settle()
 
     async def subscribe_twice(self, **second: Any) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -23,6 +23,7 @@ from services.billing.stripe_api.account import PaymentPart
 from shared.bus.work import Work
 from shared.messages.billing.disputes import FollowDispute
 from shared.messages.billing.payments import FindPayments, FollowPayment
+from shared.messages.billing.plans import FollowPrice, FollowProduct
 from shared.messages.billing.runs import ReplayStripeEvent
 from shared.messages.billing.stripe_events import (
     StripeEvent,
@@ -137,6 +138,18 @@ def read_payments_of_invoice_payment(event: EventRow) -> StripeReread:
 def read_dispute(event: EventRow) -> StripeReread:
     """Read the dispute."""
     return FollowDispute(key=event.object_id, dispute_id=event.object_id, event_id=event.id)
+
+
+@on("product.created", "product.updated", "product.deleted")
+def read_product(event: EventRow) -> StripeReread:
+    """Read the product."""
+    return FollowProduct(key=event.object_id, product_id=event.object_id, event_id=event.id)
+
+
+@on("price.created", "price.updated", "price.deleted")
+def read_price(event: EventRow) -> StripeReread:
+    """Read the price."""
+    return FollowPrice(key=event.object_id, price_id=event.object_id, event_id=event.id)
 
 
 def _read_payments_of(part: PaymentPart, event: EventRow) -> StripeReread:

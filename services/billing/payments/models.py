@@ -180,10 +180,15 @@ def _fields_of(stripe_payment: StripePayment) -> dict[str, Any]:
     }
 
 
+def currency_decimals(currency: str) -> int:
+    """The number of decimals of a currency as Stripe counts them: 0, 2 or 3."""
+    code = currency.lower()
+    return 0 if code in ZERO_DECIMAL else 3 if code in THREE_DECIMAL else 2
+
+
 def format_amount(amount: int, currency: str) -> str:
     """An amount for people, ``12.00 EUR`` or ``500 JPY``, from minor units as Stripe counts them; may be negative."""
-    code = currency.lower()
-    decimals = 0 if code in ZERO_DECIMAL else 3 if code in THREE_DECIMAL else 2
+    code, decimals = currency.lower(), currency_decimals(currency)
     whole, rest = divmod(abs(amount), 10**decimals)
     if decimals and not (code in ZERO_DECIMAL_IN_HUNDREDTHS and rest == 0):
         number = f"{whole}.{rest:0{decimals}}"

@@ -1,8 +1,8 @@
 """Stages of an import, which takes over an account that existed before Nest.
 
-Customers are taken over first, then their subscriptions, payments and disputes. Nobody gets a mail about them. After
-each page the run waits until its commands are handled. So they never pile up in front of webhooks, and the customers
-without a user are known at the end.
+Products and prices are taken over first, then customers, then their subscriptions, payments and disputes. Nobody gets a
+mail about them. After each page the run waits until its commands are handled. So they never pile up in front of
+webhooks, and the customers without a user are known at the end.
 """
 
 from __future__ import annotations
@@ -166,6 +166,10 @@ async def _sold(entry: Json, step: Step) -> bool:
     match entry["object"]:
         case "subscription":
             return (await stripe.complete_subscription(entry)).sold_by_nest
+        case "product":
+            return billing.sells(entry["id"])
+        case "price":
+            return billing.sells(entry["product"])
         case _:
             return not await dispute_left_alone(parse_dispute(entry), billing, stripe)
 
@@ -178,5 +182,7 @@ def _has_user(entry: Json) -> bool:
     return bool(entry["metadata"].get("user_id") or customer.user_id or customer.email)
 
 
+take_products: Final = take_stage("products", "product")
+take_prices: Final = take_stage("prices", "price")
 take_subscriptions: Final = take_stage("subscriptions", "subscription")
 take_disputes: Final = take_stage("disputes", "dispute")

@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any, Final
 
+from services.billing.catalog.models import PriceRecord, ProductRecord
 from services.billing.context import Billing
 from services.billing.customers.attribution import user_of_dispute, user_of_payment
 from services.billing.customers.models import ProviderMapping, user_of_subscription
@@ -15,6 +16,7 @@ from services.billing.payments.models import Payment
 from services.billing.runs.models import Drift
 from services.billing.stripe_api.account import Stripe
 from services.billing.stripe_api.models import StripeCustomer, StripeDispute, StripePayment, StripeSubscription
+from services.billing.stripe_api.products import StripePrice, StripeProduct
 from services.billing.subscriptions.models import Subscription
 from services.billing.subscriptions.products import (
     dispute_left_alone,
@@ -25,6 +27,7 @@ from services.billing.trials.models import Trial
 from shared.messages import iso_milliseconds
 from shared.messages.billing.disputes import FollowDispute
 from shared.messages.billing.payments import FollowPayment
+from shared.messages.billing.plans import FollowPrice, FollowProduct
 from shared.messages.billing.runs import Subject
 from shared.messages.billing.subscriptions import FollowCustomer, FollowSubscription
 from shared.messages.message import Command
@@ -66,6 +69,10 @@ def repair_command(drift: Drift) -> Command:
             return FollowPayment(key=stripe_id, payment_intent_id=stripe_id)
         case "dispute":
             return FollowDispute(key=stripe_id, dispute_id=stripe_id)
+        case "product":
+            return FollowProduct(key=stripe_id, product_id=stripe_id)
+        case "price":
+            return FollowPrice(key=stripe_id, price_id=stripe_id)
         case _:
             # A trial is synchronized with its subscription.
             return FollowSubscription(key=stripe_id, subscription_id=stripe_id)
@@ -148,12 +155,22 @@ async def _dispute(stripe_id: str, stored: Any, billing: Billing, stripe: Stripe
     return await compare_dispute(stripe_id, stored, await stripe.dispute(stripe_id), billing, stripe)
 
 
+async def _product(stripe_id: str, stored: Any, billing: Billing, stripe: Stripe) -> Drift | None:
+    return product_drift(stripe_id, stored, await stripe.product(stripe_id), billing)
+
+
+async def _price(stripe_id: str, stored: Any, billing: Billing, stripe: Stripe) -> Drift | None:
+    return price_drift(stripe_id, stored, await stripe.price(stripe_id), billing)
+
+
 _COMPARISONS: Final[dict[Subject, Callable[[str, Any, Billing, Stripe], Awaitable[Drift | None]]]] = {
     "customer": _customer,
     "subscription": _subscription,
     "trial": _trial,
     "payment": _payment,
     "dispute": _dispute,
+    "product": _product,
+    "price": _price,
 }
 """For each kind of object a function that reads it from Stripe and compares our record with it."""
 
@@ -229,6 +246,30 @@ def dispute_drift(
         return _missing_here("dispute", dispute_id)
     expected = stored.follow(user_id, stripe_dispute, payment, read_at=stored.read_at, at=stored.updated_at)
     return _differing("dispute", dispute_id, stored, expected)
+
+
+def product_drift(
+    product_id: str, stored: ProductRecord | None, product: StripeProduct | None, billing: Billing
+) -> Drift | None:
+    """The drift of a product's record; None for a product that Nest does not sell."""
+    if not billing.sells(product_id):
+        return None
+    if product is None:
+        return None if stored is None else _missing_there("product", product_id, stored.id)
+    return (
+        _missing_here("product", product_id)
+        if stored is None
+        else _differing("product", product_id, stored.product, product)
+    )
+
+
+def price_drift(price_id: str, stored: PriceRecord | None, price: StripePrice | None, billing: Billing) -> Drift | None:
+    """The drift of a price's record; None for a price of a product that Nest does not sell."""
+    if price is None:
+        return None if stored is None else _missing_there("price", price_id, stored.id)
+    if not billing.sells(price.product_id):
+        return None
+    return _missing_here("price", price_id) if stored is None else _differing("price", price_id, stored.price, price)
 
 
 def _missing_here(subject: Subject, stripe_id: str) -> Drift:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
+from services.billing.catalog.sync import order_catalog_sync
 from services.billing.context import Billing
 from services.billing.runs import account_import, event_replay, progress, verification
 from services.billing.runs.models import DIFFERENCES, Run
@@ -54,9 +55,13 @@ STAGES: Final[Mapping[StageName, Stage]] = {
     "invoice_payments": verification.invoice_payments,
     "payments": verification.payments,
     "disputes": verification.disputes,
+    "products": verification.products,
+    "prices": verification.prices,
     "looks": recheck,
     "failed_deliveries": event_replay.failed_deliveries,
     "chosen_events": event_replay.chosen_events,
+    "take_products": account_import.take_products,
+    "take_prices": account_import.take_prices,
     "take_customers": account_import.take_customers,
     "take_subscriptions": account_import.take_subscriptions,
     "take_invoice_payments": account_import.take_invoice_payments,
@@ -193,6 +198,8 @@ async def keep_stripe_schedule(command: KeepStripeSchedule, work: Work, billing:
     Every instance publishes this command when it starts. The commands for one time have one message ID, so they
     converge to one.
     """
+    if command.kind == "sweep":
+        await order_catalog_sync(work, billing)
     period = billing.periods.get(command.kind)
     if period is None:
         return

@@ -30,9 +30,13 @@ Stage = Literal[
     "disputes",
     "invoice_payments",
     "mappings",
+    "products",
+    "prices",
     "looks",
     "failed_deliveries",
     "chosen_events",
+    "take_products",
+    "take_prices",
     "take_customers",
     "take_subscriptions",
     "take_payments",
@@ -50,6 +54,8 @@ _COMPARISONS: Final[tuple[Stage, ...]] = (
     "invoice_payments",
     "payments",
     "disputes",
+    "products",
+    "prices",
 )
 STAGES: Final[dict[Kind, tuple[Stage, ...]]] = {
     "verify": ("totals", "known", *_COMPARISONS, "looks"),
@@ -60,6 +66,8 @@ STAGES: Final[dict[Kind, tuple[Stage, ...]]] = {
     # At the end of an import all records are compared with Stripe.
     "import": (
         "totals",
+        "take_products",
+        "take_prices",
         "take_customers",
         "take_subscriptions",
         "take_invoice_payments",

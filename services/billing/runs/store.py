@@ -10,6 +10,8 @@ from typing import Any, Final, Generic, TypeVar
 
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
+from services.billing.catalog.models import PriceRecord, ProductRecord
+from services.billing.catalog.store import Prices, Products
 from services.billing.customers.models import ProviderMapping
 from services.billing.customers.store import ProviderMappings
 from services.billing.disputes.models import Dispute
@@ -204,7 +206,7 @@ class RecordReader(Generic[Entity]):
             bounds["$gte"] = made_from
         if made_until is not None:
             bounds["$lte"] = made_until
-        query = {self._field: {"$nin": list(listed)}, **({"stpCreatedAt": bounds} if bounds else {})}
+        query = {**self._where, self._field: {"$nin": list(listed)}, **({"stpCreatedAt": bounds} if bounds else {})}
         found = self._collection.find(query, {self._field: 1}).sort("stpCreatedAt", DESCENDING).limit(MAX_UNLISTED)
         return {document[self._field]: document["_id"] async for document in found}
 
@@ -257,6 +259,8 @@ class RecordReaders:
             "trial": self.trials,
             "payment": self.payments,
             "dispute": self.disputes,
+            "product": RecordReader(database[Products.COLLECTION], ProductRecord, "_id", where={"deletedAt": None}),
+            "price": RecordReader(database[Prices.COLLECTION], PriceRecord, "_id", where={"deletedAt": None}),
         }
 
     async def users_of_customers(self, customer_ids: Collection_[str]) -> dict[str, str]:

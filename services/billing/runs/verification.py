@@ -17,6 +17,8 @@ from services.billing.runs.comparison import (
     compare_dispute,
     compare_payment,
     compare_subscription,
+    price_drift,
+    product_drift,
     trial_drift,
 )
 from services.billing.runs.models import Drift
@@ -193,6 +195,10 @@ def subjects_of(event: Json) -> list[tuple[Subject, str]]:
             return [("payment", intent_id)]
         case {"object": "dispute", "id": str(stripe_id)}:
             return [("dispute", stripe_id)]
+        case {"object": "product", "id": str(stripe_id)}:
+            return [("product", stripe_id)]
+        case {"object": "price", "id": str(stripe_id)}:
+            return [("price", stripe_id)]
         case {"object": "customer", "id": str(stripe_id)}:
             return [("customer", stripe_id)]
         case _:
@@ -225,6 +231,16 @@ async def _dispute(entry: Json, stored: Any, step: Step) -> Sequence[Drift | Non
     return [await compare_dispute(entry["id"], stored, parse_dispute(entry), step.billing, step.stripe)]
 
 
+async def _product(entry: Json, stored: Any, step: Step) -> Sequence[Drift | None]:
+    if not step.billing.sells(entry["id"]):
+        return []
+    return [product_drift(entry["id"], stored, await step.stripe.complete_product(entry), step.billing)]
+
+
+async def _price(entry: Json, stored: Any, step: Step) -> Sequence[Drift | None]:
+    return [price_drift(entry["id"], stored, await step.stripe.complete_price(entry), step.billing)]
+
+
 def _cursor_of(entry: Json) -> str:
     return f"{entry['created']}.{entry['id']}"
 
@@ -240,3 +256,5 @@ def _parse_cursor(cursor: str | None) -> tuple[datetime | None, str | None]:
 subscriptions: Final = listed_stage("subscriptions", "subscription", _subscription)
 payments: Final = listed_stage("payments", "payment", _payment)
 disputes: Final = listed_stage("disputes", "dispute", _dispute)
+products: Final = listed_stage("products", "product", _product)
+prices: Final = listed_stage("prices", "price", _price)

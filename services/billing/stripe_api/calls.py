@@ -79,6 +79,10 @@ class KeySpent(Exception):
     """
 
 
+class RightMissing(StripeUnavailable, code="unavailable"):
+    """A restricted API key lacks a right; an operator must grant it (``nest stripe setup`` names it)."""
+
+
 class StripeRefused(Exception):
     """Stripe refused a request, and would refuse a repeat: because of a person's input, a setting or a bug in Nest.
 
@@ -333,7 +337,8 @@ def _classify(name: str, failure: Exception) -> _Failure:
     if isinstance(failure, stripe.AuthenticationError | stripe.PermissionError):
         # An operator must correct this. Until then everything waits, as in an outage.
         _report_refusal(name, f"http_{status}", request=str(failure.request_id or ""))
-        return _Failure(StripeUnavailable(), retry=False, outage=False)
+        error = RightMissing() if isinstance(failure, stripe.PermissionError) else StripeUnavailable()
+        return _Failure(error, retry=False, outage=False)
     if headers.get("stripe-should-retry") == "true":
         return _Failure(StripeUnavailable(), retry=True, outage=False)
     refused = StripeRefused(

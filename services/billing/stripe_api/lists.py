@@ -7,9 +7,11 @@ from typing import Final, Literal
 
 from services.billing.stripe_api.parsing import Json
 
-StripeList = Literal["customers", "subscriptions", "payments", "invoice_payments", "disputes"]
+StripeList = Literal["customers", "subscriptions", "payments", "invoice_payments", "disputes", "products", "prices"]
 SUBSCRIPTION_PARTS: Final = ("customer", "discounts", "latest_invoice", "schedule")
 """Expanded parts of a subscription."""
+PRICE_PARTS: Final = ("currency_options", "tiers")
+"""Expanded parts of a price; Stripe leaves them out otherwise."""
 LISTS: Final[dict[StripeList, tuple[str, Json]]] = {
     "customers": ("/v1/customers", {"limit": 100}),
     # Without ``status`` Stripe leaves out ended subscriptions.
@@ -31,6 +33,9 @@ LISTS: Final[dict[StripeList, tuple[str, Json]]] = {
         },
     ),
     "disputes": ("/v1/disputes", {"limit": 100, "expand": ["data.charge"]}),
+    # Without ``active`` both lists have the archived ones too.
+    "products": ("/v1/products", {"limit": 100}),
+    "prices": ("/v1/prices", {"limit": 100, "expand": [f"data.{name}" for name in PRICE_PARTS]}),
 }
 
 

@@ -16,7 +16,7 @@ Scheduled = Literal["sweep", "verify_lately", "verify"]
 RunId = Annotated[NonEmpty, Field(description="ID of the run.")]
 SCHEDULED: Final[tuple[Scheduled, ...]] = ("sweep", "verify_lately", "verify")
 """Kinds of runs that start on a schedule."""
-Subject = Literal["customer", "subscription", "trial", "payment", "dispute"]
+Subject = Literal["customer", "subscription", "trial", "payment", "dispute", "product", "price"]
 DifferenceKind = Literal["missing_here", "missing_there", "differs", "nobody", "duplicate"]
 MONTH_DAYS: Final = 30
 """How long Stripe lists events, in days (https://docs.stripe.com/api/events)."""

@@ -38,6 +38,7 @@ async def deliver_swept(shop: Shop) -> None:
 
 
 async def test_a_sweep_after_three_days_without_webhooks_handles_each_event_once(shop: Shop) -> None:
+    await shop.read_catalog()
     known = lose_webhooks(shop)
     made = shop.double.simulate.checkout(shop.price, email="ada@example.com")
     other = shop.double.simulate.checkout(shop.price, email="eve@example.com")

@@ -179,6 +179,7 @@ async def test_a_record_that_stripe_lacks_is_reported_and_not_deleted(shop: Shop
 
 async def test_a_trial_that_was_extended_in_stripe_is_repaired(shop: Shop) -> None:
     shop.double.clock.freeze()
+    await shop.read_catalog()
     await shop.harness.deliver(start_trial("bob"))
     await shop.settle()
     [trial] = await shop.harness.database["trials"].find().to_list()
@@ -232,7 +233,8 @@ async def test_all_pages_of_the_lists_are_compared(shop: Shop, monkeypatch: pyte
         shop.double.simulate.checkout(shop.price, email=f"{number}@example.com")
     done = await finish(shop, ReconcileSubscriptions())
     assert (done["differences"], done["counts"]["subscriptions"], done["counts"]["payments"]) == (0, 10, 10)
-    assert done["counts"]["repaired"] == 20
+    # The product and its price too.
+    assert done["counts"]["repaired"] == 22
     done = await finish(shop, VERIFY)
     counts = {name: done["counts"][name] for name in ("customers", "subscriptions", "payments")}
     assert counts == {"customers": 10, "subscriptions": 10, "payments": 10}

@@ -1,0 +1,1 @@
+"""Plans: products and prices of Stripe, kept as records and listed for apps."""
