@@ -49,6 +49,7 @@ EXTRA_FILES: Final = {
     "services/billing/runs/verification.py": "runs",
     "services/billing/stripe_api/account.py": "stripe_api",
     "services/billing/stripe_api/call_queue.py": "stripe_api",
+    "services/billing/stripe_api/catalog_models.py": "models",
     "services/billing/stripe_api/calls.py": "stripe_api",
     "services/billing/stripe_api/customer_calls.py": "stripe_api",
     "services/billing/stripe_api/deadlines.py": "stripe_api",

@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Final, Self
 
 from services.billing.payments.models import currency_decimals
-from services.billing.stripe_api.products import PriceAmount, PriceTier, StripePrice, StripeProduct
+from services.billing.stripe_api.catalog_models import PriceAmount, PriceTier, StripePrice, StripeProduct
 from shared.messages.billing.plans import (
     MAX_PLANS,
     MAX_PRICES,

@@ -8,7 +8,7 @@ from typing import Final
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
 from services.billing.catalog.models import CatalogSync, Plan, PriceRecord, ProductRecord, plans_of
-from services.billing.stripe_api.products import StripePrice, StripeProduct
+from services.billing.stripe_api.catalog_models import StripePrice, StripeProduct
 from shared.documents import Rows
 from shared.messages.billing.plans import PlansView
 from shared.mongo import Document

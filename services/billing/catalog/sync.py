@@ -12,7 +12,7 @@ from services.billing import metrics
 from services.billing.catalog.models import PriceRecord, ProductRecord
 from services.billing.catalog.store import CatalogSyncs
 from services.billing.context import Billing
-from services.billing.stripe_api.products import StripePrice, StripeProduct
+from services.billing.stripe_api.catalog_models import StripePrice, StripeProduct
 from shared.bus.work import Work
 from shared.messages.billing.plans import SyncCatalog
 

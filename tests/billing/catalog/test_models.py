@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from services.billing.catalog.models import CatalogSync, Plan, max_quantity, plans_of
-from services.billing.stripe_api.products import PriceAmount, PriceTier, Recurring, StripePrice, StripeProduct
+from services.billing.stripe_api.catalog_models import PriceAmount, PriceTier, Recurring, StripePrice, StripeProduct
 
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
 MONTHLY = Recurring(interval="month", interval_count=1, usage_type="licensed", trial_days=None, meter_id=None)
