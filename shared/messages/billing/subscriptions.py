@@ -333,7 +333,7 @@ class PlanItem(Part):
     price_id: str
     """ID of the price in Stripe."""
     quantity: int | None
-    """Number of units, such as seats; None for a metered price."""
+    """Number of units, such as seats; null for a metered price."""
 
 
 class PlanChanged(SubscriptionEvent, wire="billing.plan-changed"):
