@@ -129,9 +129,9 @@ class OrderTrialMagicLink(
 ):
     """Mail a magic link and a code that start a trial when one is redeemed.
 
-    The code is as for ``send_magic_link``. The response does not depend on the address and the device. If one of them has had a trial or a subscription, the
-    mail has a link that only logs in. A link that starts a trial has ``flow=trial`` in its query. The trial begins
-    within seconds after ``authenticate_user`` has redeemed the link.
+    The code is as for ``send_magic_link``. The response does not depend on the address and the device. If one of them
+    has had a trial or a subscription, the mail has a link that only logs in. A link that starts a trial has
+    ``flow=trial`` in its query. The trial begins within seconds after ``authenticate_user`` has redeemed the link.
     """
 
     device: TrialDevice

@@ -83,7 +83,7 @@ class CancelSubscription(
     reply=PlanOrderView,
     refuses=(SubscriptionNotFound, ImmediateCancellationNotAllowed, ChangeRefusedByStripe),
 ):
-    """Cancel a subscription at the end of its period, which is the end of its trial while it has one.
+    """Cancel a subscription at the end of its period, or of its trial.
 
     One that gives no access and is not paid (``incomplete``, ``unpaid``, ``paused``) is cancelled at once. A repeat
     changes nothing.
@@ -107,7 +107,7 @@ class WithdrawCancellation(
     reply=PlanOrderView,
     refuses=(SubscriptionNotFound, SubscriptionHasEnded, SubscriptionExcluded, ChangeRefusedByStripe),
 ):
-    """Withdraw a planned cancellation, or resume a paused subscription; resuming begins a new period, which is charged.
+    """Withdraw a planned cancellation, or resume a paused subscription.
 
-    A repeat changes nothing.
+    Resuming begins a new period, which is charged. A repeat changes nothing.
     """
