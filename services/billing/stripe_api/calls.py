@@ -265,7 +265,7 @@ class Calls:
 
     @asynccontextmanager
     async def _admission(self, family: Family, context: CallContext, deadline: float) -> AsyncIterator[None]:
-        """Wait for a free call of the family and for the rate limit, and hold the call during the block.
+        """Wait for the rate limit and for a free call of the family, and hold the call during the block.
 
         Raises:
             StripeBusy: the command is to be postponed.
@@ -282,11 +282,11 @@ class Calls:
             _REJECTED.labels(family.name, "busy").inc()
             raise StripeBusy(family.name, self._queue.postponement(context.priority))
         context.admitted = True
+        if not await self._queue.wait(context.priority, deadline=deadline):
+            _REJECTED.labels(family.name, "rate").inc()
+            raise StripeUnavailable
+        # Last, so that no call holds a slot while it waits for the rate limit.
         async with _slot(family, deadline, background=background):
-            self._check_breaker(family)
-            if not await self._queue.wait(context.priority, deadline=deadline):
-                _REJECTED.labels(family.name, "rate").inc()
-                raise StripeUnavailable
             if family.breaker.before_call() is not None:
                 _REJECTED.labels(family.name, "breaker").inc()
                 raise StripeUnavailable
