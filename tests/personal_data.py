@@ -87,6 +87,7 @@ COLLECTIONS: Final = {
         "stripe_drift": Classified(Effect.IDS, "counts of differences"),
         "stripe_schedule": Classified(Effect.NOT_ABOUT_PEOPLE),
         "stripe_takeover": Classified(Effect.NOT_ABOUT_PEOPLE),
+        **dict.fromkeys(("stripe_products", "stripe_prices", "stripe_catalog"), Classified(Effect.NOT_ABOUT_PEOPLE)),
     },
     "mailer": {
         **OF_THE_BUS,

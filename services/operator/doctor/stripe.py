@@ -34,10 +34,11 @@ PAYMENT_EVENTS: Final = frozenset(
         "charge.refunded",
         *(f"refund.{name}" for name in ("created", "updated", "failed")),
         *(f"charge.dispute.{name}" for name in ("created", "updated", "closed", "funds_withdrawn", "funds_reinstated")),
+        *(f"{kind}.{name}" for kind in ("product", "price") for name in ("created", "updated", "deleted")),
     }
 )
-"""Without these, payments, refunds, disputes and planned ends are updated only by the next sweep, and a paused trial
-does not continue by itself. docs/stripe.md lists them too."""
+"""Without these, payments, refunds, disputes, plans and planned ends are updated only by the next sweep, and a paused
+trial does not continue by itself. docs/stripe.md lists them too."""
 DAY_SECONDS: Final = 24 * 60 * 60
 PAGE: Final = 100
 """Stripe's largest page."""
