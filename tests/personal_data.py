@@ -75,6 +75,7 @@ COLLECTIONS: Final = {
         "payers": Classified(Effect.REMOVED),
         "entitlements": Classified(Effect.REMOVED),
         "usage": Classified(Effect.REMOVED),
+        "checkouts": Classified(Effect.REMOVED),
         "payments": Classified(Effect.ANONYMIZED, "accounting records"),
         "disputes": Classified(Effect.ANONYMIZED, "accounting records"),
         "erased": Classified(Effect.IDS, "a late event from Stripe must not recreate the person"),

@@ -6,6 +6,7 @@ from services.auth.account_links import handlers as account_links
 from services.auth.accounts import handlers as accounts
 from services.auth.application_users import handlers as application_users
 from services.auth.audit import handlers as audit
+from services.auth.checkouts import handlers as checkouts
 from services.auth.clients import handlers as clients
 from services.auth.dead_letters import handlers as dead_letters
 from services.auth.entitlements import handlers as entitlements
@@ -24,6 +25,7 @@ HANDLERS: Final = handlers_in(
     accounts,
     application_users,
     audit,
+    checkouts,
     clients,
     dead_letters,
     entitlements,

@@ -10,6 +10,8 @@ from typing import Final
 
 from services.billing import metrics
 from services.billing.catalog.store import Catalog, CatalogSyncs, Prices, Products
+from services.billing.checkout.models import CheckoutSettings
+from services.billing.checkout.store import Checkouts
 from services.billing.context import Billing
 from services.billing.customers.store import ProviderMappings
 from services.billing.disputes.store import Disputes
@@ -35,10 +37,13 @@ from shared.service import Resources, Service
 from shared.settings import load
 
 TOPICS: Final = ("billing.commands", "stripe.webhooks", "auth.events", REPUBLISHING)
+CHECKOUTS: Final = 30
+"""Checkouts that a user may order within ten minutes: each one takes calls to Stripe."""
 INDEXES: Final = indexes_of(
     Subscriptions,
     Payers,
     Trials,
+    Checkouts,
     ProviderMappings,
     Payments,
     FailedPaymentMails,
@@ -96,6 +101,7 @@ async def open_context(resources: Resources, settings: BillingSettings) -> Async
             subscriptions=Subscriptions(resources.database, products),
             payers=Payers(resources.database),
             trials=Trials(resources.database),
+            checkouts=Checkouts(resources.database),
             events=events,
             mappings=ProviderMappings(resources.database),
             payments=Payments(resources.database),
@@ -119,11 +125,18 @@ async def open_context(resources: Resources, settings: BillingSettings) -> Async
                 leeway=timedelta(minutes=settings.stripe_renewal_leeway_minutes),
             ),
             exclusions=Exclusions(tuple(map(frozenset, settings.stripe_exclusive_products))),
-            cancel_duplicates=settings.stripe_cancel_duplicates,
+            cancel_duplicates=False if settings.stripe_several_subscriptions else settings.stripe_cancel_duplicates,
             cancel_now=settings.stripe_cancel_now,
             account_url=settings.stripe_portal_return_url,
             portal_in_status=settings.stripe_portal_in_status,
             portal_limit=PortalLimit(),
+            checkout_limit=PortalLimit(CHECKOUTS),
+            checkout_settings=CheckoutSettings(
+                promotion_codes=settings.stripe_promotion_codes,
+                automatic_tax=settings.stripe_automatic_tax,
+                several_subscriptions=settings.stripe_several_subscriptions,
+                one_trial_per_card=settings.trial_once_per_card,
+            ),
             event_retention=timedelta(days=settings.stripe_events_retention_days),
             operators_address=settings.operators_address,
             runs=runs,

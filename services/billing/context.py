@@ -8,6 +8,8 @@ from datetime import timedelta
 from typing import Final
 
 from services.billing.catalog.store import Catalog, CatalogSyncs
+from services.billing.checkout.models import CheckoutSettings
+from services.billing.checkout.store import Checkouts
 from services.billing.customers.store import ProviderMappings
 from services.billing.disputes.store import Disputes
 from services.billing.entitlements.store import EntitlementRows
@@ -51,6 +53,8 @@ class Billing:
         account_url: page of the app where a person manages the subscription.
         portal_in_status: whether a status has the URL of a new session of the customer portal.
         portal_limit: how often a user may open the customer portal.
+        checkout_limit: how often a user may order a checkout.
+        checkout_settings: what an operator chose for checkouts.
         event_retention: retention of handled events.
         operators_address: recipient of mails about disputes; None for no mails.
         takeover: until when objects in Stripe count as taken over by an import.
@@ -61,6 +65,7 @@ class Billing:
     subscriptions: Subscriptions
     payers: Payers
     trials: Trials
+    checkouts: Checkouts
     events: StripeEvents
     mappings: ProviderMappings
     payments: Payments
@@ -85,6 +90,8 @@ class Billing:
     account_url: str
     portal_in_status: bool
     portal_limit: PortalLimit
+    checkout_limit: PortalLimit
+    checkout_settings: CheckoutSettings
     event_retention: timedelta
     operators_address: str | None
     runs: Runs

@@ -3,6 +3,7 @@
 from typing import Final
 
 from services.billing.catalog import handlers as catalog
+from services.billing.checkout import handlers as checkout
 from services.billing.customer_state import handlers as customer_state
 from services.billing.customers import handlers as customers
 from services.billing.disputes import handlers as disputes
@@ -20,6 +21,7 @@ from shared.bus.handling import handlers_in
 
 _HANDLERS: Final = handlers_in(
     catalog,
+    checkout,
     customer_state,
     customers,
     disputes,

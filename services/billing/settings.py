@@ -55,6 +55,16 @@ class BillingSettings(ServiceSettings):
     """Whether ``cancel_subscription`` may end a subscription at once: ``refused``; ``no_credit``, the unused time is
     lost; ``credit``, its price is credited to the customer's balance and used up by the next invoices. Nothing is paid
     back."""
+    stripe_several_subscriptions: bool = False
+    """Whether a user may have several subscriptions of one product: then ``create_checkout`` sells another one instead
+    of leading to the change of the first, and none is cancelled as a duplicate."""
+    stripe_promotion_codes: bool = False
+    """Whether the page of a checkout takes promotion codes."""
+    stripe_automatic_tax: bool = False
+    """Whether Stripe computes the tax of a checkout, from the address that the person enters; needs Stripe Tax."""
+    trial_once_per_card: bool = True
+    """Whether the trial of a checkout ends at once, and its first period is charged, if another person had a trial with
+    the card."""
     stripe_events_retention_days: int = Field(default=90, ge=31, le=3650)
     """Retention of handled events; longer than the 30 days for which Stripe keeps them."""
     stripe_sweep_minutes: int = Field(default=15, ge=0, le=7 * 24 * 60)
@@ -114,6 +124,13 @@ class BillingSettings(ServiceSettings):
         # Absent if NEST_STRIPE_LIVEMODE is invalid, which has its own error.
         if info.data.get("stripe_livemode") not in (mode == "live", None):
             raise ValueError(f"a {mode} key contradicts NEST_STRIPE_LIVEMODE")
+        return value
+
+    @field_validator("stripe_several_subscriptions")
+    @classmethod
+    def _cancels_none(cls, value: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 -- pydantic's signature
+        if value and info.data.get("stripe_cancel_duplicates"):
+            raise ValueError("contradicts NEST_STRIPE_CANCEL_DUPLICATES=true")
         return value
 
     @field_validator("stripe_api_base", "stripe_required_coupon")

@@ -27,6 +27,7 @@ from shared.email_addresses import address_ordering_key
 from shared.errors import NotFound
 from shared.messages import Caller, Command, Query
 from shared.messages.auth.audit import ListAuditEntries
+from shared.messages.auth.checkouts import CreateCheckout
 from shared.messages.auth.clients import CreateClient, ListClients, SetClientLooks, UpdateClient
 from shared.messages.auth.dead_letters import DEAD_LETTERS, ListDeadLetters, ReplayDeadLetters
 from shared.messages.auth.magic_links import (
@@ -200,6 +201,7 @@ _2026_12_01: Final = _after(
     send_magic_link=Method(SendMagicLinkAndCode, Access.ANYONE, _by_address, credential_in_body=True),
     authenticate_user=Method(RedeemGrant, Access.ANYONE, _by_grant, credential_in_body=True),
     get_stripe_run=Method(GetStripeRunProgress, Access.INTERNAL),
+    create_checkout=Method(CreateCheckout, Access.SELF_OR_INTERNAL, by_field("user_id"), user_of_token=True),
     create_trial_and_magic_link=Method(OrderTrialMagicLink, Access.ANYONE, _by_address, credential_in_body=True),
     cancel_subscription=_order(CancelSubscription),
     resume_subscription=_order(WithdrawCancellation),

@@ -126,6 +126,29 @@ class Client:
         if uri not in self.redirect_uris:
             raise InvalidRedirectUri
 
+    def must_return_to(self, uri: str) -> None:
+        """Check that a checkout may lead to this URI, to which ``{CHECKOUT_SESSION_ID}`` may be added.
+
+        Raises:
+            InvalidRedirectUri: without that parameter it is not one of the client's.
+        """
+        self.must_redirect_to(uri if uri in self.redirect_uris else without_session_parameter(uri))
+
+
+_SESSION_PARAMETER: Final = re.compile(r"[?&][A-Za-z0-9_.~-]{1,64}=\{CHECKOUT_SESSION_ID\}(?=&|$)")
+"""Query parameter that Stripe fills with the ID of a Checkout Session
+(https://docs.stripe.com/payments/checkout/custom-success-page)."""
+
+
+def without_session_parameter(uri: str) -> str:
+    """The URI without its first query parameter of the value ``{CHECKOUT_SESSION_ID}``, if it has one."""
+    found = _SESSION_PARAMETER.search(uri)
+    if found is None:
+        return uri
+    before, after = uri[: found.start()], uri[found.end() :]
+    # The parameter after the first one begins with ``&``.
+    return before + ("?" + after[1:] if found[0][0] == "?" and after else after)
+
 
 def may_be_registered(uri: str) -> bool:
     """Whether a URI may be registered as a redirect URI, which receives codes that log people in.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import replace
 
 from services.auth.audit.recorder import audited
@@ -67,7 +68,7 @@ async def ensure_user(command: EnsureUser, work: Work, auth: Auth) -> None:
     """
     address = normal_email(command.email, test_domains=auth.test_domains)
     user_id = await find_or_create_user(address, work, auth)
-    await _keep_user(user_id, work, auth)
+    await keep_user(user_id, work, auth)
     work.publish(UserEnsured(key=command.reference, reference=command.reference, user_id=user_id))
 
 
@@ -88,7 +89,7 @@ async def set_marketing_consent(command: SetMarketingConsent, work: Work, auth: 
         UserNotFound: no user has this ID.
     """
     user = await auth.users.get(command.user_id)
-    await _keep_user(user.id, work, auth)
+    await keep_user(user.id, work, auth)
     work.annotate(user_id=user.id)
     work.forward(RecordMarketingConsent(key=user.id, user_id=user.id, level=command.level, source=work.caller.kind))
 
@@ -96,14 +97,13 @@ async def set_marketing_consent(command: SetMarketingConsent, work: Work, auth: 
 async def find_consent_address(command: FindConsentAddress, work: Work, auth: Auth) -> None:
     """Send mailer the newest verified address of a user, or None, so that it forwards the user's consent."""
     identifiers = await auth.identifiers.of_user(command.user_id)
-    verified = [identifier for identifier in identifiers if identifier.is_verified_email]
-    newest = max(verified, key=lambda identifier: identifier.created_at, default=None)
+    address = newest_address(identifiers)
     work.publish(
         CarryMarketingConsent(
             key=command.user_id,
             user_id=command.user_id,
             consent_version=command.consent_version,
-            address=None if newest is None else Sealed.of(newest.identifier_value),
+            address=None if address is None else Sealed.of(address),
             ordered_at=work.now,
         )
     )
@@ -138,7 +138,14 @@ async def find_or_order_user(address: str, work: Work, auth: Auth) -> str:
     return identifier.user_id
 
 
-async def _keep_user(user_id: str, work: Work, auth: Auth) -> None:
+def newest_address(identifiers: Iterable[Identifier]) -> str | None:
+    """The newest address that a user has verified and still has; None if there is none."""
+    verified = [identifier for identifier in identifiers if identifier.is_verified_email]
+    newest = max(verified, key=lambda identifier: identifier.created_at, default=None)
+    return None if newest is None else newest.identifier_value
+
+
+async def keep_user(user_id: str, work: Work, auth: Auth) -> None:
     """Note that something besides the order of a trial names a user, who is then never removed as unused."""
     user = await auth.users.find(user_id)
     if user is not None and user.ordered_at is not None:

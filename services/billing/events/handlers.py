@@ -21,6 +21,7 @@ from services.billing.context import Billing
 from services.billing.events.models import EventRow
 from services.billing.stripe_api.account import PaymentPart
 from shared.bus.work import Work
+from shared.messages.billing.checkout import FollowCheckout
 from shared.messages.billing.disputes import FollowDispute
 from shared.messages.billing.payments import FindPayments, FollowPayment
 from shared.messages.billing.plans import FollowPrice, FollowProduct
@@ -150,6 +151,17 @@ def read_product(event: EventRow) -> StripeReread:
 def read_price(event: EventRow) -> StripeReread:
     """Read the price."""
     return FollowPrice(key=event.object_id, price_id=event.object_id, event_id=event.id)
+
+
+@on(
+    *(
+        f"checkout.session.{name}"
+        for name in ("completed", "expired", "async_payment_succeeded", "async_payment_failed")
+    )
+)
+def read_checkout(event: EventRow) -> StripeReread:
+    """Read the Checkout Session."""
+    return FollowCheckout(key=event.object_id, session_id=event.object_id, event_id=event.id)
 
 
 def _read_payments_of(part: PaymentPart, event: EventRow) -> StripeReread:

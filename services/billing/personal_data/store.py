@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from services.billing.checkout.store import Checkouts
 from services.billing.customers.store import ProviderMappings
 from services.billing.disputes.store import Disputes
 from services.billing.entitlements.store import EntitlementRows
@@ -15,7 +16,12 @@ from shared.mongo import Database, Document
 from shared.personal_data.subjects import DataSubject, PersonalDataCollection
 
 _ANONYMIZED: Final = (Payments.COLLECTION, Disputes.COLLECTION)
-_DELETED: Final = (ProviderMappings.COLLECTION, Subscriptions.COLLECTION, UsageRows.COLLECTION)
+_DELETED: Final = (
+    ProviderMappings.COLLECTION,
+    Subscriptions.COLLECTION,
+    UsageRows.COLLECTION,
+    Checkouts.COLLECTION,
+)
 
 
 class PersonalData:

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from services.billing.stripe_api import calls
 from services.billing.stripe_api.calls import RESOURCE_MISSING, Calls, KeySpent, StripeRefused, Timeouts
+from services.billing.stripe_api.checkout_sessions import CheckoutSessions
 from services.billing.stripe_api.customer_calls import CustomerCalls
 from services.billing.stripe_api.lists import LISTS, SUBSCRIPTION_PARTS, Page, StripeList
 from services.billing.stripe_api.models import (
@@ -42,7 +43,7 @@ PaymentPart = Literal["charge", "refund", "invoice", "invoice_payment"]
 """Types of objects that belong to payments."""
 
 
-class Stripe(SubscriptionChanges, CustomerCalls, CatalogReads):
+class Stripe(SubscriptionChanges, CustomerCalls, CatalogReads, CheckoutSessions):
     """One Stripe account, in the terms of billing.
 
     Every method ends within its timeout and raises StripeUnavailable as ``Calls`` does. A method that reads one object
@@ -188,24 +189,26 @@ class Stripe(SubscriptionChanges, CustomerCalls, CatalogReads):
         """
         return await self._page("list_events", "/v1/events", {"limit": 100, **filters}, after)
 
-    async def trial_customer_id(self, email: str, trial_id: str) -> str | None:
-        """The ID of the customer that was created for a trial.
+    async def customer_id_of(self, user_id: str, email: str | None) -> str | None:
+        """The ID of the customer that was created for a user with this address; None if there is none.
 
         Reads the list of customers with this address, since Stripe's search lags by up to a minute.
         """
+        if email is None:
+            return None
         async for json in self.calls.pages("customers", "/v1/customers", {"email": email}):
-            if json["metadata"].get("trial_id") == trial_id:
+            if json["metadata"].get("user_id") == user_id:
                 return str(json["id"])
         return None
 
-    async def create_customer(self, *, email: str, user_id: str, trial_id: str, key: str) -> str:
-        """Create a customer for a trial and return its ID.
+    async def create_customer(self, *, email: str | None, user_id: str, key: str) -> str:
+        """Create the customer of a user and return its ID.
 
         Raises:
             KeySpent: the idempotency key can no longer create one; look whether it exists.
             StripeRefused: the address, above all, is invalid.
         """
-        params = {"email": email, "metadata": {"user_id": user_id, "trial_id": trial_id}}
+        params: Json = {"metadata": {"user_id": user_id}, **({} if email is None else {"email": email})}
         return str((await self.calls.post("create_customer", "/v1/customers", params, key=key))["id"])
 
     async def delete_customer(self, customer_id: str, *, key: str) -> None:

@@ -5,9 +5,9 @@ Amounts are in the currency's minor unit, as Stripe counts them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Literal
 
 from shared.messages.billing.subscriptions import CancelType
 
@@ -285,6 +285,30 @@ class StripePayment:
         if self.status == "requires_action" and self.invoice is not None and self.invoice.renewal:
             return f"action:{self.charge_id or self.id}"
         return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StripeCheckout:
+    """A Checkout Session (``cs_…``) as Stripe has it now.
+
+    Attributes:
+        url: its page, a bearer link; None once it is not open.
+        payment_status: ``paid``, ``unpaid`` or ``no_payment_required``.
+        checkout_id: our ID of the checkout, from its metadata; None if Nest did not make it.
+        trialing: whether its subscription is in a trial.
+        card_fingerprint: Stripe's fingerprint of the subscription's card or bank account, the same for all customers.
+    """
+
+    id: str
+    status: Literal["open", "complete", "expired"]
+    url: str | None = field(repr=False)
+    payment_status: str
+    expires_at: datetime
+    checkout_id: str | None
+    customer_id: str | None
+    subscription_id: str | None
+    trialing: bool
+    card_fingerprint: str | None = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

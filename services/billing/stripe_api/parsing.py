@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from services.billing.stripe_api.models import (
     InvoicePages,
+    StripeCheckout,
     StripeCustomer,
     StripeDispute,
     StripeInvoice,
@@ -254,6 +255,25 @@ def parse_dispute(json: Json) -> StripeDispute:
         respond_by=parse_time(due_by) if due_by else None,
         created=parse_time(json["created"]),
         livemode=json["livemode"],
+    )
+
+
+def parse_checkout(json: Json) -> StripeCheckout:
+    """Parse a Checkout Session with ``subscription.default_payment_method`` expanded."""
+    subscription: Json = json["subscription"] or {}
+    method = subscription.get("default_payment_method")
+    details: Json = method.get(method["type"], {}) if isinstance(method, dict) else {}
+    return StripeCheckout(
+        id=json["id"],
+        status=json["status"],
+        url=json["url"],
+        payment_status=json["payment_status"],
+        expires_at=parse_time(json["expires_at"]),
+        checkout_id=(json["metadata"] or {}).get("checkout_id"),
+        customer_id=json["customer"],
+        subscription_id=subscription.get("id"),
+        trialing=subscription.get("status") == "trialing",
+        card_fingerprint=details.get("fingerprint"),
     )
 
 

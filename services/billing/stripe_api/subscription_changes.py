@@ -106,6 +106,16 @@ class SubscriptionChanges:
         }
         await self._update("extend", subscription_id, params, key)
 
+    async def end_trial(self, subscription_id: str, *, key: str) -> None:
+        """End the trial of a subscription now, and charge its first period.
+
+        Raises:
+            KeySpent: the idempotency key can no longer end it; another key may.
+            StripeRefused: Stripe rejected the request.
+        """
+        params = {"trial_end": "now", "proration_behavior": "none"}
+        await self.calls.post("end_trial", f"/v1/subscriptions/{_quoted(subscription_id)}", params, key=key)
+
     async def cancel_undone_trial(self, subscription_id: str, *, key: str) -> None:
         """Cancel the subscription of a trial that nobody redeemed: now, without proration and without an invoice.
 

@@ -15,9 +15,13 @@ MAX_USERS: Final = 10_000
 
 
 class PortalLimit:
-    """Counts sessions by user, in the memory of this process: each instance has its own limit."""
+    """Counts sessions by user, in the memory of this process: each instance has its own limit.
 
-    def __init__(self) -> None:
+    ``sessions`` are those of one user within ``WINDOW``.
+    """
+
+    def __init__(self, sessions: int = SESSIONS) -> None:
+        self._sessions = sessions
         self._opened: OrderedDict[str, deque[datetime]] = OrderedDict()
 
     def open(self, user_id: str, *, at: datetime) -> int:
@@ -28,7 +32,7 @@ class PortalLimit:
             self._opened.popitem(last=False)
         while opened and opened[0] <= at - WINDOW:
             opened.popleft()
-        if len(opened) >= SESSIONS:
+        if len(opened) >= self._sessions:
             return math.ceil((opened[0] + WINDOW - at).total_seconds())
         opened.append(at)
         return 0

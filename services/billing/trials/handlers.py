@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Final
 
 from services.billing.context import Billing
+from services.billing.customers.provisioning import provision_customer
 from services.billing.metrics import ANONYMOUS_OBJECTS, TRIALS_UNDONE
 from services.billing.stripe_api.calls import KeySpent, StripeRefused
 from services.billing.stripe_api.deadlines import within_deadline
@@ -18,7 +19,7 @@ from services.billing.subscriptions.models import ENDED
 from services.billing.subscriptions.sync import read_subscription, record_subscription
 from services.billing.trials.eligibility import had_trial, is_subscribed, other_trials, person_of
 from services.billing.trials.models import NO_DEVICE, Trial, TrialDevice
-from services.billing.trials.provisioning import provision_customer, provision_subscription
+from services.billing.trials.provisioning import provision_subscription
 from shared.bus.work import Work
 from shared.email_addresses import address_ordering_key
 from shared.fault_points import fault_point
@@ -299,7 +300,7 @@ async def _subscriptions_of(trial: Trial, billing: Billing) -> list[str]:
         return [trial.stp_subscription_id]
     customer_id = trial.stp_customer_id
     if customer_id is None and trial.email is not None:
-        customer_id = await billing.stripe.trial_customer_id(billing.unseal(trial.email), trial.id)
+        customer_id = await billing.stripe.customer_id_of(trial.user_id, billing.unseal(trial.email))
     return [] if customer_id is None else await billing.stripe.subscription_ids(customer_id, trial_id=trial.id)
 
 
@@ -309,7 +310,13 @@ async def _create_in_stripe(trial: Trial, work: Work, billing: Billing) -> None:
     customer_id, subscription_id = None, None
     try:
         async with within_deadline(billing.stripe, work) as stripe:
-            customer_id = await provision_customer(trial, billing.unseal(trial.email), stripe=stripe, at=work.now)
+            customer_id = await provision_customer(
+                trial.user_id,
+                billing.unseal(trial.email),
+                mapped=trial.stp_customer_id,
+                stripe=stripe,
+                find_first=trial.keys_expired(work.now),
+            )
             _count_anonymous("customer", trial, created=customer_id != trial.stp_customer_id)
             subscription_id = await provision_subscription(
                 trial, customer_id, price=billing.trial_price, stripe=stripe, at=work.now

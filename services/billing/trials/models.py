@@ -48,6 +48,7 @@ class Trial:
         provisional_until: when it is undone unless its link is redeemed; None once it is redeemed, and for trials of
             earlier releases.
         undone_at: when it began to be undone.
+        card: keyed hash of Stripe's fingerprint of the card with which a checkout began it.
         stp_customer_id: the customer that the user already had; of a finished trial, its customer.
         stp_subscription_id: None until the trial is finished, like the product and the times.
         email: the address with which the trial was started, sealed for billing; None once the trial is finished. Stripe
@@ -69,6 +70,7 @@ class Trial:
     ordered_at: datetime | None = None
     provisional_until: datetime | None = None
     undone_at: datetime | None = None
+    card: str | None = None
     version: int = 1
 
     @classmethod
@@ -79,7 +81,7 @@ class Trial:
         device: TrialDevice,
         *,
         customer_id: str | None,
-        email: str,
+        email: str | None,
         at: datetime,
         person: str | None = None,
     ) -> Self:

@@ -33,6 +33,8 @@ class Trials(Rows[Trial], taken=TrialAlreadyUsed, missing=TrialNotFound):
         ),
         IndexModel([("device.beakId", ASCENDING)], unique=True, partialFilterExpression={"device.beakId": _STRING}),
         IndexModel([("person", ASCENDING)], unique=True, partialFilterExpression={"person": _STRING}),
+        # Not unique: the trial of a second person with a card is recorded too, and ended.
+        IndexModel([("card", ASCENDING)], partialFilterExpression={"card": _STRING}),
     )
 
     def add_redeemed(self, trial: Trial, work: Work) -> None:
@@ -53,6 +55,10 @@ class Trials(Rows[Trial], taken=TrialAlreadyUsed, missing=TrialNotFound):
     async def of_person(self, hashes: Sequence[str]) -> list[Trial]:
         """The trials of a person, whose hashes under all keys are given."""
         return await self._all(self._collection.find({"person": {"$in": list(hashes), **_STRING}}))
+
+    async def of_card(self, hashes: Sequence[str]) -> list[Trial]:
+        """The trials that began with a card, whose hashes under all keys are given."""
+        return await self._all(self._collection.find({"card": {"$in": list(hashes), **_STRING}}))
 
     def _upgraded(self, document: Document) -> Document:
         # Empty values in older documents belong to no device.

@@ -31,14 +31,18 @@ PAYMENT_EVENTS: Final = frozenset(
             for name in ("created", "updated", "released", "canceled", "completed", "aborted", "expiring")
         ),
         "customer.updated",
+        *(
+            f"checkout.session.{name}"
+            for name in ("completed", "expired", "async_payment_succeeded", "async_payment_failed")
+        ),
         "charge.refunded",
         *(f"refund.{name}" for name in ("created", "updated", "failed")),
         *(f"charge.dispute.{name}" for name in ("created", "updated", "closed", "funds_withdrawn", "funds_reinstated")),
         *(f"{kind}.{name}" for kind in ("product", "price") for name in ("created", "updated", "deleted")),
     }
 )
-"""Without these, payments, refunds, disputes, plans and planned ends are updated only by the next sweep, and a paused
-trial does not continue by itself. docs/stripe.md lists them too."""
+"""Without these, checkouts, payments, refunds, disputes, plans and planned ends are updated only by the next sweep, and
+a paused trial does not continue by itself. docs/stripe.md lists them too."""
 DAY_SECONDS: Final = 24 * 60 * 60
 PAGE: Final = 100
 """Stripe's largest page."""

@@ -62,6 +62,42 @@ class ChangeRefusedByStripe(Refusal, kind=Kind.CONFLICT):
     """
 
 
+class PriceNotFound(Refusal, kind=Kind.NOT_FOUND):
+    """Stripe has no price with this ID, ``meta.price_id``, in this mode, live or test."""
+
+
+class PriceInactive(Refusal, kind=Kind.CONFLICT):
+    """The price ``meta.price_id`` or its product is archived in Stripe."""
+
+
+class PriceNotSold(Refusal, kind=Kind.FORBIDDEN):
+    """The price ``meta.price_id`` belongs to a product that Nest does not sell (``NEST_STRIPE_PRODUCTS``)."""
+
+
+class MixedIntervals(Refusal):
+    """The recurring prices have different intervals. Stripe's Checkout sells them in separate subscriptions."""
+
+
+class MixedCurrencies(Refusal):
+    """The prices have different currencies."""
+
+
+class QuantityNotAllowed(Refusal):
+    """The price ``meta.price_id`` is metered: its usage is billed, and it has no quantity."""
+
+
+class TooManyCheckouts(Refusal, kind=Kind.THROTTLED):
+    """The user has ordered too many checkouts; retry after ``meta.retry_after`` seconds."""
+
+
+class CheckoutRefusedByStripe(Refusal, kind=Kind.CONFLICT, remembered=True):
+    """Stripe does not sell these prices to this customer, and a repeat gets the same answer until something changes.
+
+    Examples: the customer has a subscription in another currency, a URL has a scheme that Stripe does not accept, or
+    the customer portal is not configured. The operator finds Stripe's error code in the log.
+    """
+
+
 class SubscriptionNotFound(NotFound, code="not_found"):
     """No subscription has this ID, or the user has none."""
 

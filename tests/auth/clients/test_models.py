@@ -130,3 +130,31 @@ def test_disabled_client_is_refused() -> None:
     enabled.must_be_enabled()
     with pytest.raises(ClientDisabled):
         replace(enabled, disabled_at=NOW).must_be_enabled()
+
+
+@pytest.mark.parametrize(
+    ("uri", "allowed"),
+    [
+        ("https://app.example/paid", True),
+        ("https://app.example/paid?session={CHECKOUT_SESSION_ID}", True),
+        ("https://app.example/cb?a=b&session_id={CHECKOUT_SESSION_ID}", True),
+        ("https://app.example/cb?session_id={CHECKOUT_SESSION_ID}&a=b", True),
+        ("http://127.0.0.1:8080/paid?id={CHECKOUT_SESSION_ID}", True),
+        ("https://app.example/", False),
+        ("https://app.example/paid/", False),
+        ("https://app.example/paid?session=1", False),
+        ("https://app.example/paid#{CHECKOUT_SESSION_ID}", False),
+        ("https://app.example/{CHECKOUT_SESSION_ID}", False),
+        ("https://app.example/paid?a={CHECKOUT_SESSION_ID}&b={CHECKOUT_SESSION_ID}", False),
+        ("https://app.example/paid?a=x{CHECKOUT_SESSION_ID}", False),
+        ("https://evil.example/paid?session={CHECKOUT_SESSION_ID}", False),
+        ("http://127.0.0.1:8081/paid", False),
+    ],
+)
+def test_checkout_returns_to_registered_uris_alone(uri: str, *, allowed: bool) -> None:
+    registered = client("https://app.example/paid", "https://app.example/cb?a=b", "http://127.0.0.1:8080/paid")
+    if allowed:
+        registered.must_return_to(uri)
+    else:
+        with pytest.raises(InvalidRedirectUri):
+            registered.must_return_to(uri)

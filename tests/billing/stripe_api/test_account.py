@@ -14,7 +14,7 @@ from services.stripe_double import FaultKind, StripeDouble
 from tests.billing.conftest import API_KEY, post
 
 TIMEOUTS = Timeouts(attempt=0.3, call=2.0, portal=0.4, retry_pause=0.01)
-CUSTOMER: dict[str, Any] = {"email": "ada@example.com", "user_id": "user_1", "trial_id": "trial_1"}
+CUSTOMER: dict[str, Any] = {"email": "ada@example.com", "user_id": "user_1"}
 
 
 @pytest.fixture
@@ -106,10 +106,11 @@ async def test_a_trial_without_a_card_ends_in_cancellation(stripe: Stripe, doubl
 async def test_customer_and_subscription_of_a_trial_are_found_in_lists(
     stripe: Stripe, double: StripeDouble, price: str
 ) -> None:
-    await stripe.create_customer(**{**CUSTOMER, "trial_id": "trial_0"}, key="0")
+    await stripe.create_customer(**{**CUSTOMER, "user_id": "user_0"}, key="0")
     customer = await stripe.create_customer(**CUSTOMER, key="1")
-    assert await stripe.trial_customer_id("ada@example.com", "trial_1") == customer
-    assert await stripe.trial_customer_id("ada@example.com", "trial_2") is None
+    assert await stripe.customer_id_of("user_1", "ada@example.com") == customer
+    assert await stripe.customer_id_of("user_2", "ada@example.com") is None
+    assert await stripe.customer_id_of("user_1", None) is None
     double.simulate.checkout(price, customer=customer)
     made = await stripe.create_trial(
         customer_id=customer, price=price, user_id="user_1", trial_id="trial_1", key="trial_1:subscription"

@@ -16,7 +16,7 @@ from shared.messages.billing.errors import StripeUnavailable
 from tests.billing.conftest import API_KEY
 
 TIMEOUTS = Timeouts(attempt=0.3, call=2.0, portal=0.4, retry_pause=0.01)
-CUSTOMER: dict[str, Any] = {"email": "ada@example.com", "user_id": "user_1", "trial_id": "trial_1"}
+CUSTOMER: dict[str, Any] = {"email": "ada@example.com", "user_id": "user_1"}
 RATE = 80.0
 PORTAL = "https://getbeak.app/"
 
