@@ -263,6 +263,7 @@ ERROR_SCHEMAS: Final[dict[str, Any]] = {
             "country": {"type": ["string", "null"], "description": "Country of the phone number (ISO 3166-1)."},
             "waits_for": {**_STRINGS, "description": "Services that have not finished."},
             "subscription_id": {"type": "string", "description": "ID of the other subscription."},
+            "price_id": {"type": "string", "description": "ID of the refused price in Stripe."},
             "identifiers": {**_STRINGS, "description": "Identifiers of the refused entries."},
             "guesses_left": {"type": "integer", "description": "Number of codes that may still be typed."},
             "run_id": {"type": "string", "description": "ID of the Stripe run in progress."},
