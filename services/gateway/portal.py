@@ -24,7 +24,7 @@ from services.gateway.responses import HttpResponse
 from shared.errors import NotFound, Refusal
 from shared.messages import Caller, Query
 from shared.messages.billing.invoices import GetInvoiceLink
-from shared.messages.billing.links import LINK, PORTAL, invoice_link_of
+from shared.messages.billing.links import LINK, PORTAL, invoice_of
 from shared.messages.billing.subscriptions import CreatePortalSession
 from shared.sealing import CannotUnseal, Sealer
 
@@ -123,8 +123,10 @@ class PortalLinks:
         """The link for a placeholder; any other value unchanged."""
         if value == PORTAL:
             return self.url(user_id, client_id)
-        query = invoice_link_of(value, user_id, client_id) if isinstance(value, str) else None
-        return value if query is None else self.invoice_url(query)
+        fields = invoice_of(value) if isinstance(value, str) else None
+        if fields is None:
+            return value
+        return self.invoice_url(GetInvoiceLink.model_validate({"user_id": user_id, "client_id": client_id, **fields}))
 
     def add(self, message: Any, caller: Caller, response: HttpResponse) -> HttpResponse:
         """Put a link for the message's user into a view, or the ``meta`` of a refusal, that has an empty field for it.

@@ -9,8 +9,6 @@ from __future__ import annotations
 import re
 from typing import Final, Literal
 
-from shared.messages.billing.invoices import GetInvoiceLink
-
 LINK: Final = "link:"
 """Beginning of every placeholder."""
 PORTAL: Final = f"{LINK}portal"
@@ -28,12 +26,10 @@ def invoice_link(stp_invoice_id: str, page: Literal["hosted", "pdf"]) -> str:
     return f"{LINK}{page}:{stp_invoice_id}"
 
 
-def invoice_link_of(placeholder: str, user_id: str, client_id: str | None) -> GetInvoiceLink | None:
-    """The query that opens the link of a placeholder; None for another text."""
+def invoice_of(placeholder: str) -> dict[str, str] | None:
+    """The fields that a placeholder gives to GetInvoiceLink; None for another text."""
     match = _INVOICE.fullmatch(placeholder)
     if match is None:
         return None
     page, stripe_id = match.groups()
-    if page == "payment":
-        return GetInvoiceLink(user_id=user_id, client_id=client_id, subscription_id=stripe_id)
-    return GetInvoiceLink(user_id=user_id, client_id=client_id, invoice_id=stripe_id, page=page)
+    return {"subscription_id": stripe_id} if page == "payment" else {"invoice_id": stripe_id, "page": page}
