@@ -127,6 +127,8 @@ async def open_context(resources: Resources, settings: BillingSettings) -> Async
             exclusions=Exclusions(tuple(map(frozenset, settings.stripe_exclusive_products))),
             cancel_duplicates=False if settings.stripe_several_subscriptions else settings.stripe_cancel_duplicates,
             cancel_now=settings.stripe_cancel_now,
+            downgrade=settings.stripe_downgrade,
+            proration=settings.stripe_proration,
             account_url=settings.stripe_portal_return_url,
             portal_in_status=settings.stripe_portal_in_status,
             portal_limit=PortalLimit(),

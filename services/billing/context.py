@@ -16,9 +16,10 @@ from services.billing.entitlements.store import EntitlementRows
 from services.billing.events.store import StripeEvents
 from services.billing.payments.store import FailedPaymentMails, Payments
 from services.billing.personal_data.store import PersonalData
-from services.billing.plan_changes.models import CancelNow
+from services.billing.plan_changes.models import CancelNow, Downgrade
 from services.billing.runs.store import Differences, KnownDrifts, RecordReaders, Runs, Schedule, Takeover
 from services.billing.stripe_api.account import Stripe
+from services.billing.stripe_api.plan_change_calls import Proration
 from services.billing.subscriptions.duplicates import Exclusions
 from services.billing.subscriptions.models import AccessPolicy
 from services.billing.subscriptions.portal import PortalLimit
@@ -50,6 +51,8 @@ class Billing:
         cancel_duplicates: whether a user's second live subscription is cancelled, or only announced; None to announce
             it if the account was imported.
         cancel_now: whether a person may cancel at once, and what becomes of the unused time.
+        downgrade: when a downgrade takes effect.
+        proration: how the rest of the period is charged after a change of plan.
         account_url: page of the app where a person manages the subscription.
         portal_in_status: whether a status has the URL of a new session of the customer portal.
         portal_limit: how often a user may open the customer portal.
@@ -87,6 +90,8 @@ class Billing:
     exclusions: Exclusions
     cancel_duplicates: bool | None
     cancel_now: CancelNow
+    downgrade: Downgrade
+    proration: Proration
     account_url: str
     portal_in_status: bool
     portal_limit: PortalLimit

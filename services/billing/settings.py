@@ -65,6 +65,10 @@ class BillingSettings(ServiceSettings):
     trial_once_per_card: bool = True
     """Whether the trial of a checkout ends at once, and its first period is charged, if another person had a trial with
     the card."""
+    stripe_downgrade: Literal["period_end", "now"] = "period_end"
+    """When ``change_plan`` makes a change to a shorter interval, or to a lower amount for the same interval."""
+    stripe_proration: Literal["always_invoice", "create_prorations", "none"] = "always_invoice"
+    """How the rest of the period is charged after a change of plan: invoiced at once, with the next invoice, or not."""
     stripe_events_retention_days: int = Field(default=90, ge=31, le=3650)
     """Retention of handled events; longer than the 30 days for which Stripe keeps them."""
     stripe_sweep_minutes: int = Field(default=15, ge=0, le=7 * 24 * 60)

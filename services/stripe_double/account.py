@@ -175,6 +175,18 @@ class Account:
         for notify in self.on_commit:
             notify()
 
+    @contextmanager
+    def tentative(self) -> Iterator[None]:
+        """Undo everything that is put inside the block, within an open transaction: for a preview of a change."""
+        outer, self._before = self._before, {}
+        events, self._events = self._events, []
+        try:
+            yield
+        finally:
+            for (kind, identifier), before in reversed(self._before.items()):
+                self._restore(kind, identifier, before)
+            self._before, self._events = outer, events
+
     def _write(self) -> None:
         if self._database is None or not self._before:
             return

@@ -305,7 +305,21 @@ def void(account: Account, invoice: Json) -> Json:
         status_transitions={**invoice["status_transitions"], "voided_at": account.now},
     )
     events.emit(account, "invoice.voided", invoice)
+    _discard_pending_update(account, invoice)
     return invoice
+
+
+def pends(subscription: Json, invoice: Json) -> bool:
+    """Return whether a pending update of the subscription takes effect when the invoice is paid."""
+    return subscription["pending_update"] is not None and subscription["_pending"]["invoice"] == invoice["id"]
+
+
+def _discard_pending_update(account: Account, invoice: Json) -> None:
+    subscription = subscription_of(account, invoice)
+    if pends(subscription, invoice):
+        after = account.update(subscription, pending_update=None, _pending=None)
+        events.emit(account, "customer.subscription.pending_update_expired", after)
+        events.emit(account, "customer.subscription.updated", after, before=subscription)
 
 
 def cancel_payment(account: Account, payment: Json) -> None:

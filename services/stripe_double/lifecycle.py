@@ -47,6 +47,8 @@ def _subscription_due_times(account: Account, subscription: Json) -> list[int]:
     if status == "incomplete":
         return [subscription["created"] + INCOMPLETE_TIME]
     times = []
+    if subscription["pending_update"] is not None:
+        times.append(subscription["pending_update"]["expires_at"])
     if status in {*_RENEWING, "trialing", "paused"} and subscription["cancel_at"] is not None:
         times.append(subscription["cancel_at"])
     if status == "trialing":
@@ -105,6 +107,8 @@ def _change_subscription(account: Account, subscription: Json) -> None:
     pause = subscription["pause_collection"]
     if status == "incomplete":
         subscription_status.expire(account, subscription)
+    elif subscription["pending_update"] is not None and subscription["pending_update"]["expires_at"] <= now:
+        invoices.void(account, account.get("invoice", subscription["_pending"]["invoice"]))
     elif subscription["cancel_at"] is not None and subscription["cancel_at"] <= now:
         subscription_status.end(account, subscription, reason="cancellation_requested")
     elif status == "trialing" and subscription["trial_end"] <= now:

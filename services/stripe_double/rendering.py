@@ -102,6 +102,9 @@ def _subscription(account: Account, entry: Json) -> Json:
     items = [subscription_item(account, entry, item) for item in entry["items"]]
     rendered = public_members(entry)
     rendered["items"] = _nested_list(f"/v1/subscription_items?subscription={entry['id']}", items)
+    if entry["pending_update"] is not None:
+        changed = [subscription_item(account, entry, item) for item in entry["pending_update"]["subscription_items"]]
+        rendered["pending_update"] = {**entry["pending_update"], "subscription_items": changed}
     return rendered
 
 

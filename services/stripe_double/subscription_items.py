@@ -57,7 +57,9 @@ def _require_compatible(account: Account, items: list[Json]) -> None:
         raise StripeApiError("All prices of a subscription must have the same currency.", param="items")
 
 
-def with_items_changed(account: Account, subscription: Json, entries: list[Params], *, prorate: bool) -> Json:
+def with_items_changed(
+    account: Account, subscription: Json, entries: list[Params], *, prorate: bool, at: int | None = None
+) -> Json:
     """Return the subscription with items added, changed or removed; create the pending items of prorations.
 
     A price with another interval starts a new billing cycle for all items, which the caller bills in full.
@@ -67,6 +69,7 @@ def with_items_changed(account: Account, subscription: Json, entries: list[Param
         subscription: The subscription before the change.
         entries: The `items` of an update; an entry with an `id` changes that item, another one adds an item.
         prorate: Credit unused time and charge remaining time.
+        at: Start of the remaining time in Unix seconds; by default now.
     """
     before = {item["id"]: item for item in subscription["items"]}
     after = dict(before)
@@ -91,7 +94,7 @@ def with_items_changed(account: Account, subscription: Json, entries: list[Param
         _interval(account, before[name]) != _interval(account, after[name]) for name in before.keys() & after.keys()
     )
     for name in {**before, **after} if prorate else ():
-        _prorate(account, subscription, before.get(name), after.get(name), new_cycle=new_cycle)
+        _prorate(account, subscription, before.get(name), after.get(name), new_cycle=new_cycle, at=at or account.now)
     return with_new_cycle(account, changed, account.now) if new_cycle else changed
 
 
@@ -112,14 +115,16 @@ def _interval(account: Account, item: Json) -> tuple[str, int]:
     return recurring["interval"], recurring["interval_count"]
 
 
-def _prorate(account: Account, subscription: Json, before: Json | None, after: Json | None, *, new_cycle: bool) -> None:
+def _prorate(
+    account: Account, subscription: Json, before: Json | None, after: Json | None, *, new_cycle: bool, at: int
+) -> None:
     unchanged = before and after and (before["price"], before["quantity"]) == (after["price"], after["quantity"])
     if unchanged and not new_cycle:
         return
     if before is not None:
-        invoice_items.prorate(account, subscription, before, sign=-1, at=account.now)
+        invoice_items.prorate(account, subscription, before, sign=-1, at=at)
     if after is not None and not new_cycle:
-        invoice_items.prorate(account, subscription, after, sign=1, at=account.now)
+        invoice_items.prorate(account, subscription, after, sign=1, at=at)
 
 
 def with_period(account: Account, item: Json, anchor: int, start: int) -> Json:
@@ -133,6 +138,15 @@ def with_new_cycle(account: Account, subscription: Json, at: int) -> Json:
     """Return the subscription with a new billing cycle: the anchor and every item's period start at `at`."""
     items = [with_period(account, item, at, at) for item in subscription["items"]]
     return {**subscription, "billing_cycle_anchor": at, "items": items}
+
+
+def read_proration_date(params: Params, subscription: Json) -> int | None:
+    """Return `proration_date`, which must be within the current period of the subscription."""
+    at = params.integer("proration_date")
+    start = min(item["current_period_start"] for item in subscription["items"])
+    if at is not None and not start <= at < period_end(subscription):
+        raise params.invalid("proration_date", "The proration date must be within the current billing period.")
+    return at
 
 
 def period_end(subscription: Json) -> int:

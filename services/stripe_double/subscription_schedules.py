@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
-from services.stripe_double import events, subscription_items, subscription_status, subscriptions
+from services.stripe_double import events, pending_updates, subscription_items, subscription_status, subscriptions
 from services.stripe_double.account import Account, Json
+from services.stripe_double.billing import bill
 from services.stripe_double.clock import next_period_end
 from services.stripe_double.errors import StripeApiError, not_supported
 from services.stripe_double.params import Params
@@ -111,6 +112,11 @@ def _read_phases(account: Account, entries: list[Params], start: int) -> list[Js
         price = account.get("price", items[0]["price"])
         end = params.integer("end_date")
         iterations = params.integer("iterations", minimum=1)
+        duration = params.nested("duration")
+        if end is None and duration is not None:
+            count = duration.integer("interval_count", 1, minimum=1)
+            end = next_period_end(start, duration.required("interval"), int(count or 1), start)
+            duration.reject_unknown()
         if end is None:
             if iterations is None:
                 raise params.missing("end_date")
@@ -255,7 +261,10 @@ def end_phase(account: Account, schedule: Json) -> None:
 
 
 def _start_phase(account: Account, subscription: Json, phase: Json) -> None:
-    """Change the items to those of a phase, without prorations: phases of the double end with a period."""
+    """Change the items to those of a phase, without prorations: phases of the double end with a period.
+
+    A price with another interval starts a new billing cycle, which is billed now; others are billed by the renewal.
+    """
     old = subscription["items"]
     entries = [
         {"price": item["price"], "quantity": str(item["quantity"])}
@@ -265,6 +274,9 @@ def _start_phase(account: Account, subscription: Json, phase: Json) -> None:
     removed = [{"id": item["id"], "deleted": "true"} for item in old[len(entries) :]]
     params = Params({"items": entries + removed}).nested_list("items")
     after = account.put(subscription_items.with_items_changed(account, subscription, params, prorate=False))
+    new_cycle = pending_updates.items_to_bill(account, subscription, after, charge_now=False)
+    if new_cycle is not None:
+        after = bill(account, after, new_cycle, "subscription_cycle", charge_now=True)
     events.emit(account, "customer.subscription.updated", after, before=subscription)
 
 

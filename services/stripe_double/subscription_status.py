@@ -10,6 +10,9 @@ ENDED = ("canceled", "incomplete_expired")
 def payment_succeeded(account: Account, invoice: Json) -> None:
     """Activate the subscription if its latest invoice is paid, or if a bank debit of it is processing."""
     subscription = invoices.subscription_of(account, invoice)
+    if invoices.pends(subscription, invoice):
+        _apply_pending_update(account, subscription)
+        return
     if subscription["latest_invoice"] != invoice["id"]:
         return
     if subscription["status"] in {"incomplete", "past_due", "unpaid"}:
@@ -17,10 +20,28 @@ def payment_succeeded(account: Account, invoice: Json) -> None:
 
 
 def payment_failed(account: Account, invoice: Json) -> None:
-    """Make an active subscription past due after a failed attempt; an incomplete one stays incomplete."""
+    """Make an active subscription past due after a failed attempt; an incomplete one stays incomplete.
+
+    The invoice of a pending update changes nothing until it is paid.
+    """
     subscription = invoices.subscription_of(account, invoice)
+    if invoices.pends(subscription, invoice):
+        return
     if subscription["status"] == "active" and subscription["latest_invoice"] == invoice["id"]:
         _set_status(account, subscription, "past_due")
+
+
+def _apply_pending_update(account: Account, subscription: Json) -> None:
+    after = account.update(
+        subscription,
+        items=subscription["pending_update"]["subscription_items"],
+        billing_cycle_anchor=subscription["_pending"]["billing_cycle_anchor"],
+        pending_update=None,
+        _pending=None,
+    )
+    if not after["_defer_events"]:
+        events.emit(account, "customer.subscription.pending_update_applied", after)
+        events.emit(account, "customer.subscription.updated", after, before=subscription)
 
 
 def retries_exhausted(account: Account, invoice: Json) -> None:

@@ -1,9 +1,10 @@
 """Updates, cancellation, pause and resumption of subscriptions by request."""
 
-from services.stripe_double import catalog, events, invoice_items, subscription_items, trials
+from services.stripe_double import catalog, events, invoice_items, pending_updates, subscription_items, trials
 from services.stripe_double.account import Account, Json
 from services.stripe_double.billing import bill
-from services.stripe_double.errors import StripeApiError, not_supported, resource_missing
+from services.stripe_double.errors import StripeApiError, card_declined, not_supported, resource_missing
+from services.stripe_double.invoices import payment_intent_of
 from services.stripe_double.params import Params
 from services.stripe_double.subscription_items import period_end, with_new_cycle
 from services.stripe_double.subscription_status import ENDED, end
@@ -48,7 +49,10 @@ def update_subscription(account: Account, params: Params, identifier: str) -> Js
     items = params.nested_list("items")
     discounts = params.nested_list("discounts") if "discounts" in params else None
     cancellation = _read_cancellation(account, params, before)
-    params.choice("payment_behavior", (*PAYMENT_BEHAVIORS, "pending_if_incomplete"))
+    payment_behavior = params.choice("payment_behavior", (*PAYMENT_BEHAVIORS, "pending_if_incomplete"))
+    if payment_behavior == "pending_if_incomplete":
+        pending_updates.reject_unsupported(params)
+    proration_date = subscription_items.read_proration_date(params, before)
     params.boolean("off_session")
     reject_unsupported(params)
 
@@ -56,10 +60,16 @@ def update_subscription(account: Account, params: Params, identifier: str) -> Js
     if discounts is not None:
         subscription = _replace_discounts(account, subscription, discounts)
     if items:
-        subscription = account.put(
-            subscription_items.with_items_changed(account, subscription, items, prorate=proration != "none")
+        changed = subscription_items.with_items_changed(
+            account, subscription, items, prorate=proration != "none", at=proration_date
         )
-        subscription = _bill_changed_items(account, before, subscription, charge_now=proration == "always_invoice")
+        charge_now = proration == "always_invoice"
+        if payment_behavior == "pending_if_incomplete":
+            subscription = pending_updates.change_items(account, subscription, changed, charge_now=charge_now)
+        else:
+            subscription = _bill_changed_items(account, before, account.put(changed), charge_now=charge_now)
+        if payment_behavior == "error_if_incomplete":
+            _require_paid(account, before, subscription)
     if trial_end is not None:
         subscription = _change_trial(account, subscription, trial_end, prorate=proration != "none")
     cancellation_members = _cancellation_members(account, subscription, cancellation)
@@ -179,14 +189,17 @@ def _replace_discounts(account: Account, subscription: Json, entries: list[Param
 
 def _bill_changed_items(account: Account, before: Json, subscription: Json, *, charge_now: bool) -> Json:
     """Bill a new billing cycle at once; bill mere prorations only with `charge_now`."""
-    ends = {item["id"]: item["current_period_end"] for item in before["items"]}
-    new_cycle = any(
-        ends.get(item["id"], item["current_period_end"]) != item["current_period_end"] for item in subscription["items"]
-    )
-    items = subscription["items"] if new_cycle else []
-    if items or (charge_now and invoice_items.pending_items(account, subscription)):
-        return bill(account, subscription, items, "subscription_update", charge_now=True)
-    return subscription
+    items = pending_updates.items_to_bill(account, before, subscription, charge_now=charge_now)
+    return subscription if items is None else bill(account, subscription, items, "subscription_update", charge_now=True)
+
+
+def _require_paid(account: Account, before: Json, subscription: Json) -> None:
+    """Raise Stripe's 402, which undoes the update, if the invoice of the update was not paid."""
+    invoice = account.get("invoice", subscription["latest_invoice"])
+    if invoice["id"] != before["latest_invoice"] and invoice["status"] == "open":
+        intent = payment_intent_of(account, invoice)
+        error = intent["last_payment_error"] if intent else None
+        raise card_declined(error["decline_code"] if error else "authentication_required")
 
 
 def _change_trial(account: Account, subscription: Json, trial_end: int, *, prorate: bool) -> Json:

@@ -141,6 +141,7 @@ def _new_subscription(account: Account, params: Params, customer: Json, first_it
         transfer_data=None,
         trial_settings=trials.read_trial_settings(params),
         _defer_events=True,
+        _pending=None,
         _notified_trial_end=None,
         _notified_renewal=None,
     )

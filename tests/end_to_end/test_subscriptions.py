@@ -113,21 +113,33 @@ async def test_link_of_the_status_opens_the_customer_portal(nest: Stack, email: 
     assert (await nest.http.get(f"{link}x")).status_code == 404
 
 
-async def test_a_person_cancels_and_resumes_a_subscription(nest: Stack, email: str) -> None:
+async def test_a_person_previews_changes_cancels_and_resumes_a_plan(nest: Stack, email: str) -> None:
     made = nest.stripe.simulate.checkout(price(nest), email=email)
     await nest.mail(email)
     tokens = await nest.log_in(email)
     await status_when(nest, tokens, 200)
     bearer = f"bearer {tokens['access_token']}"
 
-    async def order(method: str) -> dict[str, Any]:
-        response = await nest.call(method, version="2026-12-01", authorization=bearer)
+    async def call(method: str, **body: Any) -> httpx.Response:
+        return await nest.call(
+            method, body and {"user_id": tokens["user_id"], **body}, version="2026-12-01", authorization=bearer
+        )
+
+    async def order(method: str, **body: Any) -> dict[str, Any]:
+        response = await call(method, **body)
         assert response.status_code == 200, response.text
         view: dict[str, Any] = response.json()
         shown = (await status(nest, tokens)).json()
         assert (shown["status"], shown["cancel_at"]) == (view["status"], view["cancel_at"])
         return view
 
+    response = await call("preview_plan_change", price_id=price(nest), quantity=2)
+    assert response.status_code == 200, response.text
+    preview = response.json()
+    assert preview["due_now"] > 0
+    changed = await order("change_plan", price_id=price(nest), quantity=2, preview=preview["preview"])
+    assert (changed["outcome"], changed["items"][0]["quantity"]) == ("done", 2)
+    assert nest.stripe.objects("charge")[-1]["amount"] == preview["due_now"]
     cancelled = await order("cancel_subscription")
     assert (cancelled["outcome"], cancelled["access_ends_at"]) == ("planned", cancelled["end_date"])
     assert nest.stripe.object("subscription", made["id"])["cancel_at_period_end"]

@@ -14,6 +14,7 @@ from shared.messages import Command, Message, OperatorList
 from shared.messages.auth.clients import CreateClient
 from shared.messages.auth.signing_keys import ListSigningKeys
 from shared.messages.auth.users import GetUser, GetUserConsent
+from shared.messages.billing.plan_changes import PreviewPlanChange
 from shared.messages.billing.runs import GetStripeRun, ListStripeRuns
 from shared.messages.billing.subscriptions import GetSubscriptionHeartbeat, GetSubscriptionState, GetSubscriptionStatus
 from shared.messages.mailer.branding import GetClientLooks
@@ -32,6 +33,7 @@ UNAUDITED: Final[dict[type[Message], str]] = {
     GetSubscriptionStatus: "a status for a known user ID; back ends query it for every request",
     GetUserProcess: "names of services, polled every second during an export or erasure",
     ListSigningKeys: "public keys",
+    PreviewPlanChange: "what a price costs for a known user ID; the order that follows is audited",
     ListStripeRuns: "counts without personal data",
 }
 """Queries with the internal key that need no audit entry, and the reason."""

@@ -64,6 +64,7 @@ def on(*event_types: str) -> Callable[[EventHandler], EventHandler]:
     "customer.subscription.paused",
     "customer.subscription.resumed",
     "customer.subscription.pending_update_applied",
+    "customer.subscription.pending_update_expired",
     # The only type with a meaning beyond "changed": the reading may order a mail (subscriptions/sync.py).
     "customer.subscription.trial_will_end",
 )

@@ -1,9 +1,22 @@
-"""Handlers for the orders of a person about a subscription: its cancellation, and the withdrawal of that."""
+"""Handlers for the orders of a person about a subscription: another plan, cancellation, and the withdrawal of that."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from services.billing.context import SERVICE, Billing
 from services.billing.customer_state.handlers import action_for, payment_url
+from services.billing.payments.models import currency_decimals
+from services.billing.plan_changes.changes import (
+    PREVIEW_LIFETIME,
+    PlanPreview,
+    find_rival,
+    offer_of,
+    order_change,
+    pending_action,
+    preview_cost,
+    require_no_rival,
+)
 from services.billing.plan_changes.models import (
     access_ends_at,
     cancels_at_once,
@@ -12,26 +25,112 @@ from services.billing.plan_changes.models import (
     is_planned_to_end,
     loses_access,
 )
-from services.billing.plan_changes.orders import Executed, execute, ordered_subscription
+from services.billing.plan_changes.orders import Executed, execute, ordered_subscription, read_current
+from services.billing.plan_changes.rules import PlanChange, plan_change, proration_time
 from services.billing.stripe_api.account import Stripe
+from services.billing.stripe_api.calls import StripeRefused
+from services.billing.stripe_api.deadlines import within_deadline
 from services.billing.stripe_api.models import StripeSubscription
 from services.billing.stripe_api.subscription_changes import CancellationReason
-from services.billing.subscriptions.models import ENDED, Subscription
+from services.billing.subscriptions.models import ENDED
 from services.billing.subscriptions.sync import plan_of
 from shared.bus.work import Work
 from shared.messages.billing.errors import (
+    ChangeRefusedByStripe,
     ImmediateCancellationNotAllowed,
+    PreviewOutdated,
     SubscriptionExcluded,
     SubscriptionHasEnded,
 )
 from shared.messages.billing.links import PORTAL
 from shared.messages.billing.plan_changes import (
     CancelSubscription,
+    ChangePlan,
     OrderOutcome,
+    PlanChangeView,
+    PlannedChange,
+    PlannedItem,
     PlanOrderView,
+    PreviewPlanChange,
     WithdrawCancellation,
 )
 from shared.messages.billing.subscriptions import RequiredAction
+
+
+async def preview_plan_change(query: PreviewPlanChange, work: Work, billing: Billing) -> PlanChangeView:
+    """What another price or quantity of a subscription costs, as Stripe computes it.
+
+    Raises:
+        SubscriptionNotFound, SubscriptionHasEnded, SubscriptionNotChangeable, SubscriptionExcluded: as ``change_plan``.
+        PriceNotOffered, CurrencyNotOffered, QuantityOutOfRange: the price can't be ordered so.
+        ChangeRefusedByStripe: Stripe would refuse the change.
+        StripeUnavailable: Stripe is unavailable.
+    """
+    subscription = await ordered_subscription(query, work, billing)
+    offer = await offer_of(query, billing)
+    async with within_deadline(billing.stripe, work) as stripe:
+        _, reading = await read_current(subscription, replace(billing, stripe=stripe))
+        plan = plan_change(reading, query, offer, downgrade=billing.downgrade)
+        await require_no_rival(subscription, plan, offer, work, billing)
+        at = proration_time(reading, work.now)
+        try:
+            cost = await preview_cost(stripe, reading, plan, billing.proration, at=at)
+        except StripeRefused as refused:
+            refused.report(subscription=subscription.id)
+            raise ChangeRefusedByStripe from refused
+    preview = PlanPreview.of(reading, plan, cost, at=at, expires_at=work.now + PREVIEW_LIFETIME)
+    return PlanChangeView(
+        subscription_id=subscription.id,
+        effect=plan.effect,
+        effective_at=reading.period_end if plan.effect == "period_end" else at,
+        currency=cost.currency,
+        decimals=currency_decimals(cost.currency),
+        due_now=cost.due_now,
+        credit=cost.credit,
+        next_invoice_at=cost.next_at,
+        next_invoice_amount=cost.next_amount,
+        preview=preview.seal(billing),
+        expires_at=work.now + PREVIEW_LIFETIME,
+    )
+
+
+async def change_plan(command: ChangePlan, work: Work, billing: Billing) -> PlanOrderView:
+    """Change the price or quantity of a subscription, now or at the end of its period.
+
+    Raises:
+        SubscriptionNotFound: the user has no such subscription.
+        SubscriptionHasEnded, SubscriptionNotChangeable: the subscription can't be changed so.
+        SubscriptionExcluded: the user has another subscription for the product.
+        PriceNotOffered, CurrencyNotOffered, QuantityOutOfRange: the price can't be ordered so.
+        PreviewOutdated: the preview does not hold any more.
+        ChangeRefusedByStripe: Stripe refuses the change.
+        StripeUnavailable: Stripe is unavailable; a repeat continues.
+    """
+    subscription = await ordered_subscription(command, work, billing)
+    offer = await offer_of(command, billing)
+    preview = None if command.preview is None else PlanPreview.unseal(command.preview, billing)
+    plan: PlanChange
+
+    def done(reading: StripeSubscription) -> bool:
+        nonlocal plan
+        plan = plan_change(reading, command, offer, downgrade=billing.downgrade)
+        if plan.done:
+            return True
+        if command.preview is not None and (preview is None or not preview.holds(reading, plan, at=work.now)):
+            raise PreviewOutdated
+        return False
+
+    async def change(stripe: Stripe, reading: StripeSubscription, key: str) -> None:
+        await require_no_rival(subscription, plan, offer, work, billing)
+        await order_change(stripe, reading, plan, preview, billing.proration, key=key)
+
+    executed = await execute(subscription, work, billing, done=done, change=change)
+    ordered = (plan.item.price_id, plan.item.quantity)
+    if plan.changes_item and executed.reading.pending.get(plan.item.item_id) == ordered:
+        action = await pending_action(executed.reading, billing)
+        return _view(replace(executed, changed=True), "action_required", action, work, billing)
+    outcome: OrderOutcome = "planned" if plan.effect == "period_end" else "done"
+    return _view(executed, outcome, await action_for(executed.record, billing), work, billing)
 
 
 async def cancel_subscription(command: CancelSubscription, work: Work, billing: Billing) -> PlanOrderView:
@@ -84,7 +183,7 @@ async def withdraw_cancellation(command: WithdrawCancellation, work: Work, billi
         StripeUnavailable: Stripe is unavailable; a repeat continues.
     """
     subscription = await ordered_subscription(command, work, billing)
-    rival = await _rival(subscription, subscription.products, work, billing)
+    rival = await find_rival(subscription, subscription.products, work, billing)
 
     def done(reading: StripeSubscription) -> bool:
         if reading.status in ENDED:
@@ -114,18 +213,6 @@ async def _continue(stripe: Stripe, reading: StripeSubscription, key: str) -> No
         await stripe.resume(reading.id, key=f"{key}:resume")
 
 
-async def _rival(
-    subscription: Subscription, products: frozenset[str], work: Work, billing: Billing
-) -> Subscription | None:
-    """Another live subscription of the user that would make this one a duplicate if it had these products."""
-    plans = billing.exclusions.plans_of(products)
-    for other in await billing.subscriptions.of_user(subscription.user_id):
-        live = other.id != subscription.id and other.live(work.now, billing.access)
-        if live and billing.exclusions.plans_of(other.products) & plans:
-            return other
-    return None
-
-
 def _view(
     executed: Executed, outcome: OrderOutcome, action: RequiredAction | None, work: Work, billing: Billing
 ) -> PlanOrderView:
@@ -146,4 +233,12 @@ def _view(
         required_action=action,
         payment_url=payment_url(record, action),
         billing_portal_url=PORTAL,
+        planned_change=_planned_change(executed.reading),
     )
+
+
+def _planned_change(reading: StripeSubscription) -> PlannedChange | None:
+    if reading.planned is None:
+        return None
+    items = tuple(PlannedItem(price_id=price_id, quantity=quantity) for price_id, quantity in reading.planned.items)
+    return PlannedChange(at=reading.planned.starts_at, items=items)

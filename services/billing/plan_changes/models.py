@@ -11,6 +11,8 @@ from services.billing.subscriptions.models import ENDED, AccessPolicy, Subscript
 CancelNow = Literal["refused", "no_credit", "credit"]
 """Cancellations at once: refused, without money for the unused time, or with a credit for it on the customer's balance.
 The next invoices of the customer use up the credit."""
+Downgrade = Literal["period_end", "now"]
+"""When a downgrade takes effect."""
 _NOTHING_TO_KEEP: Final = frozenset({"incomplete", "unpaid", "paused"})
 """Statuses without access and without a paid period. Stripe changes nothing at the end of a period of such a
 subscription but its invoices: it is cancelled at once (https://docs.stripe.com/billing/subscriptions/overview)."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from typing import Final
 
 from services.billing.context import Billing
 from services.billing.customer_state.models import shown
@@ -17,12 +19,17 @@ from services.billing.subscriptions.sync import read_subscription, record_subscr
 from shared.bus.work import Work
 from shared.fault_points import fault_point
 from shared.messages.billing.errors import ChangeRefusedByStripe, SubscriptionNotFound
-from shared.messages.billing.plan_changes import PlanOrder
+from shared.messages.billing.plan_changes import PlanOrder, PreviewPlanChange
 
 Done = Callable[[StripeSubscription], bool]
 """Whether a subscription is as ordered. It may raise the refusal of an order that the subscription does not allow."""
 Change = Callable[[Stripe, StripeSubscription, str], Awaitable[None]]
 """The calls that change a subscription as ordered, under idempotency keys that begin with the third argument."""
+
+
+MAX_REMEMBERED: Final = 1_000
+_CHANGED: Final[OrderedDict[str, None]] = OrderedDict()
+"""IDs of the messages of this process that changed a subscription, the latest ones; only for the outcome of a reply."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +41,7 @@ class Executed:
     changed: bool
 
 
-async def ordered_subscription(order: PlanOrder, work: Work, billing: Billing) -> Subscription:
+async def ordered_subscription(order: PlanOrder | PreviewPlanChange, work: Work, billing: Billing) -> Subscription:
     """The subscription that an order is about: the one it names, else the one that apps show, else the latest.
 
     Raises:
@@ -63,18 +70,21 @@ async def execute(subscription: Subscription, work: Work, billing: Billing, *, d
     """
     async with within_deadline(billing.stripe, work) as stripe:
         urgent = replace(billing, stripe=stripe)
-        stripe_id, changed = subscription.stp_subscription_id, False
-        stored, reading = await _read(subscription, urgent)
+        # The webhook about the change may be recorded before this work commits. Then the handler runs again, and finds
+        # the change made.
+        stripe_id, changed, again = subscription.stp_subscription_id, False, work.id in _CHANGED
+        stored, reading = await read_current(subscription, urgent)
 
         async def find() -> str | None:
             nonlocal stored, reading
             if changed:
-                stored, reading = await _read(subscription, urgent)
+                stored, reading = await read_current(subscription, urgent)
             return stripe_id if done(reading) else None
 
         async def create(generation: int) -> str:
             nonlocal changed
             changed = True
+            _remember(work.id)
             await change(stripe, reading, key_of_generation(f"{subscription.id}:{work.id}", generation))
             fault_point("B1")
             return stripe_id
@@ -85,14 +95,25 @@ async def execute(subscription: Subscription, work: Work, billing: Billing, *, d
             refused.report(subscription=subscription.id)
             raise ChangeRefusedByStripe from refused
         if changed:
-            stored, reading = await _read(subscription, urgent)
+            stored, reading = await read_current(subscription, urgent)
         record = await record_subscription(stored, reading, work, urgent)
     if record is None:
         raise RuntimeError(f"{subscription.id} has a record and no user")
-    return Executed(record, reading, changed)
+    return Executed(record, reading, changed or again)
 
 
-async def _read(subscription: Subscription, billing: Billing) -> tuple[Subscription | None, StripeSubscription]:
+def _remember(message_id: str) -> None:
+    _CHANGED[message_id] = None
+    if len(_CHANGED) > MAX_REMEMBERED:
+        _CHANGED.popitem(last=False)
+
+
+async def read_current(subscription: Subscription, billing: Billing) -> tuple[Subscription | None, StripeSubscription]:
+    """The record of a subscription, and the subscription as Stripe has it now, if it still belongs to its user.
+
+    Raises:
+        SubscriptionNotFound: Stripe has no such subscription, or it belongs to another user now.
+    """
     stored, reading = await read_subscription(subscription.stp_subscription_id, billing)
     if stored is None or reading is None:
         raise SubscriptionNotFound

@@ -32,6 +32,7 @@ from services.billing.stripe_api.parsing import (
     parse_subscription,
     parse_time,
 )
+from services.billing.stripe_api.plan_change_calls import PlanChangeCalls
 from services.billing.stripe_api.products import CatalogReads
 from services.billing.stripe_api.subscription_changes import SubscriptionChanges
 from shared.messages.billing.errors import StripeUnavailable
@@ -43,7 +44,7 @@ PaymentPart = Literal["charge", "refund", "invoice", "invoice_payment"]
 """Types of objects that belong to payments."""
 
 
-class Stripe(SubscriptionChanges, CustomerCalls, CatalogReads, CheckoutSessions):
+class Stripe(SubscriptionChanges, CustomerCalls, CatalogReads, CheckoutSessions, PlanChangeCalls):
     """One Stripe account, in the terms of billing.
 
     Every method ends within its timeout and raises StripeUnavailable as ``Calls`` does. A method that reads one object

@@ -51,6 +51,30 @@ class SubscriptionItem:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ItemTerms:
+    """What an item costs: the part of its price that decides whether a change is a downgrade.
+
+    Attributes:
+        interval: ``day``, ``week``, ``month`` or ``year``; ``interval_count`` of them are paid at once.
+        unit_amount: None for a tiered price or a fraction of the minor unit.
+        metered: whether usage is paid instead of a quantity.
+    """
+
+    interval: str
+    interval_count: int
+    unit_amount: int | None
+    metered: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedPhase:
+    """The next phase of a subscription's schedule: the prices from ``starts_at`` on, with their quantities."""
+
+    starts_at: datetime
+    items: tuple[tuple[str, int | None], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StripeSubscription:
     """A subscription as Stripe has it now.
 
@@ -79,6 +103,14 @@ class StripeSubscription:
         schedule_ends_at: when its schedule cancels it; None without a schedule, and if the schedule only releases it
             (https://docs.stripe.com/billing/subscriptions/subscription-schedules#completing-a-schedule).
         schedule_id: of the schedule that manages it.
+        nests_schedule: whether Nest made the schedule, for a downgrade that a person ordered.
+        planned: the next phase of its schedule.
+        currency: ISO code in lower case.
+        terms: of each of ``items``.
+        pending: prices and quantities of a change that takes effect when its invoice is paid, by item ID; empty for
+            none (https://docs.stripe.com/billing/subscriptions/pending-updates).
+        latest_invoice_id: that of the change, while one is pending.
+        invoiced: whether the customer pays invoices by hand.
         free: whether its prices are zero, or its latest invoice outside of a trial was.
         paid: whether its latest invoice shows that money was received, or, if an invoice is overdue, an earlier one.
         payable: whether Stripe can collect: a payment method is stored, or the customer pays invoices by hand.
@@ -122,6 +154,13 @@ class StripeSubscription:
     extendable: bool = True
     payment_link: str | None = None
     pause_requested: bool = False
+    nests_schedule: bool = False
+    planned: PlannedPhase | None = None
+    currency: str = ""
+    terms: tuple[ItemTerms, ...] = ()
+    pending: dict[str, tuple[str, int | None]] = field(default_factory=dict)
+    latest_invoice_id: str | None = None
+    invoiced: bool = False
 
     @property
     def ends_with_period(self) -> bool:

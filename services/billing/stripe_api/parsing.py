@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from services.billing.stripe_api.models import (
     InvoicePages,
+    ItemTerms,
+    PlannedPhase,
     StripeCheckout,
     StripeCustomer,
     StripeDispute,
@@ -27,6 +29,8 @@ TRIAL_COMMENT: Final = "Nest: trial replaced by {kept}, {days} days carried over
 _TRIAL_COMMENT: Final = re.compile(r"Nest: trial replaced by (\S+), (\d+) days carried over")
 EXTENDED_BY: Final = "nest_extended_by"
 """Metadata of a subscription to which the remaining days of a trial were added: our ID of the trial's subscription."""
+PLANNED_BY_NEST: Final = "nest_plan_change"
+"""Metadata of a schedule that Nest made for a downgrade."""
 COUPON_COMMENT: Final = "Nest: a coupon is required"
 """Cancellation comment of a subscription that Nest cancelled because it lacks the required coupon."""
 UNDONE_COMMENT: Final = "Nest: nobody redeemed the link of this trial"
@@ -113,7 +117,45 @@ def parse_subscription(
         extendable=_is_extendable(items),
         payment_link=None if unpaid is None else unpaid.payment_link,
         pause_requested=_pause_type(json) == "pause_requested",
+        nests_schedule=_is_nests_schedule(json.get("schedule")),
+        planned=_planned_phase(json.get("schedule")),
+        currency=json["currency"],
+        terms=tuple(map(_parse_terms, counted)),
+        pending=_pending_items(json.get("pending_update")),
+        latest_invoice_id=_id_of(latest),
+        invoiced=json["collection_method"] == "send_invoice",
     )
+
+
+def _parse_terms(item: Json) -> ItemTerms:
+    price: Json = item["price"]
+    recurring: Json = price.get("recurring") or {}
+    return ItemTerms(
+        interval=recurring.get("interval", ""),
+        interval_count=recurring.get("interval_count", 1),
+        unit_amount=price["unit_amount"],
+        metered=recurring.get("usage_type") == "metered",
+    )
+
+
+def _is_nests_schedule(schedule: Json | str | None) -> bool:
+    return isinstance(schedule, dict) and PLANNED_BY_NEST in (schedule.get("metadata") or {})
+
+
+def _planned_phase(schedule: Json | str | None) -> PlannedPhase | None:
+    if not isinstance(schedule, dict) or schedule["status"] != "active" or not schedule.get("current_phase"):
+        return None
+    end = schedule["current_phase"]["end_date"]
+    phase = next((each for each in schedule["phases"] if each["start_date"] >= end), None)
+    if phase is None:
+        return None
+    items = tuple((_id_of(item["price"]) or "", item.get("quantity")) for item in phase["items"])
+    return PlannedPhase(starts_at=parse_time(phase["start_date"]), items=items)
+
+
+def _pending_items(pending: Json | None) -> dict[str, tuple[str, int | None]]:
+    items = [] if pending is None else pending["subscription_items"] or []
+    return {item["id"]: (item["price"]["id"], item.get("quantity")) for item in items}
 
 
 def _id_of(part: Json | str | None) -> str | None:

@@ -51,6 +51,34 @@ class SubscriptionHasEnded(Refusal, kind=Kind.CONFLICT, code="subscription_ended
     """The subscription has ended for good. ``create_checkout`` orders a new one."""
 
 
+class SubscriptionNotChangeable(Refusal, kind=Kind.CONFLICT):
+    """The subscription can't be changed so. ``meta.reason`` says why.
+
+    - ``status``: it is ``meta.status`` and has to be paid or resumed first.
+    - ``cancellation_planned``: withdraw the cancellation first, with ``resume_subscription``.
+    - ``schedule``: a schedule of the operator manages it.
+    - ``item``: it has several prices, and ``replaces`` does not name one of them.
+    - ``price_in_use``: another one of its prices is the ordered one.
+    - ``usage_type``: a metered price can't replace one with a quantity, nor the other way round.
+    """
+
+
+class PriceNotOffered(Refusal, kind=Kind.NOT_FOUND):
+    """``list_plans`` has no price with this ID: it is unknown, archived, or of a product that Nest does not sell."""
+
+
+class CurrencyNotOffered(Refusal, kind=Kind.CONFLICT):
+    """The price has no amount in the subscription's currency, ``meta.currency``."""
+
+
+class QuantityOutOfRange(Refusal):
+    """The quantity exceeds the price's ``max_quantity``, or the price is metered and has none."""
+
+
+class PreviewOutdated(Refusal, kind=Kind.CONFLICT):
+    """The preview has expired, is for another order, or the change costs another amount now."""
+
+
 class ImmediateCancellationNotAllowed(Refusal, kind=Kind.CONFLICT):
     """The operator's setting only allows cancellations at the end of the period."""
 

@@ -1,17 +1,24 @@
-"""Plan changes that a person orders: the cancellation of a subscription, and its withdrawal."""
+"""Plan changes that a person orders: another price or quantity, the cancellation of a subscription, its withdrawal."""
 
 from typing import Annotated, Literal
 
+from pydantic import Field
+
 from shared.messages.billing.errors import (
     ChangeRefusedByStripe,
+    CurrencyNotOffered,
     ImmediateCancellationNotAllowed,
+    PreviewOutdated,
+    PriceNotOffered,
+    QuantityOutOfRange,
     SubscriptionExcluded,
     SubscriptionHasEnded,
+    SubscriptionNotChangeable,
     SubscriptionNotFound,
 )
 from shared.messages.billing.subscriptions import CancelType, PlanItem, RequiredAction
-from shared.messages.message import Command, Reply
-from shared.messages.types import Many, MaxPlain, Moment, NonEmpty, Sealed, UserId
+from shared.messages.message import Command, Part, Query, Reply
+from shared.messages.types import Many, MaxPlain, Moment, NonEmpty, Sealed, StripeId, UserId
 
 Feedback = Literal[
     "customer_service",
@@ -26,6 +33,26 @@ Feedback = Literal[
 """Stripe's values of ``cancellation_details.feedback`` (https://docs.stripe.com/api/subscriptions/cancel)."""
 CancellationComment = Annotated[Sealed, MaxPlain(1_000)]
 OrderOutcome = Literal["done", "planned", "unchanged", "action_required"]
+OrderedQuantity = Annotated[int, Field(ge=1, le=999_999)]
+"""Number of units, such as seats; Stripe's bound."""
+PreviewToken = Annotated[str, Field(min_length=1, max_length=2_048)]
+
+
+class PlannedItem(Part):
+    """A price of a subscription in the future."""
+
+    price_id: str
+    """ID of the price in Stripe."""
+    quantity: int | None
+    """Number of units, such as seats; null for a metered price."""
+
+
+class PlannedChange(Part):
+    """Other prices or quantities from a later time on."""
+
+    at: Moment
+    items: Many[PlannedItem]
+    """All prices from then on."""
 
 
 class PlanOrderView(Reply):
@@ -65,6 +92,8 @@ class PlanOrderView(Reply):
     is to be paid."""
     billing_portal_url: str
     """Link to the customer portal, ``<issuer>/portal/…``. It works for an hour, for everyone who has it."""
+    planned_change: PlannedChange | None = None
+    """Prices and quantities that are planned for later; null if none are."""
 
 
 class PlanOrder(Command):
@@ -111,3 +140,84 @@ class WithdrawCancellation(
 
     Resuming begins a new period, which is charged. A repeat changes nothing.
     """
+
+
+PLAN_REFUSALS = (
+    SubscriptionNotFound,
+    SubscriptionHasEnded,
+    SubscriptionNotChangeable,
+    SubscriptionExcluded,
+    PriceNotOffered,
+    CurrencyNotOffered,
+    QuantityOutOfRange,
+    ChangeRefusedByStripe,
+)
+
+
+class PlanChangeView(Reply):
+    """What a change of a subscription costs, and when it takes effect. Amounts are in the currency's minor unit."""
+
+    subscription_id: str
+    """ID of the subscription."""
+    effect: Literal["now", "period_end", "none"]
+    """When the change takes effect: a downgrade at the end of the period by default, everything else now. ``none`` if
+    the subscription is so already."""
+    effective_at: Moment
+    """When the change takes effect."""
+    currency: str
+    """Currency of the amounts, an ISO 4217 code in lower case."""
+    decimals: int
+    """Number of decimals of the amounts: 2 for USD, so that 1000 is 10.00; 0 for JPY."""
+    due_now: int
+    """What the person pays at once, after credits and with taxes; 0 or more."""
+    credit: int
+    """Credit for the unused time of what is replaced. It is deducted from ``due_now``, and what remains of it from the
+    next invoices."""
+    next_invoice_at: Moment | None
+    """When the next invoice after the change is made; null if the subscription does not renew."""
+    next_invoice_amount: int | None
+    """Total of that invoice, before credits on the customer's balance."""
+    preview: str
+    """Token for ``change_plan``, which then costs what is shown here or is refused. Works until ``expires_at``."""
+    expires_at: Moment
+    """Expiry of the token."""
+
+
+class PreviewPlanChange(Query, wire="billing.preview-plan-change", reply=PlanChangeView, refuses=PLAN_REFUSALS):
+    """Get what another price or quantity of a subscription costs. Changes nothing."""
+
+    user_id: UserId
+    subscription_id: NonEmpty | None = None
+    """ID of the subscription, in Nest or in Stripe; by default the one of ``get_subscription_status``."""
+    price_id: StripeId
+    """ID of the new price in Stripe, as ``list_plans`` returns it; the present one to change the quantity only."""
+    quantity: OrderedQuantity | None = None
+    """Number of units, such as seats; by default as before. Left out for a metered price."""
+    replaces: StripeId | None = None
+    """ID of the price that is replaced, for a subscription with several; by default the only one."""
+
+
+class ChangePlan(
+    PlanOrder,
+    wire="billing.change-plan",
+    audited=True,
+    audited_for_users=True,
+    reply=PlanOrderView,
+    refuses=(*PLAN_REFUSALS, PreviewOutdated),
+):
+    """Change the price or quantity of a subscription.
+
+    A downgrade (a shorter interval, or a lower amount for the same interval) takes effect at the end of the period by
+    default, everything else now. If the bank declines the payment of the difference, or wants it confirmed, the
+    outcome is ``action_required``, and the change takes effect when the invoice is paid, within 23 hours. A repeat
+    changes nothing.
+    """
+
+    price_id: StripeId
+    """As in ``preview_plan_change``."""
+    quantity: OrderedQuantity | None = None
+    """As in ``preview_plan_change``."""
+    replaces: StripeId | None = None
+    """As in ``preview_plan_change``."""
+    preview: PreviewToken | None = None
+    """``preview`` of ``preview_plan_change`` with the same fields."""

@@ -18,6 +18,7 @@ def test_the_period_of_a_subscription_spans_all_items() -> None:
         "id": "sub_1",
         "customer": {"id": "cus_1", "deleted": True},
         "status": "active",
+        "currency": "usd",
         "metadata": {},
         "created": 1,
         "cancel_at": None,
