@@ -19,7 +19,7 @@ from services.billing.personal_data.store import PersonalData
 from services.billing.plan_changes.models import CancelNow, Downgrade
 from services.billing.runs.store import Differences, KnownDrifts, RecordReaders, Runs, Schedule, Takeover
 from services.billing.stripe_api.account import Stripe
-from services.billing.stripe_api.plan_change_calls import Proration
+from services.billing.stripe_api.plan_change_models import Proration
 from services.billing.subscriptions.duplicates import Exclusions
 from services.billing.subscriptions.models import AccessPolicy
 from services.billing.subscriptions.portal import PortalLimit

@@ -262,6 +262,12 @@ ERROR_SCHEMAS: Final[dict[str, Any]] = {
             "grant_type": {"type": "string", "description": "Grant type in the request."},
             "country": {"type": ["string", "null"], "description": "Country of the phone number (ISO 3166-1)."},
             "waits_for": {**_STRINGS, "description": "Services that have not finished."},
+            "currency": {
+                "type": "string",
+                "description": "Currency of the subscription, an ISO 4217 code in lower case.",
+            },
+            "reason": {"type": "string", "description": "Why the subscription can't be changed so."},
+            "status": {"type": "string", "description": "Status of the subscription in Stripe."},
             "subscription_id": {"type": "string", "description": "ID of the other subscription."},
             "price_id": {"type": "string", "description": "ID of the refused price in Stripe."},
             "identifiers": {**_STRINGS, "description": "Identifiers of the refused entries."},

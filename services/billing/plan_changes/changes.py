@@ -12,7 +12,7 @@ from services.billing.context import Billing
 from services.billing.plan_changes.rules import Effect, Offer, PlanChange, PlanTarget
 from services.billing.stripe_api.account import Stripe
 from services.billing.stripe_api.models import StripeSubscription
-from services.billing.stripe_api.plan_change_calls import Proration
+from services.billing.stripe_api.plan_change_models import Proration
 from services.billing.subscriptions.models import Subscription
 from shared.bus.work import Work
 from shared.messages.billing.errors import PreviewOutdated, StripeUnavailable, SubscriptionExcluded

@@ -9,7 +9,7 @@ from typing import Final, Literal
 from services.billing.plan_changes.models import is_planned_to_end
 from services.billing.stripe_api.catalog_models import StripePrice
 from services.billing.stripe_api.models import ItemTerms, StripeSubscription, SubscriptionItem
-from services.billing.stripe_api.plan_change_calls import InvoicePreview, ItemChange, Proration
+from services.billing.stripe_api.plan_change_models import InvoicePreview, ItemChange, Proration
 from services.billing.subscriptions.models import ENDED
 from shared.messages.billing.errors import (
     CurrencyNotOffered,

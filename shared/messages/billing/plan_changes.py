@@ -51,6 +51,7 @@ class PlannedChange(Part):
     """Other prices or quantities from a later time on."""
 
     at: Moment
+    """When the change takes effect."""
     items: Many[PlannedItem]
     """All prices from then on."""
 
