@@ -288,6 +288,12 @@ def _body(name: str) -> dict[str, Any]:
         "create_trial_and_magic_link": {**LINK, "device": {"platform": "mac", "beak_id": "b", "fingerprint": "f"}},
         "authenticate_user": {"client_id": "c", "grant_type": "refresh_token", "refresh_token": "01.a.b"},
         "list_news_items": {"client_id": "c"},
+        "create_checkout": {
+            "user_id": "user_1",
+            "items": [{"price_id": "price_1"}],
+            "success_url": "https://a",
+            "cancel_url": "https://a",
+        },
         "report_usage": {"usage": [{"identifier": "1", "user_id": "user_1", "event_name": "api", "value": 1}]},
         "set_marketing_consent": {"user_id": "user_1", "level": "general"},
         "create_client": {"name": "App", "redirect_uris": ["https://app.example.com/"]},
