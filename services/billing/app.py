@@ -18,6 +18,7 @@ from services.billing.disputes.store import Disputes
 from services.billing.entitlements.store import EntitlementRows
 from services.billing.events.store import StripeEvents
 from services.billing.handlers import HANDLERS
+from services.billing.history.store import BillingHistory
 from services.billing.payments.store import FailedPaymentMails, Payments
 from services.billing.personal_data.store import PersonalData
 from services.billing.runs.store import Differences, KnownDrifts, RecordReaders, Runs, Schedule, Takeover
@@ -48,6 +49,7 @@ INDEXES: Final = indexes_of(
     Payments,
     FailedPaymentMails,
     Disputes,
+    BillingHistory,
     StripeEvents,
     EntitlementRows,
     UsageRows,
@@ -107,6 +109,7 @@ async def open_context(resources: Resources, settings: BillingSettings) -> Async
             payments=Payments(resources.database),
             failed_payment_mails=FailedPaymentMails(resources.database),
             disputes=Disputes(resources.database),
+            history=BillingHistory(resources.database),
             entitlements=EntitlementRows(resources.database),
             personal_data=PersonalData(resources.database),
             erased=ErasedIds(resources.database),

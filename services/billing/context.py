@@ -14,6 +14,7 @@ from services.billing.customers.store import ProviderMappings
 from services.billing.disputes.store import Disputes
 from services.billing.entitlements.store import EntitlementRows
 from services.billing.events.store import StripeEvents
+from services.billing.history.store import BillingHistory
 from services.billing.payments.store import FailedPaymentMails, Payments
 from services.billing.personal_data.store import PersonalData
 from services.billing.plan_changes.models import CancelNow, Downgrade
@@ -74,6 +75,7 @@ class Billing:
     payments: Payments
     failed_payment_mails: FailedPaymentMails
     disputes: Disputes
+    history: BillingHistory
     entitlements: EntitlementRows
     usage: UsageRows
     personal_data: PersonalData

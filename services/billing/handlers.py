@@ -8,6 +8,8 @@ from services.billing.customer_state import handlers as customer_state
 from services.billing.customers import handlers as customers
 from services.billing.disputes import handlers as disputes
 from services.billing.events import handlers as events
+from services.billing.history import handlers as history
+from services.billing.history.handlers import with_history
 from services.billing.invoices import handlers as invoices
 from services.billing.payments import handlers as payments
 from services.billing.personal_data import handlers as personal_data
@@ -26,6 +28,7 @@ _HANDLERS: Final = handlers_in(
     customers,
     disputes,
     events,
+    history,
     invoices,
     payments,
     personal_data,
@@ -35,5 +38,6 @@ _HANDLERS: Final = handlers_in(
     trials,
     usage,
 )
-HANDLERS: Final = {message: prioritized(handler) for message, handler in _HANDLERS.items()}
-"""Handlers by the message that each handles. Their calls to Stripe have its priority."""
+HANDLERS: Final = with_history({message: prioritized(handler) for message, handler in _HANDLERS.items()})
+"""Handlers by the message that each handles. Their calls to Stripe have its priority, and their events an entry in the
+billing history."""

@@ -42,6 +42,7 @@ from shared.messages.auth.signing_keys import KEYRING, ListSigningKeys, RotateSi
 from shared.messages.auth.tokens import AuthenticateUser, RedeemGrant
 from shared.messages.auth.users import GetUser, GetUserConsent, SetMarketingConsent
 from shared.messages.billing.disputes import ListDisputes
+from shared.messages.billing.history import ListBillingHistory
 from shared.messages.billing.payments import ListPayments
 from shared.messages.billing.plan_changes import CancelSubscription, ChangePlan, PreviewPlanChange, WithdrawCancellation
 from shared.messages.billing.plans import ListPlans
@@ -202,6 +203,7 @@ _2026_12_01: Final = _after(
     authenticate_user=Method(RedeemGrant, Access.ANYONE, _by_grant, credential_in_body=True),
     get_stripe_run=Method(GetStripeRunProgress, Access.INTERNAL),
     create_checkout=Method(CreateCheckout, Access.SELF_OR_INTERNAL, by_field("user_id"), user_of_token=True),
+    list_billing_history=Method(ListBillingHistory, Access.INTERNAL),
     create_trial_and_magic_link=Method(OrderTrialMagicLink, Access.ANYONE, _by_address, credential_in_body=True),
     preview_plan_change=Method(PreviewPlanChange, Access.SELF_OR_INTERNAL, user_of_token=True),
     change_plan=_order(ChangePlan),

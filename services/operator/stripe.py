@@ -39,6 +39,7 @@ PAYMENTS: Final = columns(
 DISPUTES: Final = columns(
     "created_at, money: AMOUNT, status, reason, respond_by, user_id, id: DISPUTE, stp_dispute_id: STRIPE ID"
 )
+HISTORY: Final = columns("at, event, money: AMOUNT, status, reason, object")
 IMPORT_QUESTION: Final = (
     "Nest records everything that is in this Stripe account, and creates users for its customers. No mail is sent.\n"
     "Take it over?"
@@ -98,6 +99,27 @@ def disputes(
     response = nest.call("list_disputes", request_body(user_id=user, status=status, limit=limit, cursor=cursor))
     rows = [{**each, "money": _money(each, "amount")} for each in response["disputes"]]
     return Table(response, rows, DISPUTES)
+
+
+@command(app, "history", "nest stripe history user_…")
+def history(
+    nest: Client,
+    user: Annotated[str, typer.Argument(metavar="USER", help="ID of the user.")],
+    *,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> Table:
+    """List what happened to a user's money and access, newest first."""
+    response = nest.call("list_billing_history", request_body(user_id=user, limit=limit, cursor=cursor))
+    rows = [
+        {
+            **each,
+            "money": None if each["amount"] is None else _money(each, "amount"),
+            "object": each["payment_id"] or each["dispute_id"] or each["stp_credit_note_id"] or each["subscription_id"],
+        }
+        for each in response["entries"]
+    ]
+    return Table(response, rows, HISTORY)
 
 
 @command(app, "verify", "nest stripe verify", "nest stripe verify --changed-within 24")

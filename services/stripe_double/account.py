@@ -26,6 +26,7 @@ back. Members whose names begin with `_` are internal and never leave the double
 
 OWNERS = {
     "invoice_payment": "invoice",
+    "credit_note": "invoice",
     "refund": "charge",
     "dispute": "charge",
     "product_feature": "_product",
@@ -35,11 +36,13 @@ OWNERS = {
 
 ID_PREFIXES = {
     "account": "acct_1",
+    "balance_transaction": "txn_3",
     "billing.meter": "mtr_test_6",
     "billing_portal.session": "bps_1",
     "charge": "ch_3",
     "checkout.session": "cs_test_a1",
     "coupon": "",
+    "credit_note": "cn_1",
     "customer": "cus_",
     "customer_balance_transaction": "cbtxn_1",
     "discount": "di_1",

@@ -8,6 +8,7 @@ from services.stripe_double.params import Params
 from services.stripe_double.rendering import filter_equal, list_page
 
 RESPONSE_TIME = 7 * DAY
+DISPUTE_FEE = 1500
 CLOSED = ("won", "lost", "warning_closed", "prevented")
 
 _EVIDENCE = (
@@ -100,8 +101,42 @@ def open_dispute(
     account.update(charge, disputed=True)
     events.emit(account, "charge.dispute.created", dispute)
     if not inquiry:
+        dispute = _move_funds(account, dispute, -dispute["amount"])
         events.emit(account, "charge.dispute.funds_withdrawn", dispute)
     return dispute
+
+
+def _move_funds(account: Account, dispute: Json, amount: int) -> Json:
+    """Withdraw (a negative amount) or reinstate the disputed amount, with Stripe's fee; return the dispute."""
+    fee = DISPUTE_FEE if amount < 0 else 0
+    moved = account.new(
+        "balance_transaction",
+        amount=amount,
+        available_on=account.now,
+        balance_type="payments",
+        currency=dispute["currency"],
+        description=f"Chargeback {'withdrawal' if amount < 0 else 'reversal'} for {dispute['charge']}",
+        exchange_rate=None,
+        fee=fee,
+        fee_details=[
+            {
+                "amount": fee,
+                "application": None,
+                "currency": dispute["currency"],
+                "description": "Dispute fee",
+                "type": "stripe_fee",
+            }
+        ]
+        if fee
+        else [],
+        net=amount - fee,
+        reporting_category="dispute" if amount < 0 else "dispute_reversal",
+        source=dispute["id"],
+        status="available",
+        type="adjustment",
+    )
+    public = {name: value for name, value in moved.items() if name != "livemode"}
+    return account.update(dispute, balance_transactions=[*dispute["balance_transactions"], public])
 
 
 def escalate(account: Account, dispute: Json) -> Json:
@@ -114,6 +149,7 @@ def escalate(account: Account, dispute: Json) -> Json:
         raise StripeApiError(f"A dispute that is {dispute['status']} can't become a chargeback.")
     after = account.update(dispute, status="needs_response", is_charge_refundable=False)
     events.emit(account, "charge.dispute.updated", after, before=dispute)
+    after = _move_funds(account, after, -after["amount"])
     events.emit(account, "charge.dispute.funds_withdrawn", after)
     return after
 
@@ -136,6 +172,7 @@ def close(account: Account, dispute: Json, status: str) -> Json:
         raise StripeApiError(f"A dispute that is {dispute['status']} can't become {status}.")
     after = account.update(dispute, status=status)
     if status == "won":
+        after = _move_funds(account, after, after["amount"])
         events.emit(account, "charge.dispute.funds_reinstated", after)
     events.emit(account, "charge.dispute.closed", after, before=dispute)
     return after

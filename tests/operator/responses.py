@@ -11,6 +11,7 @@ from shared.messages.auth.sessions import EndedView, SessionList
 from shared.messages.auth.signing_keys import SigningKeysView
 from shared.messages.auth.users import UserView
 from shared.messages.billing.disputes import DisputesView
+from shared.messages.billing.history import BillingHistoryEntry, BillingHistoryView
 from shared.messages.billing.payments import PaymentsView
 from shared.messages.billing.runs import StripeDifferencesView, StripeRunProgressView, StripeRunsView, StripeRunView
 from shared.messages.billing.subscriptions import SubscriptionView
@@ -272,6 +273,24 @@ VIEWS: Final[dict[str, tuple[type[BaseModel], Any]]] = {
     "get_user_export": (UserExportView, EXPORT),
     "get_subscription": (SubscriptionView, SUBSCRIPTION),
     "list_payments": (PaymentsView, {"payments": [PAYMENT], "next_cursor": None}),
+    "list_billing_history": (
+        BillingHistoryView,
+        BillingHistoryView(
+            entries=(
+                BillingHistoryEntry.model_validate(
+                    {
+                        "id": "a" * 32,
+                        "at": AT,
+                        "event": "payment-refunded",
+                        "payment_id": "payment_1",
+                        "amount": 500,
+                        "currency": "usd",
+                    }
+                ),
+            ),
+            next_cursor=None,
+        ).model_dump(mode="json"),
+    ),
     "list_disputes": (DisputesView, {"disputes": [DISPUTE], "next_cursor": None}),
     "reconcile_subscriptions": (StripeRunView, RUN),
     "sweep_stripe_events": (StripeRunView, RUN),

@@ -51,6 +51,7 @@ COMMANDS: list[tuple[str, list[str], str]] = [
     ("stripe subscription --user user_1", ["get_subscription"], "sub_stripe"),
     ("stripe payments --user user_1", ["list_payments"], "12.50 CHF\trequires_payment_method\tinsufficient_funds"),
     ("stripe disputes --status needs_response --limit 5", ["list_disputes"], "500 JPY\tneeds_response\tfraudulent"),
+    ("stripe history user_1", ["list_billing_history"], "payment-refunded\t5.00 USD"),
     ("stripe verify", ["reconcile_subscriptions", "list_stripe_differences"], "striperun_1 done"),
     ("stripe reconcile --changed-within 24", ["reconcile_subscriptions", "list_stripe_differences"], "2 customers"),
     ("stripe verify --run striperun_1", ["resume_stripe_run", "list_stripe_differences"], "striperun_1 done"),

@@ -8,7 +8,14 @@ from typing import Any, Final, Literal, Self
 
 from services.billing.payments.models import Payment
 from services.billing.stripe_api.models import StripeDispute
-from shared.messages.billing.disputes import DisputeClosed, DisputeEvent, DisputeOpened, DisputeView
+from shared.messages.billing.disputes import (
+    DisputeClosed,
+    DisputeEvent,
+    DisputeFundsReinstated,
+    DisputeFundsWithdrawn,
+    DisputeOpened,
+    DisputeView,
+)
 
 CLOSED: Final = frozenset({"won", "lost", "prevented", "warning_closed"})
 """Statuses of a decided dispute. A bank may decide again: ``won`` may become ``lost``."""
@@ -33,6 +40,8 @@ class Dispute:
         user_id: the user whose payment is disputed; None while unknown.
         payment_id: our ID of the payment; None for a charge without a payment intent.
         respond_by: deadline for evidence.
+        funds_withdrawn: sum that Stripe has taken for it; None in a record of an earlier release.
+        funds_reinstated: sum that Stripe has returned.
         stp_created_at: when it was opened in Stripe.
         read_at: when the reading began from which this record was made.
     """
@@ -55,6 +64,8 @@ class Dispute:
     read_at: datetime
     created_at: datetime
     updated_at: datetime
+    funds_withdrawn: int | None = None
+    funds_reinstated: int | None = None
     version: int = 1
 
     @classmethod
@@ -130,9 +141,20 @@ class Dispute:
         events: list[DisputeEvent] = []
         if stored is None:
             events.append(DisputeOpened(**fields))
+        # What was moved before the record had the sums is no news.
+        if self.funds_withdrawn is not None and self.funds_withdrawn > _known(stored, "funds_withdrawn", self):
+            events.append(DisputeFundsWithdrawn(**fields, funds=self.funds_withdrawn))
+        if self.funds_reinstated is not None and self.funds_reinstated > _known(stored, "funds_reinstated", self):
+            events.append(DisputeFundsReinstated(**fields, funds=self.funds_reinstated))
         if self._closed_since(stored):
             events.append(DisputeClosed(**fields))
         return events
+
+    def completed_from(self, other: Self) -> Self:
+        """The record with the sums of another one, if it is of an earlier release and has none."""
+        if self.funds_withdrawn is not None:
+            return self
+        return replace(self, funds_withdrawn=other.funds_withdrawn, funds_reinstated=other.funds_reinstated)
 
     def view(self, user_id: str | None) -> DisputeView:
         """The view for operators, with the user as known now."""
@@ -140,6 +162,11 @@ class Dispute:
 
     def _closed_since(self, stored: Dispute | None) -> bool:
         return self.closed and (stored is None or stored.status != self.status)
+
+
+def _known(stored: Dispute | None, name: str, updated: Dispute) -> int:
+    known: int | None = 0 if stored is None else getattr(stored, name)
+    return getattr(updated, name) or 0 if known is None else known
 
 
 def _fields_of(stripe_dispute: StripeDispute, payment: Payment | None) -> dict[str, Any]:
@@ -157,4 +184,6 @@ def _fields_of(stripe_dispute: StripeDispute, payment: Payment | None) -> dict[s
         "currency": stripe_dispute.currency,
         "respond_by": stripe_dispute.respond_by,
         "stp_created_at": stripe_dispute.created,
+        "funds_withdrawn": stripe_dispute.funds_withdrawn,
+        "funds_reinstated": stripe_dispute.funds_reinstated,
     }

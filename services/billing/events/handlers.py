@@ -23,6 +23,7 @@ from services.billing.stripe_api.account import PaymentPart
 from shared.bus.work import Work
 from shared.messages.billing.checkout import FollowCheckout
 from shared.messages.billing.disputes import FollowDispute
+from shared.messages.billing.history import FollowCreditNote
 from shared.messages.billing.payments import FindPayments, FollowPayment
 from shared.messages.billing.plans import FollowPrice, FollowProduct
 from shared.messages.billing.runs import ReplayStripeEvent
@@ -163,6 +164,12 @@ def read_price(event: EventRow) -> StripeReread:
 def read_checkout(event: EventRow) -> StripeReread:
     """Read the Checkout Session."""
     return FollowCheckout(key=event.object_id, session_id=event.object_id, event_id=event.id)
+
+
+@on("credit_note.created", "credit_note.updated", "credit_note.voided")
+def read_credit_note(event: EventRow) -> StripeReread:
+    """Read the credit note."""
+    return FollowCreditNote(key=event.object_id, credit_note_id=event.object_id, event_id=event.id)
 
 
 def _read_payments_of(part: PaymentPart, event: EventRow) -> StripeReread:

@@ -112,7 +112,16 @@ async def _attribute_disputes(updated: Payment, except_dispute: str | None, work
         return
     for dispute in await billing.disputes.of_payment(updated.stp_payment_intent_id):
         if dispute.user_id != updated.user_id and dispute.stp_dispute_id != except_dispute:
-            billing.disputes.save(dispute.attributed(updated.user_id, at=work.now), work)
+            attributed = dispute.attributed(updated.user_id, at=work.now)
+            billing.disputes.save(attributed, work)
+            # They were announced without a user.
+            await billing.history.add_events(
+                [
+                    (event, derived_message_id("attributed-dispute", attributed.id, updated.user_id, event.wire))
+                    for event in attributed.events_since(None)
+                ],
+                work,
+            )
 
 
 def _keeps_access(subscription: Subscription | None, work: Work, billing: Billing) -> bool:

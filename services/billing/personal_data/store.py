@@ -8,6 +8,7 @@ from services.billing.checkout.store import Checkouts
 from services.billing.customers.store import ProviderMappings
 from services.billing.disputes.store import Disputes
 from services.billing.entitlements.store import EntitlementRows
+from services.billing.history.store import BillingHistory
 from services.billing.payments.store import Payments
 from services.billing.subscriptions.store import Payers, Subscriptions
 from services.billing.trials.store import Trials
@@ -21,6 +22,7 @@ _DELETED: Final = (
     Subscriptions.COLLECTION,
     UsageRows.COLLECTION,
     Checkouts.COLLECTION,
+    BillingHistory.COLLECTION,
 )
 
 

@@ -245,7 +245,7 @@ def dispute_drift(
     if stored is None:
         return _missing_here("dispute", dispute_id)
     expected = stored.follow(user_id, stripe_dispute, payment, read_at=stored.read_at, at=stored.updated_at)
-    return _differing("dispute", dispute_id, stored, expected)
+    return _differing("dispute", dispute_id, stored.completed_from(expected), expected)
 
 
 def product_drift(

@@ -16,6 +16,7 @@ from services.billing.stripe_api.checkout_sessions import CheckoutSessions
 from services.billing.stripe_api.customer_calls import CustomerCalls
 from services.billing.stripe_api.lists import LISTS, SUBSCRIPTION_PARTS, Page, StripeList
 from services.billing.stripe_api.models import (
+    StripeCreditNote,
     StripeCustomer,
     StripeDispute,
     StripeInvoice,
@@ -25,6 +26,7 @@ from services.billing.stripe_api.models import (
 from services.billing.stripe_api.parsing import (
     Json,
     UnpaidInvoices,
+    parse_credit_note,
     parse_customer,
     parse_dispute,
     parse_invoice,
@@ -144,6 +146,11 @@ class Stripe(SubscriptionChanges, CustomerCalls, CatalogReads, CheckoutSessions,
         """A dispute with its charge."""
         json = await self._find("dispute", f"/v1/disputes/{_quoted(dispute_id)}", expand=["charge"])
         return None if json is None else parse_dispute(json)
+
+    async def credit_note(self, credit_note_id: str) -> StripeCreditNote | None:
+        """A credit note."""
+        json = await self._find("credit_note", f"/v1/credit_notes/{_quoted(credit_note_id)}")
+        return None if json is None else parse_credit_note(json)
 
     async def payment_intents_of(self, part: PaymentPart, object_id: str) -> list[str] | None:
         """The IDs of the payment intents to which an object belongs; none for a charge without a payment intent.

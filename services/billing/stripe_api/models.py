@@ -355,7 +355,8 @@ class StripeDispute:
     """A dispute (``dp_…`` or ``du_…``) as Stripe has it now; ``currency`` is an ISO code in lower case.
 
     ``customer_id`` and ``payment_intent_id`` are those of the disputed charge, which may have no payment intent.
-    ``respond_by`` is the deadline for evidence.
+    ``respond_by`` is the deadline for evidence. ``funds_withdrawn`` and ``funds_reinstated`` are the sums of the
+    movements of the account's balance, in its currency, both positive.
     """
 
     id: str
@@ -368,4 +369,23 @@ class StripeDispute:
     payment_intent_id: str | None
     respond_by: datetime | None
     created: datetime
+    livemode: bool
+    funds_withdrawn: int = 0
+    funds_reinstated: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StripeCreditNote:
+    """A credit note (``cn_…``) as Stripe has it now; ``currency`` is an ISO code in lower case.
+
+    ``status`` is ``issued`` or ``void``.
+    """
+
+    id: str
+    customer_id: str
+    invoice_id: str
+    status: str
+    reason: str | None
+    amount: int
+    currency: str
     livemode: bool

@@ -12,6 +12,7 @@ from services.billing.stripe_api.models import (
     ItemTerms,
     PlannedPhase,
     StripeCheckout,
+    StripeCreditNote,
     StripeCustomer,
     StripeDispute,
     StripeInvoice,
@@ -296,6 +297,22 @@ def parse_dispute(json: Json) -> StripeDispute:
         # Stripe sends 0 if no response is possible.
         respond_by=parse_time(due_by) if due_by else None,
         created=parse_time(json["created"]),
+        livemode=json["livemode"],
+        funds_withdrawn=-sum(min(each["amount"], 0) for each in json["balance_transactions"]),
+        funds_reinstated=sum(max(each["amount"], 0) for each in json["balance_transactions"]),
+    )
+
+
+def parse_credit_note(json: Json) -> StripeCreditNote:
+    """Parse a credit note."""
+    return StripeCreditNote(
+        id=json["id"],
+        customer_id=json["customer"],
+        invoice_id=json["invoice"],
+        status=json["status"],
+        reason=json["reason"],
+        amount=json["amount"],
+        currency=json["currency"],
         livemode=json["livemode"],
     )
 

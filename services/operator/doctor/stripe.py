@@ -37,6 +37,7 @@ PAYMENT_EVENTS: Final = frozenset(
         ),
         "charge.refunded",
         *(f"refund.{name}" for name in ("created", "updated", "failed")),
+        *(f"credit_note.{name}" for name in ("created", "updated", "voided")),
         *(f"charge.dispute.{name}" for name in ("created", "updated", "closed", "funds_withdrawn", "funds_reinstated")),
         *(f"{kind}.{name}" for kind in ("product", "price") for name in ("created", "updated", "deleted")),
     }

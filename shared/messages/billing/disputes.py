@@ -39,6 +39,20 @@ class DisputeClosed(DisputeEvent, wire="billing.dispute-closed"):
     """A dispute ended as ``won``, ``lost``, ``prevented`` or ``warning_closed``."""
 
 
+class DisputeFundsWithdrawn(DisputeEvent, wire="billing.dispute-funds-withdrawn"):
+    """Stripe took the disputed amount from the account."""
+
+    funds: int
+    """Sum of all withdrawals of the dispute, in the currency of the account's balance."""
+
+
+class DisputeFundsReinstated(DisputeEvent, wire="billing.dispute-funds-reinstated"):
+    """Stripe returned the disputed amount to the account."""
+
+    funds: int
+    """Sum of all returns of the dispute, in the currency of the account's balance."""
+
+
 class DisputeView(Part):
     """A dispute."""
 

@@ -1,0 +1,1 @@
+"""Billing history: what happened to a user's money and access, in order."""

@@ -1,0 +1,47 @@
+"""Store of the billing history, and its recording with the work of each message."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from pymongo import ASCENDING, IndexModel
+
+from services.billing.history.models import HistoryEntry
+from shared.bus.work import Work
+from shared.documents import Rows
+from shared.messages import Message
+from shared.paging import NewestFirst
+
+_ORDER: Final = NewestFirst("at")
+
+
+class BillingHistory(Rows[HistoryEntry]):
+    """The collection ``billing_history``."""
+
+    COLLECTION: Final = "billing_history"
+    INDEXES: Final = (_ORDER.index("userId"), IndexModel([("expiresAt", ASCENDING)], expireAfterSeconds=0))
+
+    async def record(self, work: Work) -> None:
+        """Add an entry for every event that a work publishes, committed together with it."""
+        await self.add_events(((message, envelope.id) for message, envelope in work.outgoing), work)
+
+    async def add_events(self, events: Iterable[tuple[Message, str]], work: Work) -> None:
+        """Add the entries of events with these message IDs. A change that several works announce has one entry."""
+        entries = {
+            entry.id: entry
+            for message, message_id in events
+            if (entry := HistoryEntry.of(message, message_id, at=work.now)) is not None
+        }
+        if not entries:
+            return
+        found = self._collection.find({"_id": {"$in": list(entries)}}, {"_id": 1})
+        known = {document["_id"] async for document in found}
+        for entry_id, entry in entries.items():
+            if entry_id not in known:
+                self.add(entry, work)
+
+    async def page(self, user_id: str, *, limit: int, cursor: str | None) -> list[HistoryEntry]:
+        """The entries of a page, newest first, and one more if another page follows; raises InvalidCursor."""
+        documents = await _ORDER.page(self._collection, {"userId": {"$eq": user_id}}, limit=limit, cursor=cursor)
+        return [self._read(document) for document in documents]

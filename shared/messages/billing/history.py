@@ -1,0 +1,101 @@
+"""Billing history of a user: every change of money or access, in order; and credit notes."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from shared.errors import InvalidCursor
+from shared.messages.billing.stripe_events import StripeReread
+from shared.messages.billing.subscriptions import PlanItem
+from shared.messages.message import Event, OperatorList, Part, Reply
+from shared.messages.types import Cursor, CursorText, Limit, Many, Moment, NextCursor, NonEmpty
+
+
+class FollowCreditNote(StripeReread, wire="billing.follow-credit-note"):
+    """Re-read a credit note from Stripe and announce it."""
+
+    credit_note_id: str
+    """Stripe's ID, ``cn_…``."""
+
+
+class CreditNoteEvent(Event):
+    """Fields shared by the events of a credit note."""
+
+    user_id: str
+    stp_credit_note_id: str
+    """Stripe's ID, ``cn_…``."""
+    stp_invoice_id: str
+    """Stripe's ID of the invoice."""
+    status: str
+    """Stripe's status: ``issued`` or ``void``."""
+    reason: str | None
+    """Stripe's reason, for example ``duplicate``; None if none was given."""
+    amount: int
+    """Credited amount in the currency's minor unit."""
+    currency: str
+    """ISO 4217, lower case."""
+
+
+class CreditNoteIssued(CreditNoteEvent, wire="billing.credit-note-issued"):
+    """An invoice was credited, in full or in part (https://docs.stripe.com/api/credit_notes)."""
+
+
+class CreditNoteVoided(CreditNoteEvent, wire="billing.credit-note-voided"):
+    """A credit note was voided."""
+
+
+class BillingHistoryEntry(Part):
+    """A change of a user's money or access. Fields that the change does not have are null."""
+
+    id: str
+    """ID of the entry."""
+    at: Moment
+    """When Nest recorded the change."""
+    event: str
+    """Name of the change, for example ``payment-refunded``."""
+    subscription_id: str | None = None
+    """ID of the subscription."""
+    payment_id: str | None = None
+    """ID of the payment."""
+    dispute_id: str | None = None
+    """ID of the dispute."""
+    stp_credit_note_id: str | None = None
+    """ID of the credit note in Stripe."""
+    status: str | None = None
+    """Stripe's status after the change."""
+    reason: str | None = None
+    """Why it ended, was disputed or was credited."""
+    failure: str | None = None
+    """Stripe's code of a failed payment."""
+    amount: int | None = None
+    """Amount of the payment, the dispute or the credit note, in the currency's minor unit, for example cents."""
+    amount_refunded: int | None = None
+    """Sum of all refunds of the payment."""
+    funds: int | None = None
+    """Amount that a dispute has moved: withdrawn from the account, or reinstated."""
+    currency: str | None = None
+    """Currency (ISO 4217), lower case."""
+    entitled: bool | None = None
+    """Whether the user had access after the change."""
+    before: Many[PlanItem] = ()
+    """Prices and quantities before a change of the plan."""
+    after: Many[PlanItem] = ()
+    """Prices and quantities after a change of the plan."""
+
+
+class BillingHistoryView(Reply):
+    """A page of a user's billing history."""
+
+    entries: Many[BillingHistoryEntry]
+    """The entries, newest first."""
+    next_cursor: NextCursor
+
+
+class ListBillingHistory(
+    OperatorList, wire="billing.list-billing-history", audited=True, reply=BillingHistoryView, refuses=(InvalidCursor,)
+):
+    """List the changes of a user's subscriptions, payments, refunds, disputes and credit notes."""
+
+    user_id: Annotated[NonEmpty, Field(description="ID of the user.")]
+    limit: Limit = 100
+    cursor: Cursor[CursorText] = None
