@@ -73,6 +73,7 @@ COLLECTIONS: Final = {
         "trials": Classified(Effect.REMOVED),
         "provider_mappings": Classified(Effect.REMOVED),
         "payers": Classified(Effect.REMOVED),
+        "billing_history": Classified(Effect.REMOVED),
         "entitlements": Classified(Effect.REMOVED),
         "usage": Classified(Effect.REMOVED),
         "checkouts": Classified(Effect.REMOVED),

@@ -16,6 +16,7 @@ from shared.messages.auth.signing_keys import ListSigningKeys
 from shared.messages.auth.users import GetUser, GetUserConsent
 from shared.messages.billing.plan_changes import PreviewPlanChange
 from shared.messages.billing.runs import GetStripeRun, ListStripeRuns
+from shared.messages.billing.runs import GetStripeRun, GetStripeRunProgress, ListStripeRuns
 from shared.messages.billing.subscriptions import GetSubscriptionHeartbeat, GetSubscriptionState, GetSubscriptionStatus
 from shared.messages.mailer.branding import GetClientLooks
 from shared.messages.personal_data import GetUserProcess
@@ -26,6 +27,7 @@ from tests.stack import eventually
 
 UNAUDITED: Final[dict[type[Message], str]] = {
     GetClientLooks: "branding is visible to every recipient of the client's mails",
+    GetStripeRunProgress: "counts without personal data, polled every second during a run",
     GetUserConsent: "one value for a known user ID; back ends query it before every mail",
     GetStripeRun: "counts without personal data, polled every second during a run",
     GetSubscriptionHeartbeat: "a boolean for a known user ID; back ends query it for every request",

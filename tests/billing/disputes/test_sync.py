@@ -77,6 +77,8 @@ async def test_a_dispute_is_stored_with_its_user_announced_and_mailed(shop: Shop
         "reason": "fraudulent",
         "amount": 300,
         "currency": "usd",
+        "fundsWithdrawn": 300,
+        "fundsReinstated": 0,
         "respondBy": datetime.fromtimestamp(dispute["evidence_details"]["due_by"], UTC),
         "stpCreatedAt": datetime.fromtimestamp(dispute["created"], UTC),
         "createdAt": document["createdAt"],
