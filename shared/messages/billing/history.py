@@ -94,7 +94,10 @@ class BillingHistoryView(Reply):
 class ListBillingHistory(
     OperatorList, wire="billing.list-billing-history", audited=True, reply=BillingHistoryView, refuses=(InvalidCursor,)
 ):
-    """List the changes of a user's subscriptions, payments, refunds, disputes and credit notes."""
+    """List the changes of a user's money and access.
+
+    These are the changes of subscriptions and plans, payments, refunds, disputes with their funds, and credit notes.
+    """
 
     user_id: Annotated[NonEmpty, Field(description="ID of the user.")]
     limit: Limit = 100
