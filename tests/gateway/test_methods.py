@@ -15,7 +15,6 @@ from shared.messages.auth.clients import CreateClient
 from shared.messages.auth.signing_keys import ListSigningKeys
 from shared.messages.auth.users import GetUser, GetUserConsent
 from shared.messages.billing.plan_changes import PreviewPlanChange
-from shared.messages.billing.runs import GetStripeRun, ListStripeRuns
 from shared.messages.billing.runs import GetStripeRun, GetStripeRunProgress, ListStripeRuns
 from shared.messages.billing.subscriptions import GetSubscriptionHeartbeat, GetSubscriptionState, GetSubscriptionStatus
 from shared.messages.mailer.branding import GetClientLooks
