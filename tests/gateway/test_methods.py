@@ -26,7 +26,6 @@ from tests.stack import eventually
 
 UNAUDITED: Final[dict[type[Message], str]] = {
     GetClientLooks: "branding is visible to every recipient of the client's mails",
-    GetStripeRunProgress: "counts without personal data, polled every second during a run",
     GetUserConsent: "one value for a known user ID; back ends query it before every mail",
     GetStripeRun: "counts without personal data, polled every second during a run",
     GetStripeRunProgress: "counts without personal data, polled every second during a run",
