@@ -21,10 +21,12 @@ from services.operator.output import (
     request_body,
 )
 from services.operator.stripe_runs import run
+from services.operator.stripe_setup import command as stripe_setup
 
 app = typer.Typer(
     no_args_is_help=True, help="Compare records with Stripe, repair them, fetch missed events, import an account."
 )
+app.command("setup", epilog=stripe_setup.epilog())(stripe_setup.setup)
 RUNS: Final = columns("id: RUN, kind, status, differences, scheduled, started_at, finished_at")
 SUBSCRIPTION: Final = columns(
     "id: SUBSCRIPTION, user_id, status, active, entitled, will_renew: RENEWS, start_date: FROM, end_date: UNTIL, "

@@ -38,6 +38,7 @@ ID_PREFIXES = {
     "account": "acct_1",
     "balance_transaction": "txn_3",
     "billing.meter": "mtr_test_6",
+    "billing_portal.configuration": "bpc_1",
     "billing_portal.session": "bps_1",
     "charge": "ch_3",
     "checkout.session": "cs_test_a1",

@@ -176,6 +176,14 @@ def _read_payments_of(part: PaymentPart, event: EventRow) -> StripeReread:
     return FindPayments(key=event.object_id, object=part, object_id=event.object_id, event_id=event.id)
 
 
+NEEDED_EVENTS: Final = frozenset(EVENT_HANDLERS) - {
+    # The other event of the same change suffices.
+    "charge.refund.updated",
+    "customer.subscription.pending_update_applied",
+}
+"""Events that a webhook endpoint must send; ``nest stripe setup`` and ``nest doctor`` check them."""
+
+
 async def stripe_event(event: StripeEvent, work: Work, billing: Billing) -> None:
     """Store an event as pending and order the reading of its object."""
     row = EventRow.of(event, at=work.now)

@@ -45,7 +45,7 @@ def doctor(
     Run it where the services run, with their environment; without, it checks the Nest of the data folder.
     """
     with one_line_errors():
-        _load_environment(data)
+        load_environment(data)
     from services.operator.doctor.checks import check_everything  # noqa: PLC0415 -- would slow down `nest --help`
 
     with without_logs(), _progress() as report:
@@ -72,7 +72,7 @@ def _services_known() -> bool:
     return bool(os.environ.get("NEST_KAFKA_BOOTSTRAP") or os.environ.get("NEST_MONGO_URL"))
 
 
-def _load_environment(data: Path) -> None:
+def load_environment(data: Path) -> None:
     """Take the services' settings from the data folder, unless the environment has them.
 
     Raises:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 from urllib.parse import urlencode
 
+from services.billing.events.handlers import NEEDED_EVENTS
 from services.operator.doctor.findings import Finding, ok, problem, warning
 from services.operator.doctor.http import OK, Response, clock_finding, get
 
@@ -17,31 +18,7 @@ SUBSCRIPTION_EVENTS: Final = frozenset(
     f"customer.subscription.{name}" for name in ("created", "updated", "deleted", "paused", "resumed", "trial_will_end")
 )
 """Without these, subscriptions are updated only by the next sweep."""
-PAYMENT_EVENTS: Final = frozenset(
-    {
-        *(
-            f"payment_intent.{name}"
-            for name in ("created", "processing", "requires_action", "succeeded", "payment_failed", "canceled")
-        ),
-        "invoice.payment_action_required",
-        "invoice.payment_failed",
-        "invoice_payment.paid",
-        *(
-            f"subscription_schedule.{name}"
-            for name in ("created", "updated", "released", "canceled", "completed", "aborted", "expiring")
-        ),
-        "customer.updated",
-        *(
-            f"checkout.session.{name}"
-            for name in ("completed", "expired", "async_payment_succeeded", "async_payment_failed")
-        ),
-        "charge.refunded",
-        *(f"refund.{name}" for name in ("created", "updated", "failed")),
-        *(f"credit_note.{name}" for name in ("created", "updated", "voided")),
-        *(f"charge.dispute.{name}" for name in ("created", "updated", "closed", "funds_withdrawn", "funds_reinstated")),
-        *(f"{kind}.{name}" for kind in ("product", "price") for name in ("created", "updated", "deleted")),
-    }
-)
+PAYMENT_EVENTS: Final = NEEDED_EVENTS - SUBSCRIPTION_EVENTS
 """Without these, checkouts, payments, refunds, disputes, plans and planned ends are updated only by the next sweep, and
 a paused trial does not continue by itself. docs/stripe.md lists them too."""
 DAY_SECONDS: Final = 24 * 60 * 60
