@@ -68,6 +68,7 @@ EXTRA_FILES: Final = {
     "services/billing/stripe_api/plan_change_calls.py": "stripe_api",
     "services/billing/stripe_api/plan_change_models.py": "models",
     "services/billing/stripe_api/reschedule.py": "stripe_api",
+    "services/billing/stripe_api/rights.py": "stripe_api",
     "services/billing/stripe_api/subscription_changes.py": "stripe_api",
     "services/billing/stripe_api/token_bucket.py": "stripe_api",
     "services/billing/subscriptions/cancellation.py": "sync",
