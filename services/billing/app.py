@@ -26,7 +26,7 @@ from services.billing.settings import BillingSettings
 from services.billing.stripe_api import account
 from services.billing.subscriptions.duplicates import Exclusions
 from services.billing.subscriptions.models import AccessPolicy
-from services.billing.subscriptions.portal import PortalLimit
+from services.billing.subscriptions.portal import LISTS, PortalLimit
 from services.billing.subscriptions.store import Payers, Subscriptions
 from services.billing.trials.store import Trials
 from services.billing.usage.store import UsageRows
@@ -142,6 +142,7 @@ async def open_context(resources: Resources, settings: BillingSettings) -> Async
                 several_subscriptions=settings.stripe_several_subscriptions,
                 one_trial_per_card=settings.trial_once_per_card,
             ),
+            list_limit=PortalLimit(LISTS),
             event_retention=timedelta(days=settings.stripe_events_retention_days),
             operators_address=settings.operators_address,
             runs=runs,

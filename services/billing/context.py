@@ -59,6 +59,7 @@ class Billing:
         portal_limit: how often a user may open the customer portal.
         checkout_limit: how often a user may order a checkout.
         checkout_settings: what an operator chose for checkouts.
+        list_limit: how often the invoices of a user may be listed.
         event_retention: retention of handled events.
         operators_address: recipient of mails about disputes; None for no mails.
         takeover: until when objects in Stripe count as taken over by an import.
@@ -99,6 +100,7 @@ class Billing:
     portal_limit: PortalLimit
     checkout_limit: PortalLimit
     checkout_settings: CheckoutSettings
+    list_limit: PortalLimit
     event_retention: timedelta
     operators_address: str | None
     runs: Runs

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from services.billing.context import Billing
+from services.billing.invoices.pagination import page_of
 from services.billing.stripe_api.calls import RESOURCE_MISSING, StripeRefused
+from services.billing.stripe_api.models import ListedInvoice
 from shared.bus.work import Work
-from shared.messages.billing.errors import InvoiceNotFound, StripeUnavailable, TooManyPortalSessions
-from shared.messages.billing.invoices import GetInvoiceLink, InvoiceLinkView
+from shared.messages.billing.errors import (
+    InvoiceNotFound,
+    StripeUnavailable,
+    TooManyInvoiceLists,
+    TooManyPortalSessions,
+)
+from shared.messages.billing.invoices import GetInvoiceLink, InvoiceLinkView, InvoicesView, InvoiceView, ListInvoices
+from shared.messages.billing.links import invoice_link
+
+MAX_CUSTOMERS: Final = 10
+"""Customers of a user whose invoices are listed; each costs a call for every page."""
 
 
 async def get_invoice_link(query: GetInvoiceLink, work: Work, billing: Billing) -> InvoiceLinkView:
@@ -60,3 +73,52 @@ async def _belongs_to(user_id: str, customer_id: str, billing: Billing) -> bool:
     if mapping is not None and mapping.user_id == user_id:
         return True
     return customer_id in await billing.subscriptions.customers_of(user_id)
+
+
+async def list_invoices(query: ListInvoices, work: Work, billing: Billing) -> InvoicesView:
+    """A page of the user's invoices, read from Stripe now, with a budget of its own.
+
+    Drafts are left out, and invoices for products that Nest does not sell.
+
+    Raises:
+        InvalidCursor: no page ended with this cursor.
+        TooManyInvoiceLists: the user's invoices were listed too often.
+        StripeUnavailable: Stripe does not answer in time.
+    """
+    customers = await billing.mappings.customers_of(query.user_id)
+    customers += await billing.subscriptions.customers_of(query.user_id)
+    chosen = sorted(set(customers))[:MAX_CUSTOMERS]
+    if not chosen and query.cursor is None:
+        return InvoicesView(invoices=(), next_cursor=None)
+    wait = billing.list_limit.open(query.user_id, at=work.now)
+    if wait:
+        raise TooManyInvoiceLists(retry_after=wait)
+    work.annotate(user_id=query.user_id)
+    try:
+        page = await page_of(chosen, limit=query.limit, cursor=query.cursor, billing=billing)
+    except StripeRefused as refused:
+        refused.report(user=query.user_id)
+        raise StripeUnavailable from refused
+    ours = [each for each in page.invoices if each.status != "draft" and _sold(each, billing)]
+    return InvoicesView(invoices=tuple(map(_view, ours)), next_cursor=page.next_cursor)
+
+
+def _sold(invoice: ListedInvoice, billing: Billing) -> bool:
+    return not billing.products or not invoice.products.isdisjoint(billing.products)
+
+
+def _view(invoice: ListedInvoice) -> InvoiceView:
+    return InvoiceView(
+        id=invoice.id,
+        number=invoice.number,
+        date=invoice.created,
+        due_at=invoice.due_at,
+        status=invoice.status,
+        currency=invoice.currency,
+        total=invoice.total,
+        amount_due=invoice.amount_due,
+        amount_paid=invoice.amount_paid,
+        stp_subscription_id=invoice.subscription_id,
+        hosted_url=invoice_link(invoice.id, "hosted"),
+        pdf_url=invoice_link(invoice.id, "pdf"),
+    )

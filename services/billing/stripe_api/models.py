@@ -250,6 +250,31 @@ class InvoicePages:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ListedInvoice:
+    """An invoice in a list.
+
+    Attributes:
+        status: ``draft``, ``open``, ``paid``, ``void`` or ``uncollectible``.
+        number: None while it is a draft.
+        total: with taxes and discounts, before the customer's balance.
+        products: Stripe's IDs of the products of its first lines.
+    """
+
+    id: str
+    customer_id: str
+    subscription_id: str | None
+    number: str | None
+    status: str
+    currency: str
+    total: int
+    amount_due: int
+    amount_paid: int
+    due_at: datetime | None
+    created: datetime
+    products: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StripePayment:
     """A payment intent as Stripe has it now, with its latest charge and its invoice.
 

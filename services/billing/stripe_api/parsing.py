@@ -10,6 +10,7 @@ from typing import Any, Final
 from services.billing.stripe_api.models import (
     InvoicePages,
     ItemTerms,
+    ListedInvoice,
     PlannedPhase,
     StripeCheckout,
     StripeCreditNote,
@@ -278,6 +279,26 @@ def parse_invoice_pages(json: Json) -> InvoicePages:
     """Parse the pages of an invoice."""
     return InvoicePages(
         customer_id=json["customer"], hosted_url=json["hosted_invoice_url"], pdf_url=json["invoice_pdf"]
+    )
+
+
+def parse_listed_invoice(json: Json) -> ListedInvoice:
+    """Parse an invoice of a list."""
+    details: Json = (json["parent"] or {}).get("subscription_details") or {}
+    subscription = details.get("subscription")
+    return ListedInvoice(
+        id=json["id"],
+        customer_id=json["customer"],
+        subscription_id=subscription["id"] if isinstance(subscription, dict) else subscription,
+        number=json["number"],
+        status=json["status"],
+        currency=json["currency"],
+        total=json["total"],
+        amount_due=json["amount_due"],
+        amount_paid=json["amount_paid"],
+        due_at=_parse_optional_time(json["due_date"]),
+        created=parse_time(json["created"]),
+        products=frozenset(filter(None, map(_product_of_line, json["lines"]["data"]))),
     )
 
 

@@ -1,4 +1,4 @@
-"""Limit on sessions of the customer portal: Stripe creates one for each opened link."""
+"""Limit on calls to Stripe that a user causes, such as sessions of the customer portal."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Final
 
 SESSIONS: Final = 10
 """Sessions of one user within ``WINDOW``."""
+LISTS: Final = 60
+"""Lists of one user's invoices within ``WINDOW``."""
 WINDOW: Final = timedelta(minutes=10)
 MAX_USERS: Final = 10_000
 """Users that are remembered; those who opened a portal longest ago are forgotten first."""

@@ -134,6 +134,10 @@ class InvoiceNotFound(NotFound, code="not_found"):
     """The user has no such invoice, or it has no page yet because it is a draft."""
 
 
+class TooManyInvoiceLists(Refusal, kind=Kind.THROTTLED):
+    """The invoices of the user were listed too often; retry after ``meta.retry_after`` seconds."""
+
+
 class TooManyPortalSessions(Refusal, kind=Kind.THROTTLED):
     """The user's links to the customer portal were opened too often; retry after ``meta.retry_after`` seconds."""
 
