@@ -41,6 +41,7 @@ EXTRA_FILES: Final = {
     "services/billing/customers/provisioning.py": "sync",
     "services/billing/disputes/sync.py": "sync",
     "services/billing/events/pending.py": "sync",
+    "services/billing/invoices/pagination.py": "sync",
     "services/billing/payments/pagination.py": "sync",
     "services/billing/payments/sync.py": "sync",
     "services/billing/plan_changes/changes.py": "sync",

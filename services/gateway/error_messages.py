@@ -82,6 +82,7 @@ MESSAGES: Final[dict[str, str]] = {
     "token_revoked": "Log in again.",
     "token_used": "Use the tokens that were issued for it, or order a new magic link.",
     "too_many_checkouts": "Wait for as many seconds as `retry-after` says, then repeat the call.",
+    "too_many_invoice_lists": "Wait for as many seconds as `retry-after` says, then repeat the call.",
     "too_many_requests": "Wait for as many seconds as `retry-after` says, then repeat the call.",
     "trial_already_used": "Send a magic link instead: there is one trial per person and device.",
     "trial_refused_by_stripe": "Ask the operator to correct the trial's price or the customer in Stripe.",

@@ -43,6 +43,7 @@ from shared.messages.auth.tokens import AuthenticateUser, RedeemGrant
 from shared.messages.auth.users import GetUser, GetUserConsent, SetMarketingConsent
 from shared.messages.billing.disputes import ListDisputes
 from shared.messages.billing.history import ListBillingHistory
+from shared.messages.billing.invoices import ListInvoices
 from shared.messages.billing.payments import ListPayments
 from shared.messages.billing.plan_changes import CancelSubscription, ChangePlan, PreviewPlanChange, WithdrawCancellation
 from shared.messages.billing.plans import ListPlans
@@ -210,6 +211,7 @@ _2026_12_01: Final = _after(
     cancel_subscription=_order(CancelSubscription),
     resume_subscription=_order(WithdrawCancellation),
     get_subscription_status=Method(GetSubscriptionState, Access.SELF_OR_INTERNAL, user_of_token=True, links=True),
+    list_invoices=Method(ListInvoices, Access.SELF_OR_INTERNAL, user_of_token=True, links=True),
     report_usage=Method(ReportUsage, Access.INTERNAL),
     list_plans=Method(ListPlans, Access.ANYONE, entity_tag=True),
 )

@@ -76,7 +76,7 @@ async def _belongs_to(user_id: str, customer_id: str, billing: Billing) -> bool:
 
 
 async def list_invoices(query: ListInvoices, work: Work, billing: Billing) -> InvoicesView:
-    """A page of the user's invoices, read from Stripe now, with a budget of its own.
+    """A page of the user's invoices, read from Stripe now.
 
     Drafts are left out, and invoices for products that Nest does not sell.
 

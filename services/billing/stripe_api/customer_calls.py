@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import quote
 
 from services.billing.stripe_api.calls import RESOURCE_MISSING, Calls, StripeRefused
-from services.billing.stripe_api.models import InvoicePages
-from services.billing.stripe_api.parsing import parse_invoice_pages
+from services.billing.stripe_api.models import InvoicePages, ListedInvoice
+from services.billing.stripe_api.parsing import parse_invoice_pages, parse_listed_invoice
+
+
+@dataclass(frozen=True, slots=True)
+class InvoicesPage:
+    """A page of a customer's invoices; ``more`` is whether another page follows."""
+
+    invoices: list[ListedInvoice]
+    more: bool
 
 
 class CustomerCalls:
@@ -31,6 +40,16 @@ class CustomerCalls:
                 return None
             raise
         return parse_invoice_pages(json)
+
+    async def invoices_page(self, customer_id: str, *, limit: int, after: str | None) -> InvoicesPage:
+        """The next page of a customer's invoices, newest first, for a waiting caller.
+
+        ``after`` is Stripe's ID of the last invoice of the previous page. Raises StripeRefused with code
+        ``resource_missing`` if that does not exist any more.
+        """
+        params = {"customer": customer_id, "limit": limit, **({} if after is None else {"starting_after": after})}
+        page = await self.calls.within(self.calls.timeouts.portal).get("list_invoices", "/v1/invoices", params)
+        return InvoicesPage([parse_listed_invoice(json) for json in page["data"]], page["has_more"])
 
     async def send_usage(
         self, *, event_name: str, customer_id: str, value: int, identifier: str, at: datetime, key: str
