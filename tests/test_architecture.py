@@ -40,6 +40,7 @@ EXTRA_FILES: Final = {
     "services/billing/customers/attribution.py": "sync",
     "services/billing/customers/provisioning.py": "sync",
     "services/billing/disputes/sync.py": "sync",
+    "services/billing/entitlements/sync.py": "sync",
     "services/billing/events/pending.py": "sync",
     "services/billing/invoices/pagination.py": "sync",
     "services/billing/payments/pagination.py": "sync",

@@ -7,6 +7,7 @@ from services.billing.checkout import handlers as checkout
 from services.billing.customer_state import handlers as customer_state
 from services.billing.customers import handlers as customers
 from services.billing.disputes import handlers as disputes
+from services.billing.entitlements import handlers as entitlements
 from services.billing.events import handlers as events
 from services.billing.history import handlers as history
 from services.billing.history.handlers import with_history
@@ -27,6 +28,7 @@ _HANDLERS: Final = handlers_in(
     customer_state,
     customers,
     disputes,
+    entitlements,
     events,
     history,
     invoices,

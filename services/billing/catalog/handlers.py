@@ -9,6 +9,7 @@ from services.billing.catalog.models import CatalogSync, PriceRecord, ProductRec
 from services.billing.catalog.store import CatalogSyncs
 from services.billing.catalog.sync import CATALOG, SyncOutcome, other_mode, sync_price, sync_product
 from services.billing.context import Billing
+from services.billing.entitlements.sync import refresh_users_of
 from services.billing.events.pending import pending_events, settle
 from services.billing.runs.steps import map_until_timeout
 from services.billing.stripe_api.calls import StripeRefused
@@ -84,6 +85,7 @@ async def _record_page(command: SyncCatalog, work: Work, billing: Billing) -> tu
             if other_mode(product, billing) or (record is not None and record.matches(product)):
                 continue
             if record is None:
+                refresh_users_of(None, product, work)
                 billing.catalog.products.add(ProductRecord.first_seen(product, at=work.now), work)
             else:
                 work.publish(FollowProduct(key=product.id, product_id=product.id))

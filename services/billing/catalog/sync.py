@@ -13,6 +13,7 @@ from services.billing.catalog.models import PriceRecord, ProductRecord
 from services.billing.catalog.store import CatalogSyncs
 from services.billing.context import Billing
 from services.billing.stripe_api.catalog_models import StripePrice, StripeProduct
+from services.billing.entitlements.sync import refresh_users_of
 from shared.bus.work import Work
 from shared.messages.billing.plans import SyncCatalog
 
@@ -35,6 +36,7 @@ async def sync_product(product_id: str, work: Work, billing: Billing) -> SyncOut
         if stored is not None and stored.deleted_at is None:
             products.save(stored.deleted(at=work.now), work)
         return "missing"
+    refresh_users_of(None if stored is None else stored.product, product, work)
     if stored is None:
         products.add(ProductRecord.first_seen(product, at=work.now), work)
     elif not stored.matches(product):

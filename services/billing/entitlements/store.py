@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from services.billing.entitlements.models import Entitlements
+from shared.bus.work import Insert, Replace, Work
 from shared.documents import Rows
 
 
@@ -13,3 +14,12 @@ class EntitlementRows(Rows[Entitlements]):
 
     COLLECTION: Final = "entitlements"
     INDEXES: Final = ()
+
+    def written_by(self, work: Work, user_id: str) -> bool:
+        """Whether a work writes the row of a user already."""
+        return any(
+            isinstance(write, Insert | Replace)
+            and write.collection is self._collection
+            and write.document["_id"] == user_id
+            for write in work.writes
+        )

@@ -18,11 +18,12 @@ from typing import Final
 
 from services.billing import metrics
 from services.billing.context import Billing
-from services.billing.events.models import EventRow
+from services.billing.events.models import EventRow, entitlements_of
 from services.billing.stripe_api.account import PaymentPart
 from shared.bus.work import Work
 from shared.messages.billing.checkout import FollowCheckout
 from shared.messages.billing.disputes import FollowDispute
+from shared.messages.billing.entitlements import FollowEntitlements
 from shared.messages.billing.history import FollowCreditNote
 from shared.messages.billing.payments import FindPayments, FollowPayment
 from shared.messages.billing.plans import FollowPrice, FollowProduct
@@ -170,6 +171,13 @@ def read_checkout(event: EventRow) -> StripeReread:
 def read_credit_note(event: EventRow) -> StripeReread:
     """Read the credit note."""
     return FollowCreditNote(key=event.object_id, credit_note_id=event.object_id, event_id=event.id)
+
+
+@on("entitlements.active_entitlement_summary.updated")
+def read_entitlements(event: EventRow) -> StripeReread:
+    """Read the active entitlements of the customer."""
+    customer_id = event.object_id.removeprefix(entitlements_of(""))
+    return FollowEntitlements(key=customer_id, customer_id=customer_id, event_id=event.id)
 
 
 def _read_payments_of(part: PaymentPart, event: EventRow) -> StripeReread:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from shared.documents import stored_as
 from shared.ids import derived_message_id
-from shared.messages.billing.stripe_events import StripeEvent
+from shared.messages.billing.stripe_events import StripeEvent, StripeObject
 
 Outcome = Literal[
     "read", "missing", "refused", "nobody", "erased", "other_account", "other_product", "other_mode", "not_followed"
@@ -35,7 +35,7 @@ class EventRow:
         id: derived from the account, the mode and Stripe's event ID, so that an event has one row.
         account: empty for our own account; the ID of a connected account otherwise.
         stp_event_id: ``evt_…``.
-        object_id: Stripe's ID of the object; empty for the few objects without one.
+        object_id: Stripe's ID of the object, or ``entitlements_of`` a customer; empty for the few objects without one.
         payment_intent_id: the payment intent to which the object was found to belong, and for whose reading the event
             waits; None if it waits for the reading of its object.
         made_at: when Stripe created the event, in whole seconds.
@@ -70,7 +70,7 @@ class EventRow:
             stp_event_id=event.id,
             type=event.type,
             object_type=event.data.object.object,
-            object_id=event.data.object.id,
+            object_id=_object_id(event.data.object),
             # Thin events have no creation time in Unix seconds.
             made_at=datetime.fromtimestamp(event.created, UTC) if event.created else at,
             received_at=at,
@@ -92,3 +92,16 @@ class EventRow:
     def reopened(self) -> Self:
         """The row, pending again."""
         return replace(self, payment_intent_id=None, handled_at=None, outcome=None, expires_at=None)
+
+
+ENTITLEMENTS: Final = "entitlements.active_entitlement_summary"
+"""Stripe's type of the summary of a customer's active entitlements, which has no ID."""
+
+
+def entitlements_of(customer_id: str) -> str:
+    """``object_id`` of the events about a customer's active entitlements, unlike that of those about the customer."""
+    return f"entitlements:{customer_id}"
+
+
+def _object_id(subject: StripeObject) -> str:
+    return entitlements_of(subject.customer) if subject.object == ENTITLEMENTS and subject.customer else subject.id

@@ -1,4 +1,4 @@
-"""Calls about what a customer has: pages of invoices, and usage."""
+"""Calls about what a customer has: active entitlements, pages of invoices, and usage."""
 
 from __future__ import annotations
 
@@ -50,6 +50,13 @@ class CustomerCalls:
         params = {"customer": customer_id, "limit": limit, **({} if after is None else {"starting_after": after})}
         page = await self.calls.within(self.calls.timeouts.portal).get("list_invoices", "/v1/invoices", params)
         return InvoicesPage([parse_listed_invoice(json) for json in page["data"]], page["has_more"])
+
+    async def active_entitlements(self, customer_id: str) -> list[str]:
+        """The lookup keys of a customer's active entitlements (https://docs.stripe.com/billing/entitlements)."""
+        pages = self.calls.pages(
+            "active_entitlements", "/v1/entitlements/active_entitlements", {"customer": customer_id}
+        )
+        return sorted({json["lookup_key"] async for json in pages})
 
     async def send_usage(
         self, *, event_name: str, customer_id: str, value: int, identifier: str, at: datetime, key: str

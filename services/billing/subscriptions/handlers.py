@@ -8,6 +8,7 @@ from typing import Final
 from services.billing import metrics
 from services.billing.context import Billing
 from services.billing.customers.attribution import portal_customer
+from services.billing.entitlements.sync import update_entitlements
 from services.billing.events.models import Outcome
 from services.billing.events.pending import pending_events, settle
 from services.billing.stripe_api.calls import KeySpent, StripeRefused
@@ -193,6 +194,7 @@ async def check_subscription_access(command: CheckSubscriptionAccess, work: Work
         updated = announce_lapse(stored, work, billing, stripe_subscription=None)
         if updated != stored:
             billing.subscriptions.save(updated, work)
+            await update_entitlements(updated.user_id, work, billing, changed=updated, decisive=True)
         reschedule(command, work)
     except StripeRefused as refused:
         refused.report(subscription=stored.id)

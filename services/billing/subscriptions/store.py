@@ -9,7 +9,7 @@ from typing import Final
 
 from pymongo import ASCENDING, IndexModel
 
-from services.billing.subscriptions.models import Subscription
+from services.billing.subscriptions.models import LIVE, Subscription
 from shared.batch_loader import BatchLoader
 from shared.bus.work import Work
 from shared.documents import Rows
@@ -55,6 +55,11 @@ class Subscriptions(Rows[Subscription], missing=SubscriptionNotFound):
     async def paused_of_customer(self, customer_id: str) -> list[Subscription]:
         """The paused subscriptions of a Stripe customer."""
         return await self._all(self._collection.find({"stpCustomerId": {"$eq": customer_id}, "status": "paused"}))
+
+    async def live_after(self, subscription_id: str, *, limit: int) -> list[Subscription]:
+        """Subscriptions with a live status, in the order of their IDs, after one; for runs over all of them."""
+        query = {"_id": {"$gt": subscription_id}, "status": {"$in": sorted(LIVE)}}
+        return await self._all(self._collection.find(query).sort("_id", ASCENDING).limit(limit))
 
     async def customers_of(self, user_id: str) -> list[str]:
         """Stripe's IDs of the customers of a user's subscriptions, of whatever product."""

@@ -15,6 +15,8 @@ from typing import Any, Final
 from services.billing import metrics
 from services.billing.context import Billing
 from services.billing.customers.attribution import attribute_subscription
+from services.billing.entitlements.models import grants
+from services.billing.entitlements.sync import update_entitlements
 from services.billing.events.models import EventRow, Outcome
 from services.billing.stripe_api.models import StripeSubscription
 from services.billing.subscriptions.duplicates import Duplicate, live_duplicates
@@ -123,8 +125,20 @@ async def record_subscription(
     if stored is not None and stored.user_id != updated.user_id:
         await _announce_move(stored, updated, work, billing)
     billing.subscriptions.add_or_save(updated, work, stored=stored)
+    await _update_entitlements(stored, updated, work, billing)
     await _update_trial(stripe_subscription, work, billing)
     return updated
+
+
+async def _update_entitlements(
+    stored: Subscription | None, updated: Subscription, work: Work, billing: Billing
+) -> None:
+    """Update the features of the user, and those of the former user of a subscription that was moved."""
+    granted, grants_now = (grants(each, at=work.now, policy=billing.access) for each in (stored, updated))
+    decisive = granted != grants_now
+    await update_entitlements(updated.user_id, work, billing, changed=updated, decisive=decisive)
+    if stored is not None and stored.user_id != updated.user_id:
+        await update_entitlements(stored.user_id, work, billing, changed=updated, decisive=decisive)
 
 
 async def _order_consequences(

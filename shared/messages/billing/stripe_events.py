@@ -45,8 +45,8 @@ class StripeObject(Part):
     """Stripe's type: ``subscription``, ``charge``, …"""
     id: Text = ""
     """Empty for the few objects without an ID, such as an upcoming invoice or a balance."""
-    customer: Annotated[str, BeforeValidator(_customer), Field(max_length=MAX_STRIPE_TEXT, exclude=True)] = ""
-    """ID of its customer, for the ordering key; empty if it has none. Not part of messages."""
+    customer: Annotated[str, BeforeValidator(_customer), Field(max_length=MAX_STRIPE_TEXT)] = ""
+    """ID of its customer; empty if it has none."""
 
 
 class StripeEventData(Part):
