@@ -41,6 +41,7 @@ from shared.messages.auth.sessions import ListSessions, RevokeSessions
 from shared.messages.auth.signing_keys import KEYRING, ListSigningKeys, RotateSigningKeys
 from shared.messages.auth.tokens import AuthenticateUser, RedeemGrant
 from shared.messages.auth.users import GetUser, GetUserConsent, SetMarketingConsent
+from shared.messages.billing.customer_state import GetCustomerState
 from shared.messages.billing.disputes import ListDisputes
 from shared.messages.billing.history import ListBillingHistory
 from shared.messages.billing.invoices import ListInvoices
@@ -210,6 +211,7 @@ _2026_12_01: Final = _after(
     change_plan=_order(ChangePlan),
     cancel_subscription=_order(CancelSubscription),
     resume_subscription=_order(WithdrawCancellation),
+    get_customer_state=Method(GetCustomerState, Access.SELF_OR_INTERNAL, user_of_token=True, links=True),
     get_subscription_status=Method(GetSubscriptionState, Access.SELF_OR_INTERNAL, user_of_token=True, links=True),
     list_invoices=Method(ListInvoices, Access.SELF_OR_INTERNAL, user_of_token=True, links=True),
     report_usage=Method(ReportUsage, Access.INTERNAL),

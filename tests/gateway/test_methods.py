@@ -14,6 +14,7 @@ from shared.messages import Command, Message, OperatorList
 from shared.messages.auth.clients import CreateClient
 from shared.messages.auth.signing_keys import ListSigningKeys
 from shared.messages.auth.users import GetUser, GetUserConsent
+from shared.messages.billing.customer_state import GetCustomerState
 from shared.messages.billing.plan_changes import PreviewPlanChange
 from shared.messages.billing.runs import GetStripeRun, GetStripeRunProgress, ListStripeRuns
 from shared.messages.billing.subscriptions import GetSubscriptionHeartbeat, GetSubscriptionState, GetSubscriptionStatus
@@ -30,6 +31,7 @@ UNAUDITED: Final[dict[type[Message], str]] = {
     GetStripeRun: "counts without personal data, polled every second during a run",
     GetStripeRunProgress: "counts without personal data, polled every second during a run",
     GetSubscriptionHeartbeat: "a boolean for a known user ID; back ends query it for every request",
+    GetCustomerState: "plans without personal data for a known user ID; back ends query it for every request",
     GetSubscriptionState: "a status for a known user ID; back ends query it for every request",
     GetSubscriptionStatus: "a status for a known user ID; back ends query it for every request",
     GetUserProcess: "names of services, polled every second during an export or erasure",

@@ -12,8 +12,8 @@ from services.billing import metrics
 from services.billing.catalog.models import PriceRecord, ProductRecord
 from services.billing.catalog.store import CatalogSyncs
 from services.billing.context import Billing
-from services.billing.stripe_api.catalog_models import StripePrice, StripeProduct
 from services.billing.entitlements.sync import refresh_users_of
+from services.billing.stripe_api.catalog_models import StripePrice, StripeProduct
 from shared.bus.work import Work
 from shared.messages.billing.plans import SyncCatalog
 

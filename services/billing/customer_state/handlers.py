@@ -2,13 +2,87 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Final
+
 from services.billing.context import Billing
-from services.billing.customer_state.models import required_action, shown
+from services.billing.customer_state.models import next_invoice, plan_state, plans_of, required_action, shown
 from services.billing.customers.attribution import portal_customer
+from services.billing.entitlements.models import Entitlements
+from services.billing.entitlements.sync import current_features
+from services.billing.stripe_api.catalog_models import StripePrice, StripeProduct
+from services.billing.stripe_api.models import SubscriptionItem
 from services.billing.subscriptions.models import Subscription
 from shared.bus.work import Work
+from shared.messages.billing.customer_state import CustomerStateView, GetCustomerState, PlanItemState, PlanState
 from shared.messages.billing.links import PORTAL, payment_link
 from shared.messages.billing.subscriptions import GetSubscriptionState, RequiredAction, SubscriptionStateView
+
+MAX_PLANS: Final = 50
+"""Plans of a user that are shown."""
+
+
+async def get_customer_state(query: GetCustomerState, work: Work, billing: Billing) -> CustomerStateView:
+    """Everything about the user's plans, from our records.
+
+    The features are those to which the records entitle now, even if the check that stores their end is late, or the
+    user has no row yet.
+    """
+    of_user = await billing.subscriptions.of_user(query.user_id)
+    stored = await billing.entitlements.find(query.user_id)
+    entitlements = stored or Entitlements.none(query.user_id, at=work.now)
+    plans = plans_of(of_user, at=work.now, policy=billing.access)[:MAX_PLANS]
+    features, portal_url, views = await asyncio.gather(
+        current_features(entitlements, work, billing),
+        portal_link(query.user_id, of_user, work, billing),
+        asyncio.gather(*(_plan_view(plan, work, billing) for plan in plans)),
+    )
+    return CustomerStateView(
+        status=plans[0].status if plans else "none",
+        entitled=any(view.entitled for view in views),
+        features=tuple(sorted(features)),
+        ent_v=entitlements.ent_v,
+        plans=tuple(views),
+        billing_portal_url=portal_url,
+    )
+
+
+async def _plan_view(plan: Subscription, work: Work, billing: Billing) -> PlanState:
+    action, prices, products = await asyncio.gather(
+        action_for(plan, billing),
+        asyncio.gather(*(billing.catalog.price(item.stp_price_id) for item in plan.items)),
+        asyncio.gather(*(billing.catalog.product(item.stp_product_id) for item in plan.items)),
+    )
+    items = tuple(map(_item_view, plan.items, prices, products, [plan.currency] * len(plan.items)))
+    return plan_state(
+        plan,
+        items,
+        next_invoice(plan, prices, at=work.now),
+        required=action,
+        payment_url=payment_url(plan, action),
+        at=work.now,
+        policy=billing.access,
+    )
+
+
+def _item_view(
+    item: SubscriptionItem, price: StripePrice | None, product: StripeProduct | None, currency: str | None
+) -> PlanItemState:
+    code = currency or (None if price is None else price.currency)
+    amount = None if price is None or code is None else price.amounts.get(code)
+    recurring = None if price is None else price.recurring
+    return PlanItemState(
+        product_id=item.stp_product_id,
+        product_name=None if product is None else product.name,
+        price_id=item.stp_price_id,
+        lookup_key=None if price is None else price.lookup_key,
+        quantity=item.quantity,
+        unit_amount=None if amount is None else amount.unit_amount,
+        currency=code,
+        interval=None if recurring is None else recurring.interval,
+        interval_count=None if recurring is None else recurring.interval_count,
+        usage_type=None if recurring is None else recurring.usage_type,
+    )
 
 
 async def get_subscription_state(query: GetSubscriptionState, work: Work, billing: Billing) -> SubscriptionStateView:

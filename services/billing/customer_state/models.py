@@ -1,12 +1,22 @@
-"""Rules of the state of a customer: which subscription is shown, and what the person has to do for it."""
+"""Rules of the state of a customer: which plans are shown, what the person has to do for them, and what comes next."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import datetime
+import math
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 
 from services.billing.payments.models import Payment
-from services.billing.subscriptions.models import AccessPolicy, Subscription, current, latest, resumable
+from services.billing.stripe_api.catalog_models import StripePrice
+from services.billing.subscriptions.models import (
+    AccessPolicy,
+    Subscription,
+    by_preference,
+    current,
+    latest,
+    resumable,
+)
+from shared.messages.billing.customer_state import NextInvoice, PlanItemState, PlanState
 from shared.messages.billing.subscriptions import RequiredAction
 
 
@@ -32,3 +42,74 @@ def required_action(subscription: Subscription, payment: Payment | None) -> Requ
     if subscription.status not in ("past_due", "unpaid", "incomplete"):
         return None
     return "authentication" if payment is not None and payment.status == "requires_action" else "payment"
+
+
+def plans_of(subscriptions: Iterable[Subscription], *, at: datetime, policy: AccessPolicy) -> list[Subscription]:
+    """The subscriptions of a user that have not ended: the one that is shown first, then others with access."""
+    unended = [subscription for subscription in subscriptions if not subscription.ended]
+    main = shown(unended, at=at, policy=policy)
+    return sorted(unended, key=lambda each: (each is not main, not each.entitled(at, policy), by_preference(each)))
+
+
+def next_invoice(
+    subscription: Subscription, prices: Sequence[StripePrice | None], *, at: datetime
+) -> NextInvoice | None:
+    """The next invoice of a subscription at the end of its period, computed from its prices; None if there is none.
+
+    The amount is unknown if it depends on usage, tiers, packages or discounts, or if the currency or a price was not
+    recorded.
+    """
+    if subscription.status not in ("active", "trialing", "past_due") or not subscription.will_renew:
+        return None
+    amounts = [
+        _amount(price, item.quantity, subscription.currency)
+        for item, price in zip(subscription.items, prices, strict=True)
+    ]
+    known = [amount for amount in amounts if amount is not None]
+    complete = bool(amounts) and len(known) == len(amounts) and subscription.discounted is False
+    return NextInvoice(
+        date=max(subscription.ends_at, at),
+        amount=sum(known) if complete else None,
+        currency=subscription.currency if complete else None,
+    )
+
+
+def _amount(price: StripePrice | None, quantity: int | None, currency: str | None) -> int | None:
+    if price is None or quantity is None or price.divide_by is not None or currency is None:
+        return None
+    amount = price.amounts.get(currency)
+    return None if amount is None or amount.unit_amount is None else amount.unit_amount * quantity
+
+
+def plan_state(
+    subscription: Subscription,
+    items: tuple[PlanItemState, ...],
+    invoice: NextInvoice | None,
+    *,
+    required: RequiredAction | None,
+    payment_url: str | None,
+    at: datetime,
+    policy: AccessPolicy,
+) -> PlanState:
+    """The view of a subscription; while it is on trial, its period ends with the trial."""
+    trial_ends_at = subscription.ends_at if subscription.status == "trialing" else None
+    days_left = None if trial_ends_at is None else max(0, math.ceil((trial_ends_at - at) / timedelta(days=1)))
+    return PlanState(
+        subscription_id=subscription.id,
+        status=subscription.status,
+        entitled=subscription.entitled(at, policy),
+        items=items,
+        start_date=subscription.starts_at,
+        end_date=subscription.ends_at,
+        will_renew=subscription.will_renew,
+        cancel_at=subscription.cancel_at,
+        cancel_type=subscription.cancel_type,
+        cancelled_at=subscription.cancelled_at,
+        trial_ends_at=trial_ends_at,
+        trial_days_left=days_left,
+        grace_ends_at=subscription.grace_ends_at(policy),
+        collection_paused=subscription.collection_paused,
+        required_action=required,
+        payment_url=payment_url,
+        next_invoice=invoice,
+    )

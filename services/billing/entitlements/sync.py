@@ -6,7 +6,7 @@ from typing import Final
 
 from services.billing.context import Billing
 from services.billing.entitlements.models import ActiveEntitlements, Entitlements, ProductFeatures, entitled_features
-from services.billing.stripe_api.products import StripeProduct
+from services.billing.stripe_api.catalog_models import StripeProduct
 from services.billing.subscriptions.models import Subscription
 from shared.bus.work import Work
 from shared.messages.billing.entitlements import EntitlementsChanged, RefreshEntitlements

@@ -84,6 +84,8 @@ class Subscription:
             cancelled as a duplicate nor a reason to cancel one.
         access_checked_at: the time for which the last check of its access was ordered.
         lapsed_at: when it was announced that its access ended by time alone; None while it entitles.
+        currency: ISO code in lower case; None in a record of an earlier release, as ``discounted``.
+        discounted: whether it has a coupon.
     """
 
     id: str
@@ -115,6 +117,8 @@ class Subscription:
     moved_at: datetime | None = None
     access_checked_at: datetime | None = None
     lapsed_at: datetime | None = None
+    currency: str | None = None
+    discounted: bool | None = None
     version: int = 1
 
     @classmethod
@@ -311,6 +315,8 @@ def _fields_of(stripe_subscription: StripeSubscription) -> dict[str, Any]:
         "collection_paused": stripe_subscription.collection_paused,
         "items": stripe_subscription.items,
         "schedule_ends_at": stripe_subscription.schedule_ends_at,
+        "currency": stripe_subscription.currency,
+        "discounted": bool(stripe_subscription.coupons),
     }
 
 

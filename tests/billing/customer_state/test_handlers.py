@@ -6,7 +6,11 @@ from typing import Any
 
 import pytest
 
+from services.billing.catalog.models import PriceRecord, ProductRecord
+from services.billing.stripe_api.catalog_models import PriceAmount, Recurring, StripePrice, StripeProduct
 from services.stripe_double import Settings
+from shared.documents import document_of
+from shared.messages.billing.customer_state import GetCustomerState
 from shared.messages.billing.subscriptions import GetSubscriptionState
 from tests.billing.conftest import ADA, MONTH, Shop, post
 
@@ -142,3 +146,123 @@ async def test_a_setting_puts_a_session_of_stripe_into_each_state(open_shop: Cal
     shop: Shop = await open_shop(stripe_portal_in_status=True)
     await active(shop)
     assert (await shop.harness.deliver(STATE))["billing_portal_url"].startswith("https://billing.stripe.com/")
+
+
+async def catalogued(shop: Shop) -> None:
+    """The product and price of the shop in the catalog; the product has two features."""
+    at = shop.harness.now
+    price = shop.double.object("price", shop.price)
+    product = StripeProduct(
+        id=price["product"],
+        name="Beak",
+        description=None,
+        active=True,
+        marketing_features=(),
+        unit_label=None,
+        default_price_id=None,
+        metadata={"features": "api,sso"},
+        created=at,
+        livemode=False,
+    )
+    recorded = StripePrice(
+        id=shop.price,
+        product_id=price["product"],
+        active=True,
+        currency="usd",
+        amounts={"usd": PriceAmount(unit_amount=500, unit_amount_decimal="500", tax_behavior="unspecified")},
+        recurring=Recurring(interval="month", interval_count=1, usage_type="licensed", trial_days=None, meter_id=None),
+        tiers_mode=None,
+        divide_by=None,
+        round=None,
+        lookup_key="monthly",
+        nickname=None,
+        metadata={},
+        created=at,
+        livemode=False,
+    )
+    database = shop.harness.database
+    await database["stripe_products"].insert_one(document_of(ProductRecord.first_seen(product, at=at)))
+    await database["stripe_prices"].insert_one(document_of(PriceRecord.first_seen(recorded, at=at)))
+
+
+CUSTOMER = GetCustomerState(user_id="user_ada")
+
+
+async def test_the_state_of_a_customer_has_features_plan_and_next_invoice_without_a_call_to_stripe(shop: Shop) -> None:
+    await catalogued(shop)
+    await subscribing(shop, **{"items[0][quantity]": "3", "trial_period_days": "14"})
+    calls = len(shop.double.log)
+    state = await shop.harness.deliver(CUSTOMER)
+    assert len(shop.double.log) == calls
+    (plan,) = state.pop("plans")
+    assert state == {
+        "status": "trialing",
+        "entitled": True,
+        "features": ["api", "sso"],
+        "ent_v": 1,
+        "billing_portal_url": "link:portal",
+    }
+    (item,) = plan["items"]
+    assert {name: item[name] for name in ("product_name", "quantity", "unit_amount", "currency", "interval")} == {
+        "product_name": "Beak",
+        "quantity": 3,
+        "unit_amount": 500,
+        "currency": "usd",
+        "interval": "month",
+    }
+    assert (item["lookup_key"], item["usage_type"]) == ("monthly", "licensed")
+    assert (plan["trial_ends_at"], plan["trial_days_left"]) == (plan["end_date"], 14)
+    assert plan["next_invoice"] == {"date": plan["end_date"], "amount": 1500, "currency": "usd"}
+    assert (plan["will_renew"], plan["required_action"], plan["payment_url"]) == (True, None, None)
+
+
+@pytest.mark.parametrize(
+    ("life", "status", "features", "action"),
+    [
+        (past_due, "past_due", ["api", "sso"], "payment"),
+        (unauthenticated, "past_due", ["api", "sso"], "authentication"),
+        (unpaid, "unpaid", [], "payment"),
+        (paused, "paused", [], "payment_method"),
+        (on_hold, "active", [], None),
+        (over, "active", [], None),
+    ],
+)
+async def test_the_state_of_a_customer_says_what_to_do(
+    life: Callable[[Shop], Any], status: str, features: list[str], action: str | None, shop: Shop
+) -> None:
+    await catalogued(shop)
+    made = await life(shop)
+    state = await shop.harness.deliver(CUSTOMER)
+    (plan,) = state["plans"]
+    assert (state["status"], state["features"], plan["required_action"]) == (status, features, action)
+    assert (state["entitled"], plan["entitled"]) == (bool(features), bool(features))
+    to_pay = action in ("payment", "authentication")
+    assert plan["payment_url"] == (f"link:payment:{made['id']}" if to_pay else None)
+
+
+async def test_a_cancelled_plan_has_no_next_invoice(shop: Shop) -> None:
+    await catalogued(shop)
+    made = await active(shop)
+    shop.double.simulate.cancel(made["id"])
+    await shop.deliver_all()
+    (plan,) = (await shop.harness.deliver(CUSTOMER))["plans"]
+    assert (plan["will_renew"], plan["next_invoice"], plan["cancel_at"]) == (False, None, plan["end_date"])
+
+
+async def test_a_person_who_never_bought_has_the_state_none(shop: Shop) -> None:
+    assert await shop.harness.deliver(CUSTOMER) == {
+        "status": "none",
+        "entitled": False,
+        "features": [],
+        "ent_v": 0,
+        "plans": [],
+        "billing_portal_url": None,
+    }
+
+
+async def test_a_user_of_before_the_upgrade_has_features_before_the_first_refresh(shop: Shop) -> None:
+    await active(shop)
+    await shop.harness.database["entitlements"].delete_many({})
+    await catalogued(shop)
+    state = await shop.harness.deliver(CUSTOMER)
+    assert (state["features"], state["ent_v"]) == (["api", "sso"], 0)

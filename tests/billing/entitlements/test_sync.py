@@ -6,7 +6,7 @@ from typing import Any
 from services.billing.catalog.models import ProductRecord
 from services.billing.entitlements.handlers import SUBSCRIPTIONS_PER_STEP
 from services.billing.entitlements.sync import REFRESH
-from services.billing.stripe_api.products import StripeProduct
+from services.billing.stripe_api.catalog_models import StripeProduct
 from services.stripe_double import Settings
 from shared.documents import document_of
 from shared.messages.billing.entitlements import EntitlementsChanged, RefreshEntitlements
