@@ -1,6 +1,7 @@
 """Events: snapshot events of changes, the event list, and the bodies of deliveries."""
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from services.stripe_double.account import API_VERSION, Account, Json
@@ -13,6 +14,8 @@ from services.stripe_double.versions import at_version
 RETENTION = 30 * DAY
 """Older events can be neither listed nor retrieved (docs.stripe.com/api/events)."""
 MAX_TYPES = 20
+FOLLOWERS: list[Callable[[Account, str, Json, Json | None], None]] = []
+"""Functions that are called after each event, with its type, its object and the object before the change."""
 
 
 def emit(account: Account, event_type: str, subject: Json, *, before: Json | None = None) -> Json:
@@ -40,6 +43,8 @@ def emit(account: Account, event_type: str, subject: Json, *, before: Json | Non
         type=event_type,
     )
     account.record_event(event)
+    for follow in FOLLOWERS:
+        follow(account, event_type, subject, before)
     return event
 
 

@@ -10,6 +10,7 @@ from services.billing.stripe_api.catalog_models import StripeProduct
 from services.stripe_double import Settings
 from shared.documents import document_of
 from shared.messages.billing.entitlements import EntitlementsChanged, RefreshEntitlements
+from shared.messages.billing.plans import FollowProduct
 from shared.messages.billing.subscriptions import CheckSubscriptionAccess
 from tests.billing.conftest import ADA, MONTH, Shop, post
 
@@ -161,3 +162,40 @@ async def test_a_refresh_of_one_user_follows_the_time(shop: Shop) -> None:
     shop.harness.now += timedelta(days=60)
     await shop.harness.deliver(RefreshEntitlements(key="user_ada", user_id="user_ada"))
     assert await row(shop) == ([], 2)
+
+
+async def attach(shop: Shop, key: str) -> None:
+    """Attach a new feature of Stripe Entitlements to the product."""
+    feature = await post(shop.double, "/v1/entitlements/features", name=key, lookup_key=key)
+    await post(shop.double, f"/v1/products/{product_of(shop)}/features", entitlement_feature=feature["id"])
+
+
+async def test_features_of_stripe_entitlements_follow_the_product_and_stripes_readings(shop: Shop) -> None:
+    await attach(shop, "api")
+    await shop.harness.deliver(FollowProduct(key="x", product_id=product_of(shop)))
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    await shop.deliver_all()
+    assert await row(shop) == (["api"], 1)
+    assert shop.reads("/v1/entitlements/active_entitlements") == 1
+    # Stripe gives a new feature of the product to existing subscriptions at their renewal.
+    await attach(shop, "sso")
+    await shop.harness.deliver(FollowProduct(key="x", product_id=product_of(shop)))
+    await shop.settle()
+    assert await row(shop) == (["api"], 1)
+    await shop.double.clock.advance(MONTH)
+    shop.harness.now = shop.double.clock.time
+    await shop.deliver_all()
+    assert (await row(shop), events(shop)) == ((["api", "sso"], 2), [(("api",), 1), (("api", "sso"), 2)])
+    shop.double.simulate.cancel(made["id"], at="now")
+    await shop.deliver_all()
+    assert await row(shop) == ([], 3)
+    assert all(each["outcome"] != "not_followed" for each in await shop.event_rows() if "entitle" in each["type"])
+
+
+async def test_changed_metadata_of_a_product_reaches_its_users(shop: Shop) -> None:
+    await subscribed(shop)
+    for number, features in enumerate(("api", "api,sso", ""), start=1):
+        await post(shop.double, f"/v1/products/{product_of(shop)}", **{"metadata[features]": features})
+        await shop.harness.deliver(FollowProduct(key="x", product_id=product_of(shop)))
+        await shop.settle()
+        assert await row(shop) == ([each for each in features.split(",") if each], number)
