@@ -6,10 +6,7 @@ from typing import Any
 
 import pytest
 
-from services.billing.catalog.models import PriceRecord, ProductRecord
-from services.billing.stripe_api.catalog_models import PriceAmount, Recurring, StripePrice, StripeProduct
 from services.stripe_double import Settings
-from shared.documents import document_of
 from shared.messages.billing.customer_state import GetCustomerState
 from shared.messages.billing.subscriptions import GetSubscriptionState
 from tests.billing.conftest import ADA, MONTH, Shop, post
@@ -149,40 +146,11 @@ async def test_a_setting_puts_a_session_of_stripe_into_each_state(open_shop: Cal
 
 
 async def catalogued(shop: Shop) -> None:
-    """The product and price of the shop in the catalog; the product has two features."""
-    at = shop.harness.now
-    price = shop.double.object("price", shop.price)
-    product = StripeProduct(
-        id=price["product"],
-        name="Beak",
-        description=None,
-        active=True,
-        marketing_features=(),
-        unit_label=None,
-        default_price_id=None,
-        metadata={"features": "api,sso"},
-        created=at,
-        livemode=False,
-    )
-    recorded = StripePrice(
-        id=shop.price,
-        product_id=price["product"],
-        active=True,
-        currency="usd",
-        amounts={"usd": PriceAmount(unit_amount=500, unit_amount_decimal="500", tax_behavior="unspecified")},
-        recurring=Recurring(interval="month", interval_count=1, usage_type="licensed", trial_days=None, meter_id=None),
-        tiers_mode=None,
-        divide_by=None,
-        round=None,
-        lookup_key="monthly",
-        nickname=None,
-        metadata={},
-        created=at,
-        livemode=False,
-    )
-    database = shop.harness.database
-    await database["stripe_products"].insert_one(document_of(ProductRecord.first_seen(product, at=at)))
-    await database["stripe_prices"].insert_one(document_of(PriceRecord.first_seen(recorded, at=at)))
+    """Give the product two features, and read it and its price."""
+    product = shop.double.object("price", shop.price)["product"]
+    await post(shop.double, f"/v1/products/{product}", **{"metadata[features]": "api,sso"})
+    await post(shop.double, f"/v1/prices/{shop.price}", lookup_key="monthly")
+    await shop.deliver_all()
 
 
 CUSTOMER = GetCustomerState(user_id="user_ada")
@@ -261,8 +229,8 @@ async def test_a_person_who_never_bought_has_the_state_none(shop: Shop) -> None:
 
 
 async def test_a_user_of_before_the_upgrade_has_features_before_the_first_refresh(shop: Shop) -> None:
+    await catalogued(shop)
     await active(shop)
     await shop.harness.database["entitlements"].delete_many({})
-    await catalogued(shop)
     state = await shop.harness.deliver(CUSTOMER)
     assert (state["features"], state["ent_v"]) == (["api", "sso"], 0)
