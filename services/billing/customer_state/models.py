@@ -56,17 +56,18 @@ def next_invoice(
 ) -> NextInvoice | None:
     """The next invoice of a subscription at the end of its period, computed from its prices; None if there is none.
 
-    The amount is unknown if it depends on usage, tiers, packages or discounts, or if the currency or a price was not
-    recorded.
+    The amount is unknown if it depends on usage, tiers, packages, coupons or a schedule, or if the currency or a price
+    was not recorded. While collection is paused nothing is to be paid.
     """
-    if subscription.status not in ("active", "trialing", "past_due") or not subscription.will_renew:
+    renews = subscription.status in ("active", "trialing", "past_due") and subscription.will_renew
+    if not renews or subscription.collection_paused is not None:
         return None
     amounts = [
         _amount(price, item.quantity, subscription.currency)
         for item, price in zip(subscription.items, prices, strict=True)
     ]
     known = [amount for amount in amounts if amount is not None]
-    complete = bool(amounts) and len(known) == len(amounts) and subscription.discounted is False
+    complete = bool(amounts) and len(known) == len(amounts) and subscription.amount_varies is False
     return NextInvoice(
         date=max(subscription.ends_at, at),
         amount=sum(known) if complete else None,

@@ -84,8 +84,8 @@ class Subscription:
             cancelled as a duplicate nor a reason to cancel one.
         access_checked_at: the time for which the last check of its access was ordered.
         lapsed_at: when it was announced that its access ended by time alone; None while it entitles.
-        currency: ISO code in lower case; None in a record of an earlier release, as ``discounted``.
-        discounted: whether it has a coupon.
+        currency: ISO code in lower case; None in a record of an earlier release, as ``amount_varies``.
+        amount_varies: whether a coupon or a schedule may change the amount of its next invoice.
     """
 
     id: str
@@ -118,7 +118,7 @@ class Subscription:
     access_checked_at: datetime | None = None
     lapsed_at: datetime | None = None
     currency: str | None = None
-    discounted: bool | None = None
+    amount_varies: bool | None = None
     version: int = 1
 
     @classmethod
@@ -316,7 +316,7 @@ def _fields_of(stripe_subscription: StripeSubscription) -> dict[str, Any]:
         "items": stripe_subscription.items,
         "schedule_ends_at": stripe_subscription.schedule_ends_at,
         "currency": stripe_subscription.currency,
-        "discounted": bool(stripe_subscription.coupons),
+        "amount_varies": bool(stripe_subscription.coupons) or stripe_subscription.scheduled,
     }
 
 

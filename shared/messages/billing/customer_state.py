@@ -36,8 +36,8 @@ class NextInvoice(Part):
     date: Moment
     """When it is created: at the end of the period."""
     amount: int | None
-    """Amount before tax, in the currency's minor unit as Stripe counts it. Null if it depends on usage, tiers or
-    discounts."""
+    """Amount before tax, in the currency's minor unit as Stripe counts it. Null if it depends on usage, tiers,
+    a coupon or a schedule."""
     currency: str | None
     """Currency (ISO 4217), lower case; null if the amount is."""
 
