@@ -316,7 +316,7 @@ def _fields_of(stripe_subscription: StripeSubscription) -> dict[str, Any]:
         "items": stripe_subscription.items,
         "schedule_ends_at": stripe_subscription.schedule_ends_at,
         "currency": stripe_subscription.currency,
-        "amount_varies": bool(stripe_subscription.coupons) or stripe_subscription.scheduled,
+        "amount_varies": bool(stripe_subscription.coupons) or stripe_subscription.schedule_id is not None,
     }
 
 
