@@ -103,7 +103,7 @@ class CustomerStateView(Reply):
 
 
 class GetCustomerState(Query, wire="billing.get-customer-state", reply=CustomerStateView, reply_sealed=True):
-    """Get everything about a user's plans: features, subscriptions, and what the user has to do.
+    """Get the features and plans of a user, and what the user has to do.
 
     Answered from Nest's records; it makes no call to Stripe.
     """
