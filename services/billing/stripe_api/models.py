@@ -118,6 +118,9 @@ class StripeSubscription:
         pause_requested: whether it is paused by a request, and not because its trial ended without a payment method.
         payment_link: where the person can pay the latest open invoice, if it is ``past_due`` or ``unpaid``. As
             ``StripeInvoice.payment_link`` it is neither stored nor logged.
+        price: amount of a period before taxes, in the currency's minor unit; None if a part of it is metered, tiered or
+            discounted.
+        interval: unit of the period; None for a period of several units.
     """
 
     id: str
@@ -161,6 +164,8 @@ class StripeSubscription:
     pending: dict[str, tuple[str, int | None]] = field(default_factory=dict)
     latest_invoice_id: str | None = None
     invoiced: bool = False
+    price: int | None = None
+    interval: Literal["day", "week", "month", "year"] | None = None
 
     @property
     def ends_with_period(self) -> bool:

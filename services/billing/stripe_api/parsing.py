@@ -123,6 +123,8 @@ def parse_subscription(
         planned=_planned_phase(json.get("schedule")),
         currency=json["currency"],
         terms=tuple(map(_parse_terms, counted)),
+        price=None if json["discounts"] else _price_of(counted),
+        interval=_interval_of(counted),
         pending=_pending_items(json.get("pending_update")),
         latest_invoice_id=_id_of(latest),
         invoiced=json["collection_method"] == "send_invoice",
@@ -158,6 +160,19 @@ def _planned_phase(schedule: Json | str | None) -> PlannedPhase | None:
 def _pending_items(pending: Json | None) -> dict[str, tuple[str, int | None]]:
     items = [] if pending is None else pending["subscription_items"] or []
     return {item["id"]: (item["price"]["id"], item.get("quantity")) for item in items}
+
+
+def _price_of(items: list[Json]) -> int | None:
+    """The amount of a period; None if an item has no amount of its own or discounts of its own."""
+    amounts = [(item["price"].get("unit_amount"), item.get("quantity"), item.get("discounts")) for item in items]
+    if any(amount is None or quantity is None or discounts for amount, quantity, discounts in amounts):
+        return None
+    return sum(int(amount) * int(quantity) for amount, quantity, _ in amounts)
+
+
+def _interval_of(items: list[Json]) -> Any:
+    recurring: Json = items[0]["price"].get("recurring") or {}
+    return recurring.get("interval") if recurring.get("interval_count") == 1 else None
 
 
 def _id_of(part: Json | str | None) -> str | None:

@@ -8,25 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Literal
 
 from services.billing.context import Billing
+from services.billing.payments.models import format_amount
 from services.billing.stripe_api.models import StripeSubscription
 from services.billing.subscriptions.models import Subscription
 from shared.bus.work import Work
 from shared.ids import derived_message_id
 from shared.messages import Sealed
 from shared.messages.mailer.mails import (
+    CancellationVariables,
     DuplicateVariables,
     EndVariables,
     PaymentVariables,
     PersonVariables,
+    PlanVariables,
     SendMail,
     Template,
     TrialReplacedVariables,
     TrialVariables,
 )
 
+Interval = Literal["day", "week", "month", "year"]
 END_WINDOW: Final = timedelta(days=30)
 """Stripe keeps events this long. An end that is first seen later causes no mail."""
 
@@ -43,7 +47,8 @@ def order_welcome_mails(
             order_mail("welcome-trial", updated, email, TrialVariables(ends_at=trial_end), work)
         updated = updated.welcomed(work.now)
     if trial_end is not None and updated.trial_end_mail_due(stripe_subscription, notices, at=work.now):
-        variables = TrialVariables(ends_at=trial_end)
+        price, interval = _price(stripe_subscription)
+        variables = TrialVariables(ends_at=trial_end, price=price, interval=interval)
         order_mail("trial-ending", updated, email, variables, work, occasion=_seconds(trial_end))
         updated = updated.notified_of_trial_end(trial_end)
     return updated
@@ -75,6 +80,35 @@ def order_end_mail(
         elif reason in (None, "cancellation_requested", "payment_failed"):
             failed = reason == "payment_failed"
             order_mail("subscription-ended", updated, email, EndVariables(link=url, payment_failed=failed), work)
+
+
+def order_change_mails(
+    stored: Subscription | None, updated: Subscription, stripe_subscription: StripeSubscription, work: Work, url: str
+) -> None:
+    """Order the mails that the plan was changed and that the subscription was cancelled, with its last day.
+
+    ``url`` is the page where the person manages the subscription.
+    """
+    if stored is None or updated.ended:
+        return
+    email, before = stripe_subscription.customer.email, stored.completed_from(updated)
+    if before.items != updated.items and updated.status in ("active", "trialing", "past_due"):
+        price, interval = _price(stripe_subscription)
+        # The version of the record names the change: a plan may be changed back and forth.
+        plan = PlanVariables(price=price, interval=interval, link=url)
+        order_mail("plan-changed", updated, email, plan, work, occasion=str(stored.version))
+    end = updated.planned_end
+    if end is not None and end > work.now and end != before.planned_end:
+        cancellation = CancellationVariables(ends_at=end, link=url)
+        order_mail("subscription-cancelled", updated, email, cancellation, work, occasion=str(stored.version))
+
+
+def _price(stripe_subscription: StripeSubscription) -> tuple[str | None, Interval | None]:
+    """Formatted price and unit of a period, if both are known."""
+    price, interval = stripe_subscription.price, stripe_subscription.interval
+    if price is None or interval is None:
+        return None, None
+    return format_amount(price, stripe_subscription.currency), interval
 
 
 def order_unpaid_mail(

@@ -20,7 +20,12 @@ from services.billing.entitlements.sync import update_entitlements
 from services.billing.events.models import EventRow, Outcome
 from services.billing.stripe_api.models import StripeSubscription
 from services.billing.subscriptions.duplicates import Duplicate, live_duplicates
-from services.billing.subscriptions.mails import order_end_mail, order_unpaid_mail, order_welcome_mails
+from services.billing.subscriptions.mails import (
+    order_change_mails,
+    order_end_mail,
+    order_unpaid_mail,
+    order_welcome_mails,
+)
 from services.billing.subscriptions.models import STATUSES, Subscription, current
 from services.billing.subscriptions.products import subscription_left_alone
 from services.billing.trials.eligibility import is_provisional
@@ -158,6 +163,7 @@ async def _order_consequences(
         else:
             unwanted = await _order_duplicate_cancellations(stored, updated, work, billing)
     if not unwanted and not await is_provisional(stripe_subscription, billing):
+        order_change_mails(stored, updated, stripe_subscription, work, billing.account_url)
         updated = order_welcome_mails(updated, stripe_subscription, notices, work)
     order_end_mail(stored, updated, stripe_subscription, work, billing.account_url)
     if stored is None and updated.lapsed(work.now, billing.access):

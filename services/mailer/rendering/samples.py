@@ -40,6 +40,8 @@ _VALUES: Final[Mapping[str, Any]] = {
     "days": 9,
     "paused": False,
     "payment_failed": True,
+    "price": "12.00 EUR",
+    "interval": "month",
 }
 _KINDS: Final[Mapping[str, type[Part]]] = dict([*VARIABLES.items(), *TEXT_VARIABLES.items()])
 

@@ -18,6 +18,8 @@ Template = Literal[
     "trial-replaced",
     "trial-ended",
     "subscription-ended",
+    "subscription-cancelled",
+    "plan-changed",
     "subscription-unpaid",
     "session-theft",
     "dispute",
@@ -62,6 +64,10 @@ class TrialVariables(PersonVariables):
 
     ends_at: Moment | None = None
     """End of the trial; shown as a date in UTC."""
+    price: str | None = None
+    """Formatted price of a period after the trial, as in ``PlanVariables``."""
+    interval: Literal["day", "week", "month", "year"] | None = None
+    """Unit of that period."""
 
 
 class PaymentVariables(PersonVariables):
@@ -115,6 +121,26 @@ class EndVariables(PersonVariables):
     """Whether it ended because of unpaid invoices."""
 
 
+class CancellationVariables(PersonVariables):
+    """Variables of ``subscription-cancelled``."""
+
+    ends_at: Moment
+    """Last day with access; shown as a date in UTC."""
+    link: Link | None = None
+    """URL of the page where the person can withdraw the cancellation."""
+
+
+class PlanVariables(PersonVariables):
+    """Variables of ``plan-changed``."""
+
+    price: str | None = None
+    """Formatted price of a period, before taxes: ``12.00 EUR``; None if it has several parts or discounts."""
+    interval: Literal["day", "week", "month", "year"] | None = None
+    """Unit of the period; None for a period of several units."""
+    link: Link | None = None
+    """URL of the page where the person manages the subscription."""
+
+
 class DisputeVariables(Part):
     """Variables of ``dispute``, a mail to the operators."""
 
@@ -156,6 +182,8 @@ VARIABLES: Final[dict[Template, type[Part]]] = {
     "trial-replaced": TrialReplacedVariables,
     "trial-ended": EndVariables,
     "subscription-ended": EndVariables,
+    "subscription-cancelled": CancellationVariables,
+    "plan-changed": PlanVariables,
     "subscription-unpaid": PaymentVariables,
     "session-theft": PersonVariables,
     "dispute": DisputeVariables,

@@ -27,7 +27,7 @@ ALL_VARIABLES = {
     "reason": "fraudulent",
     "application": "An app",
 }
-REQUIRED_VARIABLES = {name: ALL_VARIABLES[name] for name in ("link", "dispute_id", "amount", "reason")}
+REQUIRED_VARIABLES = {name: ALL_VARIABLES[name] for name in ("link", "dispute_id", "amount", "reason", "ends_at")}
 TEMPLATES: tuple[Template, ...] = get_args(Template)
 LOCALES = ("en", "de", "fr", "es", "it")
 BRANDING = Branding(
