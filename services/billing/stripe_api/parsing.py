@@ -164,10 +164,13 @@ def _pending_items(pending: Json | None) -> dict[str, tuple[str, int | None]]:
 
 def _price_of(items: list[Json]) -> int | None:
     """The amount of a period; None if an item has no amount of its own or discounts of its own."""
-    amounts = [(item["price"].get("unit_amount"), item.get("quantity"), item.get("discounts")) for item in items]
-    if any(amount is None or quantity is None or discounts for amount, quantity, discounts in amounts):
-        return None
-    return sum(int(amount) * int(quantity) for amount, quantity, _ in amounts)
+    total = 0
+    for item in items:
+        amount, quantity = item["price"].get("unit_amount"), item.get("quantity")
+        if amount is None or quantity is None or item.get("discounts"):
+            return None
+        total += amount * quantity
+    return total
 
 
 def _interval_of(items: list[Json]) -> Any:
