@@ -140,7 +140,7 @@ def finalize_invoice(account: Account, params: Params, identifier: str) -> Json:
 
 
 def pay_invoice(account: Account, params: Params, identifier: str) -> Json:
-    """POST /v1/invoices/{id}/pay: an attempt outside the retry schedule.
+    """POST /v1/invoices/{id}/pay: an attempt outside the retry schedule; `paid_out_of_band` charges nothing.
 
     Raises:
         StripeApiError: 402 if the payment method declines; 400 if the invoice is not open, or if there is no
@@ -149,6 +149,7 @@ def pay_invoice(account: Account, params: Params, identifier: str) -> Json:
     invoice = account.get("invoice", identifier)
     method_id = params.string("payment_method")
     params.boolean("off_session")
+    out_of_band = params.boolean("paid_out_of_band", default=False)
     params.reject_unknown()
     if invoice["status"] == "draft":
         invoice = finalize(account, invoice)
@@ -156,6 +157,10 @@ def pay_invoice(account: Account, params: Params, identifier: str) -> Json:
             return invoice
     if invoice["status"] not in {"open", "uncollectible"}:
         raise StripeApiError(f"Invoice is already {invoice['status']}", code="invoice_not_editable")
+    if out_of_band:
+        invoice = invoices.mark_paid_out_of_band(account, invoice)
+        subscription_status.payment_succeeded(account, invoice)
+        return invoice
     subscription = invoices.subscription_of(account, invoice)
     method = (
         get_or_create(account, method_id, param="payment_method")

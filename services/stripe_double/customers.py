@@ -56,7 +56,8 @@ def create_customer(account: Account, params: Params) -> Json:
 
 def _check_email(params: Params) -> None:
     email = params.string("email")
-    if email is not None and not _EMAIL.fullmatch(email):
+    # Accounts hold addresses with white space around them, so it does not matter here.
+    if email is not None and not _EMAIL.fullmatch(email.strip()):
         raise params.invalid("email", f"Invalid email address: {email}", "email_invalid")
 
 

@@ -3,6 +3,8 @@
 `billing` collects them; requests that lead to a charge are there.
 """
 
+from typing import Any
+
 from services.stripe_double import catalog, events, invoice_items, payments
 from services.stripe_double.account import Account, Json, new_id
 from services.stripe_double.clock import DAY, HOUR
@@ -268,8 +270,19 @@ def mark_paid(account: Account, invoice: Json) -> Json:
             status_transitions={**payment["status_transitions"], "paid_at": account.now},
         )
         events.emit(account, "invoice_payment.paid", paid)
+    return _mark_paid(account, invoice)
+
+
+def mark_paid_out_of_band(account: Account, invoice: Json) -> Json:
+    """Mark an invoice paid by money outside of Stripe, and cancel its open payments; return it."""
+    _cancel_open_payments(account, invoice)
+    return _mark_paid(account, invoice, amount_paid_off_stripe=invoice["amount_remaining"])
+
+
+def _mark_paid(account: Account, invoice: Json, **changes: Any) -> Json:
     invoice = account.update(
         invoice,
+        **changes,
         amount_paid=invoice["amount_due"],
         amount_remaining=0,
         attempted=True,
@@ -291,11 +304,7 @@ def void(account: Account, invoice: Json) -> Json:
     """
     if invoice["status"] not in {"open", "uncollectible"}:
         raise StripeApiError(f"You can only void open or uncollectible invoices, not {invoice['status']} ones.")
-    for payment in _open_payments(account, invoice):
-        intent = account.get("payment_intent", payment["payment"]["payment_intent"])
-        if intent["status"] not in payments.LOCKED:
-            payments.cancel(account, intent, "void_invoice")
-        cancel_payment(account, payment)
+    _cancel_open_payments(account, invoice)
     invoice = account.update(
         invoice,
         amount_remaining=0,
@@ -320,6 +329,14 @@ def _discard_pending_update(account: Account, invoice: Json) -> None:
         after = account.update(subscription, pending_update=None, _pending=None)
         events.emit(account, "customer.subscription.pending_update_expired", after)
         events.emit(account, "customer.subscription.updated", after, before=subscription)
+
+
+def _cancel_open_payments(account: Account, invoice: Json) -> None:
+    for payment in _open_payments(account, invoice):
+        intent = account.get("payment_intent", payment["payment"]["payment_intent"])
+        if intent["status"] not in payments.LOCKED:
+            payments.cancel(account, intent, "void_invoice")
+        cancel_payment(account, payment)
 
 
 def cancel_payment(account: Account, payment: Json) -> None:

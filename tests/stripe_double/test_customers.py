@@ -5,7 +5,7 @@ from tests.stripe_double.shop import Shop
 
 
 async def test_the_email_filter_is_case_sensitive_and_emails_are_not_unique(shop: Shop) -> None:
-    for email in ("ada@example.com", "ada@example.com", "Ada@example.com"):
+    for email in ("ada@example.com", "ada@example.com", "Ada@example.com", " ada@example.com"):
         await shop.api.customers.create_async({"email": email})
     assert len((await shop.api.customers.list_async({"email": "ada@example.com"})).data) == 2
 

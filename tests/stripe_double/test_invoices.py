@@ -15,3 +15,13 @@ async def test_an_invoice_is_marked_uncollectible_and_voided(shop: Shop) -> None
     assert len(paid.data) == 1
     with pytest.raises(stripe.InvalidRequestError):
         await shop.api.invoices.pay_async(voided.id, {"payment_method": "pm_card_visa"})
+
+
+async def test_an_invoice_is_paid_outside_of_stripe(shop: Shop) -> None:
+    customer = await shop.customer("pm_card_chargeCustomerFail")
+    subscription = await shop.subscription(customer.id)
+    paid = await shop.api.invoices.pay_async(subscription.latest_invoice, {"paid_out_of_band": True})
+    assert (paid.status, paid.amount_paid, paid.amount_paid_off_stripe) == ("paid", 1000, 1000)
+    assert (await shop.read(subscription)).status == "active"
+    assert [payment["status"] for payment in shop.double.objects("invoice_payment")] == ["canceled"]
+    assert [charge["status"] for charge in shop.double.objects("charge")] == ["failed"]
