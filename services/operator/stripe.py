@@ -41,7 +41,7 @@ PAYMENTS: Final = columns(
 DISPUTES: Final = columns(
     "created_at, money: AMOUNT, status, reason, respond_by, user_id, id: DISPUTE, stp_dispute_id: STRIPE ID"
 )
-HISTORY: Final = columns("at, event, money: AMOUNT, status, reason, object")
+HISTORY: Final = columns("at, event, money: AMOUNT, status, details, object")
 IMPORT_QUESTION: Final = (
     "Nest records everything that is in this Stripe account, and creates users for its customers. No mail is sent.\n"
     "Take it over?"
@@ -116,7 +116,8 @@ def history(
     rows = [
         {
             **each,
-            "money": None if each["amount"] is None else _money(each, "amount"),
+            "money": _moved(each),
+            "details": _details(each),
             "object": each["payment_id"] or each["dispute_id"] or each["stp_credit_note_id"] or each["subscription_id"],
         }
         for each in response["entries"]
@@ -223,7 +224,28 @@ def stop(nest: Client, run_id: Annotated[str, typer.Argument(help="ID of the run
     typer.echo(f"{response['id']} {response['status']}")
 
 
-def _money(row: dict[str, Any], field: str) -> str:
+def _moved(entry: dict[str, Any]) -> str | None:
+    """The money of an entry of the history: refunded, moved for a dispute, or paid."""
+    if entry["funds"] is not None:
+        return _money(entry, "funds", "funds_currency")
+    field = "amount" if entry["amount_refunded"] is None else "amount_refunded"
+    return None if entry[field] is None else _money(entry, field)
+
+
+def _details(entry: dict[str, Any]) -> str | None:
+    """Why it happened, when it takes effect, or the prices and quantities of the plan before and after."""
+    if entry["after"]:
+        plans = (entry["before"], entry["after"])
+        return " -> ".join(
+            ", ".join(f"{each['quantity'] or 'metered'} x {each['price_id']}" for each in plan) for plan in plans
+        )
+    details: str | None = (
+        entry["reason"] or entry["decline"] or entry["failure"] or entry["ends_at"] or entry["renews_at"]
+    )
+    return details
+
+
+def _money(row: dict[str, Any], field: str, currency: str = "currency") -> str:
     from services.billing.payments.models import format_amount  # noqa: PLC0415 -- would slow down `nest --help`
 
-    return format_amount(row[field], row["currency"])
+    return format_amount(row[field], row[currency])

@@ -284,7 +284,30 @@ VIEWS: Final[dict[str, tuple[type[BaseModel], Any]]] = {
                         "event": "payment-refunded",
                         "payment_id": "payment_1",
                         "amount": 500,
+                        "amount_refunded": 200,
                         "currency": "usd",
+                    }
+                ),
+                BillingHistoryEntry.model_validate(
+                    {
+                        "id": "b" * 32,
+                        "at": AT,
+                        "event": "plan-changed",
+                        "subscription_id": "subscription_1",
+                        "before": [{"product_id": "prod_1", "price_id": "price_1", "quantity": 1}],
+                        "after": [{"product_id": "prod_1", "price_id": "price_1", "quantity": 9}],
+                    }
+                ),
+                BillingHistoryEntry.model_validate(
+                    {
+                        "id": "c" * 32,
+                        "at": AT,
+                        "event": "dispute-funds-withdrawn",
+                        "dispute_id": "dispute_1",
+                        "amount": 500,
+                        "currency": "jpy",
+                        "funds": 330,
+                        "funds_currency": "usd",
                     }
                 ),
             ),

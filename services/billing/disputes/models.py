@@ -29,6 +29,8 @@ STATUSES: Final = CLOSED | {
 MAIL_WINDOW: Final = timedelta(days=30)
 """Stripe keeps events this long. An older dispute that is first seen now causes no mail to operators."""
 
+_FUNDS: Final = ("funds_withdrawn", "funds_reinstated", "funds_currency", "withdrawn_at", "reinstated_at")
+
 MailOccasion = Literal["opened", "closed"]
 
 
@@ -42,6 +44,9 @@ class Dispute:
         respond_by: deadline for evidence.
         funds_withdrawn: sum that Stripe has taken for it; None in a record of an earlier release.
         funds_reinstated: sum that Stripe has returned.
+        funds_currency: currency of both sums, that of the account's balance; None while nothing was moved.
+        withdrawn_at: when Stripe last took funds.
+        reinstated_at: when Stripe last returned funds.
         stp_created_at: when it was opened in Stripe.
         read_at: when the reading began from which this record was made.
     """
@@ -66,6 +71,9 @@ class Dispute:
     updated_at: datetime
     funds_withdrawn: int | None = None
     funds_reinstated: int | None = None
+    funds_currency: str | None = None
+    withdrawn_at: datetime | None = None
+    reinstated_at: datetime | None = None
     version: int = 1
 
     @classmethod
@@ -140,12 +148,13 @@ class Dispute:
         }
         events: list[DisputeEvent] = []
         if stored is None:
-            events.append(DisputeOpened(**fields))
+            events.append(DisputeOpened(**fields, happened_at=self.stp_created_at))
+        moved = {**fields, "funds_currency": self.funds_currency}
         # What was moved before the record had the sums is no news.
         if self.funds_withdrawn is not None and self.funds_withdrawn > _known(stored, "funds_withdrawn", self):
-            events.append(DisputeFundsWithdrawn(**fields, funds=self.funds_withdrawn))
+            events.append(DisputeFundsWithdrawn(**moved, funds=self.funds_withdrawn, happened_at=self.withdrawn_at))
         if self.funds_reinstated is not None and self.funds_reinstated > _known(stored, "funds_reinstated", self):
-            events.append(DisputeFundsReinstated(**fields, funds=self.funds_reinstated))
+            events.append(DisputeFundsReinstated(**moved, funds=self.funds_reinstated, happened_at=self.reinstated_at))
         if self._closed_since(stored):
             events.append(DisputeClosed(**fields))
         return events
@@ -154,7 +163,7 @@ class Dispute:
         """The record with the sums of another one, if it is of an earlier release and has none."""
         if self.funds_withdrawn is not None:
             return self
-        return replace(self, funds_withdrawn=other.funds_withdrawn, funds_reinstated=other.funds_reinstated)
+        return replace(self, **{name: getattr(other, name) for name in _FUNDS})
 
     def view(self, user_id: str | None) -> DisputeView:
         """The view for operators, with the user as known now."""
@@ -184,6 +193,5 @@ def _fields_of(stripe_dispute: StripeDispute, payment: Payment | None) -> dict[s
         "currency": stripe_dispute.currency,
         "respond_by": stripe_dispute.respond_by,
         "stp_created_at": stripe_dispute.created,
-        "funds_withdrawn": stripe_dispute.funds_withdrawn,
-        "funds_reinstated": stripe_dispute.funds_reinstated,
+        **{name: getattr(stripe_dispute, name) for name in _FUNDS},
     }

@@ -95,6 +95,7 @@ async def _announce_credit_note(credit_note_id: str, work: Work, billing: Billin
             reason=note.reason,
             amount=note.amount,
             currency=note.currency,
+            happened_at=note.voided_at or note.created,
         )
         work.publish(event, id=message_id)
     return "read"

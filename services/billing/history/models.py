@@ -14,7 +14,7 @@ from shared.messages.billing.subscriptions import SubscriptionEvent
 from shared.messages.billing.trials import TrialStarted
 
 KEPT: Final = timedelta(days=10 * 365)
-"""Retention of entries, as of books in most countries. An erasure of the user removes them earlier."""
+"""Retention of entries from their recording, as of books in most countries. An erasure removes them earlier."""
 RECORDED: Final = (SubscriptionEvent, PaymentEvent, DisputeEvent, CreditNoteEvent, TrialStarted)
 """Events of which the history has an entry, if they have a user."""
 _FIELDS: Final = frozenset(BillingHistoryEntry.model_fields) - {"id", "at", "event"}
@@ -25,6 +25,7 @@ class HistoryEntry:
     """A change of a user's money or access.
 
     Attributes:
+        at: when the change happened according to Stripe; when it was recorded if the event does not say.
         id: the message ID of the event, so that one change has one entry.
         event: wire name of the event without ``billing.``.
         details: the fields of the event that ``BillingHistoryEntry`` has.
@@ -40,17 +41,18 @@ class HistoryEntry:
     version: int = 1
 
     @classmethod
-    def of(cls, message: Message, message_id: str, *, at: datetime) -> Self | None:
+    def of(cls, message: Message, message_id: str, *, recorded_at: datetime) -> Self | None:
         """The entry of an event; None for messages that are not part of the history or have no user."""
         if not isinstance(message, RECORDED) or message.user_id is None:
             return None
+        at = recorded_at if isinstance(message, TrialStarted) else message.happened_at or recorded_at
         return cls(
             id=message_id,
             user_id=message.user_id,
             at=at,
             event=message.wire.removeprefix("billing."),
             details=message.model_dump(mode="json", include=set(_FIELDS)),
-            expires_at=at + KEPT,
+            expires_at=recorded_at + KEPT,
         )
 
     def view(self) -> BillingHistoryEntry:

@@ -31,7 +31,7 @@ class BillingHistory(Rows[HistoryEntry]):
         entries = {
             entry.id: entry
             for message, message_id in events
-            if (entry := HistoryEntry.of(message, message_id, at=work.now)) is not None
+            if (entry := HistoryEntry.of(message, message_id, recorded_at=work.now)) is not None
         }
         if not entries:
             return

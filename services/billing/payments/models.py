@@ -123,8 +123,10 @@ class Payment:
         new = self.waits_for_person not in (None, self.considered_attempt)
         return recent and new and self.stp_subscription_id is not None
 
-    def events_since(self, stored: Payment | None) -> list[PaymentEvent]:
+    def events_since(self, stored: Payment | None, *, attempted_at: datetime) -> list[PaymentEvent]:
         """The events to publish for the changes of this payment, each once, whatever caused the reading.
+
+        ``attempted_at`` is the time of its latest attempt in Stripe.
 
         While the user of a subscription's payment is unknown nothing is published; then the whole state counts as new.
         """
@@ -139,16 +141,17 @@ class Payment:
             "amount": self.amount,
             "currency": self.currency,
         }
+        attempt = {**fields, "happened_at": attempted_at}
         events: list[PaymentEvent] = []
         if self.status == "succeeded" and (before is None or before.status != "succeeded"):
-            events.append(PaymentSucceeded(**fields, amount_received=self.amount_received))
+            events.append(PaymentSucceeded(**attempt, amount_received=self.amount_received))
         if self.status == "canceled" and (before is None or before.status != "canceled"):
-            events.append(PaymentCancelled(**fields))
+            events.append(PaymentCancelled(**fields, happened_at=self.cancelled_at))
         if self.waits_for_person is not None and (before is None or before.waits_for_person != self.waits_for_person):
             if self.status == "requires_action":
-                events.append(PaymentActionRequired(**fields))
+                events.append(PaymentActionRequired(**attempt))
             else:
-                events.append(PaymentFailed(**fields, failure=self.failure_code, decline=self.decline_code))
+                events.append(PaymentFailed(**attempt, failure=self.failure_code, decline=self.decline_code))
         # A refund may fail, which lowers the amount, and be created anew.
         if self.amount_refunded > (0 if before is None else before.amount_refunded):
             events.append(PaymentRefunded(**fields, amount_refunded=self.amount_refunded))

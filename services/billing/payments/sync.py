@@ -84,7 +84,7 @@ async def record_payment(
         # The reference is the payment, not its customer: a request for the customer may have been answered before this
         # payment is stored, and then no answer would lead to it.
         request_user(stripe_payment.id, email, work, billing)
-    for event in updated.events_since(stored):
+    for event in updated.events_since(stored, attempted_at=stripe_payment.attempted_at):
         work.publish(event)
     if updated.status == "succeeded" and (stored is None or stored.status != "succeeded"):
         await _note_first_payment(updated, work, billing)

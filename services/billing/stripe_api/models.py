@@ -386,7 +386,8 @@ class StripeDispute:
 
     ``customer_id`` and ``payment_intent_id`` are those of the disputed charge, which may have no payment intent.
     ``respond_by`` is the deadline for evidence. ``funds_withdrawn`` and ``funds_reinstated`` are the sums of the
-    movements of the account's balance, in its currency, both positive.
+    movements of the account's balance, in its currency ``funds_currency``, both positive; ``withdrawn_at`` and
+    ``reinstated_at`` are the times of the latest movements.
     """
 
     id: str
@@ -402,13 +403,16 @@ class StripeDispute:
     livemode: bool
     funds_withdrawn: int = 0
     funds_reinstated: int = 0
+    funds_currency: str | None = None
+    withdrawn_at: datetime | None = None
+    reinstated_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StripeCreditNote:
     """A credit note (``cn_…``) as Stripe has it now; ``currency`` is an ISO code in lower case.
 
-    ``status`` is ``issued`` or ``void``.
+    ``status`` is ``issued`` or ``void``; ``voided_at`` is None until it is voided.
     """
 
     id: str
@@ -418,4 +422,6 @@ class StripeCreditNote:
     reason: str | None
     amount: int
     currency: str
+    created: datetime
+    voided_at: datetime | None
     livemode: bool

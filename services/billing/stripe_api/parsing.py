@@ -324,6 +324,8 @@ def parse_dispute(json: Json) -> StripeDispute:
     """Parse a dispute with ``charge`` expanded."""
     charge: Json = json["charge"]
     due_by = json["evidence_details"]["due_by"]
+    withdrawals = [each for each in json["balance_transactions"] if each["amount"] < 0]
+    returns = [each for each in json["balance_transactions"] if each["amount"] > 0]
     return StripeDispute(
         id=json["id"],
         status=json["status"],
@@ -337,9 +339,16 @@ def parse_dispute(json: Json) -> StripeDispute:
         respond_by=parse_time(due_by) if due_by else None,
         created=parse_time(json["created"]),
         livemode=json["livemode"],
-        funds_withdrawn=-sum(min(each["amount"], 0) for each in json["balance_transactions"]),
-        funds_reinstated=sum(max(each["amount"], 0) for each in json["balance_transactions"]),
+        funds_withdrawn=-sum(each["amount"] for each in withdrawals),
+        funds_reinstated=sum(each["amount"] for each in returns),
+        funds_currency=next((each["currency"] for each in json["balance_transactions"]), None),
+        withdrawn_at=_latest(withdrawals),
+        reinstated_at=_latest(returns),
     )
+
+
+def _latest(balance_transactions: list[Json]) -> datetime | None:
+    return max((parse_time(each["created"]) for each in balance_transactions), default=None)
 
 
 def parse_credit_note(json: Json) -> StripeCreditNote:
@@ -352,6 +361,8 @@ def parse_credit_note(json: Json) -> StripeCreditNote:
         reason=json["reason"],
         amount=json["amount"],
         currency=json["currency"],
+        created=parse_time(json["created"]),
+        voided_at=parse_time(json["voided_at"]) if json["voided_at"] else None,
         livemode=json["livemode"],
     )
 

@@ -297,9 +297,10 @@ def _announce(
     entitled = stripe_subscription.sold_by_nest and updated.entitled(work.now, billing.access)
     fields = {**ids, "status": updated.status, "entitled": entitled}
     if stored is None:
-        work.publish(SubscriptionStarted(**fields))
+        work.publish(SubscriptionStarted(**fields, happened_at=stripe_subscription.created))
     if updated.ended and (stored is None or not stored.ended):
-        work.publish(SubscriptionEnded(**fields, changed=changed, reason=stripe_subscription.end_reason))
+        ended_at, reason = stripe_subscription.ended_at, stripe_subscription.end_reason
+        work.publish(SubscriptionEnded(**fields, changed=changed, reason=reason, happened_at=ended_at))
     elif changed:
         work.publish(SubscriptionChanged(**fields, changed=changed))
     if stored is not None and "items" in changed and plan_of(stored) != plan_of(updated):
@@ -324,7 +325,7 @@ def _announce_continuation(
 ) -> None:
     """Announce a planned cancellation, its withdrawal, and the end of a pause."""
     if updated.planned_end is not None and updated.planned_end != stored.planned_end:
-        work.publish(CancellationPlanned(**ids, ends_at=updated.planned_end))
+        work.publish(CancellationPlanned(**ids, ends_at=updated.planned_end, happened_at=updated.cancelled_at))
     elif stored.planned_end is not None and updated.planned_end is None and not stored.ended:
         work.publish(CancellationWithdrawn(**ids, renews_at=updated.ends_at))
     if (stored.status == "paused" and updated.status != "paused") or (

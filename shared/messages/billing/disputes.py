@@ -29,6 +29,8 @@ class DisputeEvent(Event):
     amount: int
     """Disputed amount in the currency's minor unit."""
     currency: str
+    happened_at: Moment | None = None
+    """When it was opened or its funds moved, according to Stripe; None for its end, of which Stripe has no time."""
 
 
 class DisputeOpened(DisputeEvent, wire="billing.dispute-opened"):
@@ -43,14 +45,18 @@ class DisputeFundsWithdrawn(DisputeEvent, wire="billing.dispute-funds-withdrawn"
     """Stripe took the disputed amount from the account."""
 
     funds: int
-    """Sum of all withdrawals of the dispute, in the currency of the account's balance."""
+    """Sum of all withdrawals of the dispute, in the minor unit of ``funds_currency``."""
+    funds_currency: str
+    """Currency of the account's balance (ISO 4217), lower case. The payer may have paid in another one."""
 
 
 class DisputeFundsReinstated(DisputeEvent, wire="billing.dispute-funds-reinstated"):
     """Stripe returned the disputed amount to the account."""
 
     funds: int
-    """Sum of all returns of the dispute, in the currency of the account's balance."""
+    """Sum of all returns of the dispute, in the minor unit of ``funds_currency``."""
+    funds_currency: str
+    """Currency of the account's balance (ISO 4217), lower case. The payer may have paid in another one."""
 
 
 class DisputeView(Part):

@@ -34,6 +34,8 @@ class CreditNoteEvent(Event):
     """Credited amount in the currency's minor unit."""
     currency: str
     """ISO 4217, lower case."""
+    happened_at: Moment | None = None
+    """When it was issued or voided, according to Stripe."""
 
 
 class CreditNoteIssued(CreditNoteEvent, wire="billing.credit-note-issued"):
@@ -50,7 +52,7 @@ class BillingHistoryEntry(Part):
     id: str
     """ID of the entry."""
     at: Moment
-    """When Nest recorded the change."""
+    """When it happened according to Stripe; when Nest recorded it if Stripe has no time for it."""
     event: str
     """Name of the change, for example ``payment-refunded``."""
     subscription_id: str | None = None
@@ -66,17 +68,25 @@ class BillingHistoryEntry(Part):
     reason: str | None = None
     """Why it ended, was disputed or was credited."""
     failure: str | None = None
-    """Stripe's code of a failed payment."""
+    """Stripe's code of a failed payment, for example ``card_declined``."""
+    decline: str | None = None
+    """The bank's decline code, for example ``insufficient_funds``."""
     amount: int | None = None
     """Amount of the payment, the dispute or the credit note, in the currency's minor unit, for example cents."""
     amount_refunded: int | None = None
     """Sum of all refunds of the payment."""
     funds: int | None = None
-    """Amount that a dispute has moved: withdrawn from the account, or reinstated."""
+    """Sum that Stripe has withdrawn from the account for a dispute, or reinstated, in minor units."""
+    funds_currency: str | None = None
+    """Currency of ``funds``, that of the account's balance."""
     currency: str | None = None
     """Currency (ISO 4217), lower case."""
     entitled: bool | None = None
     """Whether the user had access after the change."""
+    ends_at: Moment | None = None
+    """End of a subscription that was cancelled, or of a trial that started."""
+    renews_at: Moment | None = None
+    """End of the current period of a subscription whose cancellation was withdrawn."""
     before: Many[PlanItem] = ()
     """Prices and quantities before a change of the plan."""
     after: Many[PlanItem] = ()

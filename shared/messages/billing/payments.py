@@ -38,6 +38,8 @@ class PaymentEvent(Event):
     amount: int
     currency: str
     """ISO 4217, lower case."""
+    happened_at: Moment | None = None
+    """When it was attempted or cancelled, according to Stripe; None for refunds."""
 
 
 class PaymentSucceeded(PaymentEvent, wire="billing.payment-succeeded"):

@@ -274,6 +274,8 @@ class SubscriptionEvent(Event):
     user_id: str
     subscription_id: str
     """ID of the subscription's record in billing."""
+    happened_at: Moment | None = None
+    """When it started, was cancelled or ended, according to Stripe; None for changes of which Stripe has no time."""
 
 
 class SubscriptionStarted(SubscriptionEvent, wire="billing.subscription-started"):

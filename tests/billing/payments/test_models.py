@@ -46,7 +46,7 @@ def test_an_equal_reading_updates_read_at_only() -> None:
     later = NOW + timedelta(hours=1)
     payment = stored(PAID)
     same = payment.follow("user_ada", PAID, read_at=later, at=later)
-    assert (same.updated_at, same.read_at, same.events_since(payment)) == (NOW, later, [])
+    assert (same.updated_at, same.read_at, same.events_since(payment, attempted_at=NOW)) == (NOW, later, [])
     assert payment.follow("user_ada", FAILED, read_at=later, at=later).updated_at == later
 
 
@@ -92,17 +92,24 @@ def test_one_mail_is_due_for_each_recent_attempt_of_a_subscription() -> None:
 def test_a_subscriptions_payment_is_announced_once_its_user_is_known() -> None:
     refunded = replace(PAID, amount_refunded=200)
     waiting = stored(refunded, None)
-    assert waiting.events_since(None) == []
+    assert waiting.events_since(None, attempted_at=NOW) == []
     known = waiting.follow("user_ada", refunded, read_at=NOW, at=NOW)
-    assert [type(event).__name__ for event in known.events_since(waiting)] == ["PaymentSucceeded", "PaymentRefunded"]
+    assert [type(event).__name__ for event in known.events_since(waiting, attempted_at=NOW)] == [
+        "PaymentSucceeded",
+        "PaymentRefunded",
+    ]
 
 
 def test_a_failed_refund_is_not_announced_and_a_later_one_is() -> None:
     refunded = stored(replace(PAID, amount_refunded=200))
     failed = refunded.follow("user_ada", PAID, read_at=NOW, at=NOW)
-    assert failed.events_since(refunded) == []
+    assert failed.events_since(refunded, attempted_at=NOW) == []
     assert (
-        len(failed.follow("user_ada", replace(PAID, amount_refunded=300), read_at=NOW, at=NOW).events_since(failed))
+        len(
+            failed.follow("user_ada", replace(PAID, amount_refunded=300), read_at=NOW, at=NOW).events_since(
+                failed, attempted_at=NOW
+            )
+        )
         == 1
     )
 
