@@ -15,6 +15,8 @@ from services.billing.disputes.models import Dispute
 from services.billing.disputes.store import Disputes
 from services.billing.events.models import EventRow
 from services.billing.events.store import StripeEvents
+from services.billing.history.models import HistoryEntry
+from services.billing.history.store import BillingHistory
 from services.billing.payments.models import Payment
 from services.billing.payments.store import PageQuery, Payments
 from services.billing.runs.models import Difference, KnownDrift, Run
@@ -32,6 +34,7 @@ from shared.messages.auth.clients import ListClients
 from shared.messages.auth.dead_letters import ListDeadLetters
 from shared.messages.auth.signing_keys import ListSigningKeys
 from shared.messages.billing.disputes import ListDisputes
+from shared.messages.billing.history import ListBillingHistory
 from shared.messages.billing.payments import ListPayments
 from shared.messages.billing.runs import ListStripeDifferences, ListStripeRuns
 from shared.messages.mailer.deliveries import ListDeliveries
@@ -118,6 +121,10 @@ def payments(**filters: Any) -> Read:
 
 def disputes(**filters: Any) -> Read:
     return lambda own: Disputes(own).page(page_query(**filters))
+
+
+def history(user_id: str, cursor: str | None = None) -> Read:
+    return lambda own: BillingHistory(own).page(user_id, limit=5, cursor=cursor)
 
 
 def events(**filters: Any) -> Read:
@@ -213,6 +220,12 @@ CASES = [
             (ListPayments, Payments, Payment, "stpPaymentIntentId", payments),
             (ListDisputes, Disputes, Dispute, "stpDisputeId", disputes),
         )
+    ),
+    Case(
+        (ListBillingHistory,),
+        BillingHistory,
+        lambda: documents(HistoryEntry, userId=one_of("common", "rare"), at=moment),
+        pages(history, user_id="rare") | pages(history, user_id="common"),
     ),
     Case(
         (ListStripeRuns,),

@@ -44,6 +44,7 @@ RIGHTS: Final = (
     Right("PaymentIntents", "read", "/v1/payment_intents", "payments"),
     Right("Disputes", "read", "/v1/disputes", "disputes"),
     Right("Invoices", "read", "/v1/invoices", "payments, list_invoices"),
+    Right("Credit notes", "read", "/v1/credit_notes", "list_billing_history"),
     Right("Events", "read", "/v1/events", "sweeps and comparisons"),
     Right("Products", "read", "/v1/products", "list_plans"),
     Right("Prices", "read", "/v1/prices", "list_plans"),
