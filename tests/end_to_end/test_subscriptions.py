@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import httpx
+import jwt
 
 from tests.end_to_end.flows import device_of, redeem_trial
 from tests.stack import Login, Stack, eventually
@@ -147,3 +148,32 @@ async def test_a_person_previews_changes_cancels_and_resumes_a_plan(nest: Stack,
     resumed = await order("resume_subscription")
     assert (resumed["outcome"], resumed["access_ends_at"]) == ("done", None)
     assert (await order("resume_subscription"))["outcome"] == "unchanged"
+
+
+async def test_features_of_a_subscription_are_in_the_next_access_token(nest: Stack, email: str) -> None:
+    client_id = (await nest.create_client())["id"]
+    asked = await nest.call("update_client", {"id": client_id, "entitlements_claim": True}, **nest.internal)
+    assert asked.status_code == 200, asked.text
+    product = nest.stripe.object("price", price(nest))["product"]
+    async with httpx.AsyncClient(base_url=nest.stripe.url) as stripe:
+        key = nest.environment["NEST_STRIPE_API_KEY"]
+        body = {"metadata[features]": "export, seats"}
+        changed = await stripe.post(f"/v1/products/{product}", data=body, headers={"authorization": f"Bearer {key}"})
+        assert changed.status_code == 200, changed.text
+    tokens = await nest.log_in(email, client_id=client_id)
+    assert claims_of(tokens)["ent"] == []
+    nest.stripe.simulate.checkout(price(nest), email=email)
+
+    async def refreshed() -> dict[str, Any]:
+        nonlocal tokens
+        refresh = {"client_id": client_id, "grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]}
+        tokens = (await nest.call("authenticate_user", refresh)).json()
+        return claims_of(tokens) if claims_of(tokens)["ent_v"] else {}
+
+    claims = await eventually(refreshed, what="the features in the access token")
+    assert (claims["ent"], claims["ent_v"]) == (["export", "seats"], 1)
+
+
+def claims_of(tokens: dict[str, Any]) -> dict[str, Any]:
+    claims: dict[str, Any] = jwt.decode(tokens["access_token"], options={"verify_signature": False})
+    return claims
