@@ -127,11 +127,14 @@ async def test_no_object_of_a_list_costs_a_call_of_its_own(shop: Shop) -> None:
     before = len(shop.double.log)
     done = await finish(shop, VERIFY)
     assert (done["differences"], done["counts"]["payments"], done["counts"]["trials"]) == (0, 12, 1)
-    assert sorted(call.path for call in shop.double.log[before:]) == [
+    # Stripe has no list of the features of several products, of which an account has few.
+    assert sorted(call.path for call in shop.double.log[before:] if not call.path.endswith("/features")) == [
         "/v1/customers",
         "/v1/disputes",
         "/v1/invoice_payments",
         "/v1/payment_intents",
+        "/v1/prices",
+        "/v1/products",
         "/v1/subscriptions",
     ]
 

@@ -65,7 +65,8 @@ def test_family_follows_from_the_path(path: str, family: str) -> None:
 
 
 def test_every_path_that_billing_calls_has_a_family() -> None:
-    sources = "".join(file.read_text() for file in SOURCES.rglob("*.py"))
+    # The table of rights has paths of operators' commands too.
+    sources = "".join(file.read_text() for file in SOURCES.rglob("*.py") if file.name != "rights.py")
     paths = set(re.findall(r'"(/v[12]/[a-z_]+)', sources))
     assert len(paths) > 10
     assert [path for path in paths if family_of(path) == OTHER] == []
@@ -80,7 +81,7 @@ async def test_hanging_portal_opens_no_other_circuit(stripe: Stripe, double: Str
         assert hits <= 5
     assert await stripe.portal_url("cus_1") is None
     assert fault.hits == hits
-    customer = await stripe.create_customer(email="ada@example.com", user_id="user_1", trial_id="trial_1", key="1")
+    customer = await stripe.create_customer(email="ada@example.com", user_id="user_1", key="1")
     await stripe.create_trial(customer_id=customer, price=price, user_id="user_1", trial_id="trial_1", key="2")
     assert {is_open(family) for family in FAMILIES} - {is_open("billing_portal")} == {0}
 
