@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from services.billing.catalog.store import Catalog, CatalogSyncs
@@ -21,8 +21,8 @@ from services.billing.plan_changes.models import CancelNow, Downgrade
 from services.billing.runs.store import Differences, KnownDrifts, RecordReaders, Runs, Schedule, Takeover
 from services.billing.stripe_api.account import Stripe
 from services.billing.stripe_api.plan_change_models import Proration
-from services.billing.subscriptions.duplicates import Exclusions
-from services.billing.subscriptions.models import AccessPolicy
+from services.billing.subscriptions.duplicates import Exclusions, rival_of
+from services.billing.subscriptions.models import AccessPolicy, Subscription
 from services.billing.subscriptions.portal import PortalLimit
 from services.billing.subscriptions.store import Payers, Subscriptions
 from services.billing.trials.store import Trials
@@ -116,6 +116,18 @@ class Billing:
     def sells(self, product_id: str) -> bool:
         """Whether a product is one of Nest's."""
         return not self.products or product_id in self.products
+
+    async def find_rival(
+        self, user_id: str, products: frozenset[str], *, at: datetime, own: str | None = None
+    ) -> Subscription | None:
+        """The live subscription of a user that excludes a further one with these products.
+
+        None if NEST_STRIPE_SEVERAL_SUBSCRIPTIONS allows several. ``own`` is the ID of the subscription to get them.
+        """
+        if self.checkout_settings.several_subscriptions:
+            return None
+        others = [each for each in await self.subscriptions.of_user(user_id) if each.id != own]
+        return rival_of(products, others, at=at, policy=self.access, exclusions=self.exclusions)
 
     async def cancels_duplicates(self) -> bool:
         """Whether a duplicate is cancelled, or only announced."""

@@ -202,6 +202,18 @@ async def post(double: StripeDouble, path: str, **form: Any) -> dict[str, Any]:
     return created
 
 
+async def metered_price(shop: "Shop") -> str:
+    """The ID of a new metered price."""
+    meter = await post(
+        shop.double,
+        "/v1/billing/meters",
+        **{"display_name": "Calls", "event_name": "calls", "default_aggregation[formula]": "sum"},
+    )
+    form = {"recurring[interval]": "month", "recurring[usage_type]": "metered", "recurring[meter]": str(meter["id"])}
+    fields = {"currency": "usd", "unit_amount": "1", "product_data[name]": "Calls", **form}
+    return str((await post(shop.double, "/v1/prices", **fields))["id"])
+
+
 def counter(name: str, **labels: str) -> float:
     """The value of a Prometheus counter."""
     return REGISTRY.get_sample_value(f"{name}_total", labels) or 0.0

@@ -17,6 +17,7 @@ from typing import Final, Self
 
 from services.billing.payments.models import currency_decimals
 from services.billing.stripe_api.catalog_models import PriceAmount, PriceTier, StripePrice, StripeProduct
+from shared.messages.billing.errors import PriceInactive, PriceNotSold, QuantityNotAllowed
 from shared.messages.billing.plans import (
     MAX_PLANS,
     MAX_PRICES,
@@ -140,6 +141,60 @@ class Plan:
             unit_label=self.product.unit_label,
             prices=tuple(_price_view(price, self.product) for price in self.prices),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """A price that somebody orders, with its product.
+
+    Attributes:
+        product: None if Stripe does not have it.
+        listed: whether NEST_STRIPE_PRODUCTS allows the product.
+    """
+
+    price: StripePrice
+    product: StripeProduct | None
+    listed: bool
+
+    @property
+    def limit(self) -> int | None:
+        """The highest quantity, if the metadata of the price or of the product set one."""
+        metadata = self.price.metadata | ({} if self.product is None else self.product.metadata)
+        return max_quantity(self.price, self.product) if MAX_QUANTITY in metadata else None
+
+    def require_for_sale(self, quantity: int | None) -> int | None:
+        """Check that the price is sold in this quantity; returns the quantity, which is None for a metered price.
+
+        A quantity that is left out is 1.
+
+        Raises:
+            PriceNotSold: Nest does not sell it.
+            PriceInactive: price or product is archived.
+            QuantityNotAllowed: as ``require_quantity``.
+        """
+        products = () if self.product is None else (self.product,)
+        if not self.listed or any(_mark(each.metadata) is False for each in (self.price, *products)):
+            raise PriceNotSold(price_id=self.price.id)
+        if not self.price.active or not any(each.active for each in products):
+            raise PriceInactive(price_id=self.price.id)
+        return self.require_quantity(quantity)
+
+    def require_quantity(self, quantity: int | None, *, present: int | None = None) -> int | None:
+        """Check the quantity only, for a subscription that has the price already, in the ``present`` quantity.
+
+        The present quantity is the default. It stays allowed if the limit was lowered.
+
+        Raises:
+            QuantityNotAllowed: the price is metered, or the quantity exceeds ``nest_max_quantity``.
+        """
+        if self.price.metered:
+            if quantity is not None:
+                raise QuantityNotAllowed(price_id=self.price.id, max_quantity=None)
+            return None
+        wanted = quantity or present or 1
+        if self.limit is not None and wanted > max(self.limit, present or 0):
+            raise QuantityNotAllowed(price_id=self.price.id, max_quantity=self.limit)
+        return wanted
 
 
 def plans_of(

@@ -90,11 +90,6 @@ class Catalog:
         await self._refresh()
         return self._view
 
-    async def offered_price(self, price_id: str) -> StripePrice | None:
-        """The price with this ID, if ``list_plans`` lists it."""
-        await self._refresh()
-        return self._offered.get(price_id)
-
     async def price(self, price_id: str) -> StripePrice | None:
         """A price, also one that is archived or deleted; None if none was recorded."""
         await self._refresh()

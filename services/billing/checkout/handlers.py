@@ -5,13 +5,14 @@ The checkout is committed before Stripe is called, so that a repeat after an out
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
+from services.billing.catalog.offers import offer_of
 from services.billing.checkout.card_trials import record_trial, trial_of
 from services.billing.checkout.models import Basket, Checkout
-from services.billing.checkout.prices import prices_of
-from services.billing.checkout.sessions import change_url, find_rival, is_payable, open_session
+from services.billing.checkout.sessions import change_url, is_payable, open_session
 from services.billing.context import Billing
 from services.billing.customers.provisioning import provision_customer
 from services.billing.events.models import Outcome
@@ -20,6 +21,7 @@ from services.billing.stripe_api.calls import KeySpent, StripeRefused
 from services.billing.stripe_api.deadlines import within_deadline
 from services.billing.stripe_api.models import StripeCheckout, StripeSubscription
 from services.billing.stripe_api.reschedule import reschedule
+from services.billing.stripe_api.subscription_changes import TRIAL_DAYS
 from services.billing.subscriptions.products import subscription_left_alone
 from services.billing.subscriptions.sync import read_subscription, record_subscription
 from services.billing.trials.eligibility import had_trial, is_subscribed, person_of
@@ -56,10 +58,11 @@ async def open_checkout(command: OpenCheckout, work: Work, billing: Billing) -> 
         raise TooManyCheckouts(retry_after=wait)
     try:
         async with within_deadline(billing.stripe, work) as stripe:
-            basket = Basket.of(command.items, await prices_of(command.items, stripe, billing))
+            offers = await asyncio.gather(*(offer_of(item.price_id, stripe, billing) for item in command.items))
+            basket = Basket.of(command.items, offers, trials={billing.trial_price: TRIAL_DAYS})
             rival = None
-            if basket.mode == "subscription" and not billing.checkout_settings.several_subscriptions:
-                rival = await find_rival(command.user_id, basket, work, billing)
+            if basket.mode == "subscription":
+                rival = await billing.find_rival(command.user_id, basket.products, at=work.now)
             if rival is not None:
                 url = await change_url(rival, basket, stripe=stripe, return_url=command.cancel_url)
                 return CheckoutView(kind="portal", url=url, expires_at=None)

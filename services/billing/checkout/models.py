@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Literal, Self
 
+from services.billing.catalog.models import Offer
 from services.billing.stripe_api.models import StripeCheckout
 from services.billing.trials.models import TrialDevice
 from shared.messages.billing.checkout import OrderedItem
-from shared.messages.billing.errors import (
-    MixedCurrencies,
-    MixedIntervals,
-    PriceInactive,
-    PriceNotSold,
-    QuantityNotAllowed,
-)
+from shared.messages.billing.errors import MixedCurrencies, MixedIntervals
 
 Mode = Literal["subscription", "payment"]
 Status = Literal["pending", "open", "complete", "expired", "replaced", "refused"]
@@ -55,28 +50,6 @@ class CheckoutSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SoldPrice:
-    """A price as a checkout needs it.
-
-    Attributes:
-        interval: unit and number of units of a period, ``("month", 3)``; None for a one-time price.
-        trial_days: length of its free trial; None for no trial.
-        metered: whether its usage is billed instead of a quantity.
-        active: whether price and product may be sold.
-        sold: whether its product is one of Nest's.
-    """
-
-    id: str
-    product_id: str
-    currency: str
-    interval: tuple[str, int] | None
-    trial_days: int | None
-    metered: bool
-    active: bool
-    sold: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CheckoutItem:
     """An ordered price; ``quantity`` is None if it is metered."""
 
@@ -94,40 +67,34 @@ class Basket:
     trial_days: int | None
 
     @classmethod
-    def of(cls, items: Sequence[OrderedItem], prices: Sequence[SoldPrice]) -> Self:
-        """The basket of the ordered items, whose prices are in the same order.
+    def of(cls, items: Sequence[OrderedItem], offers: Sequence[Offer], *, trials: Mapping[str, int]) -> Self:
+        """The basket of the ordered items, whose offers are in the same order.
 
-        One-time prices beside recurring ones are on the first invoice of the subscription.
+        One-time prices beside recurring ones are on the first invoice of the subscription. ``trials`` are the days of
+        trials by price, where Stripe's price has none.
 
         Raises:
-            PriceNotSold, PriceInactive: of one of the prices.
-            QuantityNotAllowed: for a metered price.
+            PriceNotSold, PriceInactive, QuantityNotAllowed: of one of the prices, as ``Offer``.
             MixedIntervals, MixedCurrencies: Stripe sells these prices separately.
         """
-        for item, price in zip(items, prices, strict=True):
-            if not price.sold:
-                raise PriceNotSold(price_id=price.id)
-            if not price.active:
-                raise PriceInactive(price_id=price.id)
-            if price.metered and item.quantity is not None:
-                raise QuantityNotAllowed(price_id=price.id)
-        if len({price.currency for price in prices}) > 1:
+        ordered = tuple(
+            CheckoutItem(
+                stp_price_id=offer.price.id,
+                stp_product_id=offer.price.product_id,
+                quantity=offer.require_for_sale(item.quantity),
+            )
+            for item, offer in zip(items, offers, strict=True)
+        )
+        if len({offer.price.currency for offer in offers}) > 1:
             raise MixedCurrencies
-        intervals = {price.interval for price in prices} - {None}
-        if len(intervals) > 1:
+        recurring = {offer.price.id: offer.price.recurring for offer in offers if offer.price.recurring is not None}
+        if len({(each.interval, each.interval_count) for each in recurring.values()}) > 1:
             raise MixedIntervals
-        trials = [price.trial_days for price in prices if price.trial_days is not None and price.interval is not None]
+        days = [each.trial_days or trials.get(price_id) for price_id, each in recurring.items()]
         return cls(
-            items=tuple(
-                CheckoutItem(
-                    stp_price_id=price.id,
-                    stp_product_id=price.product_id,
-                    quantity=None if price.metered else item.quantity or 1,
-                )
-                for item, price in zip(items, prices, strict=True)
-            ),
-            mode="subscription" if intervals else "payment",
-            trial_days=max(trials, default=None),
+            items=ordered,
+            mode="subscription" if recurring else "payment",
+            trial_days=max(filter(None, days), default=None),
         )
 
     @property

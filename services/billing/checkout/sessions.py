@@ -12,7 +12,7 @@ from services.billing.stripe_api.checkout_sessions import CHECKOUT_ID
 from services.billing.stripe_api.idempotent_create import idempotent_create, key_of_generation
 from services.billing.stripe_api.models import StripeCheckout
 from services.billing.stripe_api.parsing import Json
-from services.billing.subscriptions.models import Subscription, by_preference
+from services.billing.subscriptions.models import Subscription
 from shared.bus.work import Work
 from shared.fault_points import fault_point
 
@@ -118,17 +118,6 @@ def _params(checkout: Checkout, customer_id: str, billing: Billing) -> Json:
             "trial_settings": {"end_behavior": {"missing_payment_method": "cancel"}},
         }
     return params
-
-
-async def find_rival(user_id: str, basket: Basket, work: Work, billing: Billing) -> Subscription | None:
-    """The live subscription of a user that excludes one with the products of a basket, as for duplicates."""
-    wanted = billing.exclusions.plans_of(basket.products)
-    rivals = [
-        each
-        for each in await billing.subscriptions.of_user(user_id)
-        if each.live(work.now, billing.access) and billing.exclusions.plans_of(each.products) & wanted
-    ]
-    return min(rivals, key=by_preference, default=None)
 
 
 async def change_url(subscription: Subscription, basket: Basket, *, stripe: Stripe, return_url: str) -> str:

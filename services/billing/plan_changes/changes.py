@@ -7,15 +7,22 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Final, Self
 
-from services.billing.catalog.models import MAX_QUANTITY, max_quantity
+from services.billing.catalog.models import Offer
+from services.billing.catalog.offers import offer_of
 from services.billing.context import Billing
-from services.billing.plan_changes.rules import Effect, Offer, PlanChange, PlanTarget
+from services.billing.plan_changes.rules import Effect, PlanChange, PlanTarget
 from services.billing.stripe_api.account import Stripe
+from services.billing.stripe_api.calls import StripeRefused
 from services.billing.stripe_api.models import StripeSubscription
 from services.billing.stripe_api.plan_change_models import Proration
 from services.billing.subscriptions.models import Subscription
 from shared.bus.work import Work
-from shared.messages.billing.errors import PreviewOutdated, StripeUnavailable, SubscriptionExcluded
+from shared.messages.billing.errors import (
+    ChangeRefusedByStripe,
+    PreviewOutdated,
+    StripeUnavailable,
+    SubscriptionExcluded,
+)
 from shared.messages.billing.subscriptions import RequiredAction
 from shared.sealing import CannotUnseal
 
@@ -92,26 +99,19 @@ class PlanPreview:
         return shown == ordered and in_period and at.timestamp() < self.expires_at
 
 
-async def offer_of(target: PlanTarget, billing: Billing) -> Offer:
-    """What the catalog has of an ordered price; its quantity is limited where its metadata say so."""
-    price = await billing.catalog.offered_price(target.price_id)
-    if price is None:
-        return Offer(price=None)
-    product = await billing.catalog.product(price.product_id)
-    limited = MAX_QUANTITY in price.metadata or (product is not None and MAX_QUANTITY in product.metadata)
-    return Offer(price=price, max_quantity=max_quantity(price, product) if limited else None)
+async def ordered_offer(target: PlanTarget, stripe: Stripe, billing: Billing) -> Offer:
+    """The ordered price.
 
-
-async def find_rival(
-    subscription: Subscription, products: frozenset[str], work: Work, billing: Billing
-) -> Subscription | None:
-    """Another live subscription of the user that would make this one a duplicate if it had these products."""
-    plans = billing.exclusions.plans_of(products)
-    for other in await billing.subscriptions.of_user(subscription.user_id):
-        live = other.id != subscription.id and other.live(work.now, billing.access)
-        if live and billing.exclusions.plans_of(other.products) & plans:
-            return other
-    return None
+    Raises:
+        PriceNotFound: Stripe has no such price in this mode.
+        ChangeRefusedByStripe: the API key may not read prices or products.
+        StripeUnavailable: Stripe is unavailable.
+    """
+    try:
+        return await offer_of(target.price_id, stripe, billing)
+    except StripeRefused as refused:
+        refused.report(price=target.price_id)
+        raise ChangeRefusedByStripe from refused
 
 
 async def require_no_rival(
@@ -122,9 +122,10 @@ async def require_no_rival(
     Raises:
         SubscriptionExcluded: there is one.
     """
-    if not plan.changes_product or offer.price is None:
+    if not plan.changes_product:
         return
-    rival = await find_rival(subscription, frozenset({offer.price.product_id}), work, billing)
+    products = frozenset({offer.price.product_id})
+    rival = await billing.find_rival(subscription.user_id, products, at=work.now, own=subscription.id)
     if rival is not None:
         raise SubscriptionExcluded(subscription_id=rival.id)
 

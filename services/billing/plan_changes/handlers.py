@@ -10,9 +10,8 @@ from services.billing.payments.models import currency_decimals
 from services.billing.plan_changes.changes import (
     PREVIEW_LIFETIME,
     PlanPreview,
-    find_rival,
-    offer_of,
     order_change,
+    ordered_offer,
     pending_action,
     preview_cost,
     require_no_rival,
@@ -62,13 +61,14 @@ async def preview_plan_change(query: PreviewPlanChange, work: Work, billing: Bil
 
     Raises:
         SubscriptionNotFound, SubscriptionHasEnded, SubscriptionNotChangeable, SubscriptionExcluded: as ``change_plan``.
-        PriceNotOffered, CurrencyNotOffered, QuantityOutOfRange: the price can't be ordered so.
+        PriceNotFound, PriceInactive, PriceNotSold, CurrencyNotOffered, QuantityNotAllowed: the price can't be ordered
+            so.
         ChangeRefusedByStripe: Stripe would refuse the change.
         StripeUnavailable: Stripe is unavailable.
     """
     subscription = await ordered_subscription(query, work, billing)
-    offer = await offer_of(query, billing)
     async with within_deadline(billing.stripe, work) as stripe:
+        offer = await ordered_offer(query, stripe, billing)
         _, reading = await read_current(subscription, replace(billing, stripe=stripe))
         plan = plan_change(reading, query, offer, downgrade=billing.downgrade)
         await require_no_rival(subscription, plan, offer, work, billing)
@@ -101,13 +101,15 @@ async def change_plan(command: ChangePlan, work: Work, billing: Billing) -> Plan
         SubscriptionNotFound: the user has no such subscription.
         SubscriptionHasEnded, SubscriptionNotChangeable: the subscription can't be changed so.
         SubscriptionExcluded: the user has another subscription for the product.
-        PriceNotOffered, CurrencyNotOffered, QuantityOutOfRange: the price can't be ordered so.
+        PriceNotFound, PriceInactive, PriceNotSold, CurrencyNotOffered, QuantityNotAllowed: the price can't be ordered
+            so.
         PreviewOutdated: the preview does not hold any more.
         ChangeRefusedByStripe: Stripe refuses the change.
         StripeUnavailable: Stripe is unavailable; a repeat continues.
     """
     subscription = await ordered_subscription(command, work, billing)
-    offer = await offer_of(command, billing)
+    async with within_deadline(billing.stripe, work) as stripe:
+        offer = await ordered_offer(command, stripe, billing)
     preview = None if command.preview is None else PlanPreview.unseal(command.preview, billing)
     plan: PlanChange
 
@@ -183,7 +185,7 @@ async def withdraw_cancellation(command: WithdrawCancellation, work: Work, billi
         StripeUnavailable: Stripe is unavailable; a repeat continues.
     """
     subscription = await ordered_subscription(command, work, billing)
-    rival = await find_rival(subscription, subscription.products, work, billing)
+    rival = await billing.find_rival(subscription.user_id, subscription.products, at=work.now, own=subscription.id)
 
     def done(reading: StripeSubscription) -> bool:
         if reading.status in ENDED:

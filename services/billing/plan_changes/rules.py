@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
 
+from services.billing.catalog.models import Offer
 from services.billing.plan_changes.models import is_planned_to_end
 from services.billing.stripe_api.catalog_models import StripePrice
-from services.billing.stripe_api.models import ItemTerms, StripeSubscription, SubscriptionItem
+from services.billing.stripe_api.models import ItemTerms, StripeSubscription
 from services.billing.stripe_api.plan_change_models import InvoicePreview, ItemChange, Proration
 from services.billing.subscriptions.models import ENDED
 from shared.messages.billing.errors import (
     CurrencyNotOffered,
-    PriceNotOffered,
-    QuantityOutOfRange,
     SubscriptionHasEnded,
     SubscriptionNotChangeable,
 )
@@ -26,19 +25,6 @@ _CHANGEABLE: Final = frozenset({"active", "trialing"})
 """Other statuses have an open invoice, or no periods: they are paid or resumed first."""
 _DAYS: Final = {"day": 1, "week": 7, "month": 30, "year": 365}
 """Length of an interval, only to compare it with others."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Offer:
-    """What was ordered, as the catalog has it.
-
-    Attributes:
-        price: None if the price is not on sale.
-        max_quantity: the highest quantity; None for Stripe's bound.
-    """
-
-    price: StripePrice | None
-    max_quantity: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,18 +69,22 @@ def plan_change(
 
     Raises:
         SubscriptionHasEnded, SubscriptionNotChangeable: the subscription does not allow it.
-        PriceNotOffered, CurrencyNotOffered, QuantityOutOfRange: the price does not.
+        PriceNotSold, PriceInactive, CurrencyNotOffered, QuantityNotAllowed: the price does not.
     """
     _require_changeable(reading)
     index = _item_index(reading, target)
     item, old = reading.items[index], reading.terms[index]
     same_price = item.stp_price_id == target.price_id
-    new = old if same_price else _terms_of(offer.price, reading.currency)
+    if same_price:
+        new, quantity = old, offer.require_quantity(target.quantity, present=item.quantity)
+    else:
+        wanted = item.quantity if target.quantity is None and not offer.price.metered else target.quantity
+        quantity = offer.require_for_sale(wanted)
+        new = _terms_of(offer.price, reading.currency)
     if not same_price and any(each.stp_price_id == target.price_id for each in reading.items):
         raise SubscriptionNotChangeable(reason="price_in_use")
     if new.metered != old.metered:
         raise SubscriptionNotChangeable(reason="usage_type")
-    quantity = _quantity(item, target, offer, metered=new.metered)
     change = ItemChange(
         item_id=item.stp_item_id, old_price_id=item.stp_price_id, price_id=target.price_id, quantity=quantity
     )
@@ -112,7 +102,7 @@ def plan_change(
         effect=effect,
         interval=interval,
         changes_item=changes_item,
-        changes_product=not same_price and offer.price is not None and offer.price.product_id != item.stp_product_id,
+        changes_product=not same_price and offer.price.product_id != item.stp_product_id,
         new_cycle=effect == "now" and reading.status == "active" and interval != (old.interval, old.interval_count),
         pending=changes_item and reading.pending.get(item.stp_item_id) == (target.price_id, quantity),
         planned=planned,
@@ -162,9 +152,9 @@ def _item_index(reading: StripeSubscription, target: PlanTarget) -> int:
     raise SubscriptionNotChangeable(reason="item")
 
 
-def _terms_of(price: StripePrice | None, currency: str) -> ItemTerms:
-    if price is None or price.recurring is None:
-        raise PriceNotOffered
+def _terms_of(price: StripePrice, currency: str) -> ItemTerms:
+    if price.recurring is None:
+        raise SubscriptionNotChangeable(reason="one_time")
     amount = price.amounts.get(currency)
     if amount is None:
         raise CurrencyNotOffered(currency=currency)
@@ -174,14 +164,3 @@ def _terms_of(price: StripePrice | None, currency: str) -> ItemTerms:
         unit_amount=amount.unit_amount,
         metered=price.metered,
     )
-
-
-def _quantity(item: SubscriptionItem, target: PlanTarget, offer: Offer, *, metered: bool) -> int | None:
-    if metered:
-        if target.quantity is not None:
-            raise QuantityOutOfRange
-        return None
-    quantity = target.quantity or item.quantity or 1
-    if offer.max_quantity is not None and quantity > max(offer.max_quantity, item.quantity or 0):
-        raise QuantityOutOfRange(max_quantity=offer.max_quantity)
-    return quantity

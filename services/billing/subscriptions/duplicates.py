@@ -74,6 +74,20 @@ def live_duplicates(
     return duplicates
 
 
+def rival_of(
+    products: frozenset[str],
+    subscriptions: Iterable[Subscription],
+    *,
+    at: datetime,
+    policy: AccessPolicy,
+    exclusions: Exclusions,
+) -> Subscription | None:
+    """The live one of these subscriptions that excludes a further one with these products, the one to keep first."""
+    plans = exclusions.plans_of(products)
+    rivals = [each for each in subscriptions if each.live(at, policy) and exclusions.plans_of(each.products) & plans]
+    return min(rivals, key=by_preference, default=None)
+
+
 def excludes(
     subscription: Subscription, kept: Subscription, *, at: datetime, policy: AccessPolicy, exclusions: Exclusions
 ) -> Duplicate | None:

@@ -60,19 +60,12 @@ class SubscriptionNotChangeable(Refusal, kind=Kind.CONFLICT):
     - ``item``: it has several prices, and ``replaces`` does not name one of them.
     - ``price_in_use``: another one of its prices is the ordered one.
     - ``usage_type``: a metered price can't replace one with a quantity, nor the other way round.
+    - ``one_time``: the ordered price is paid once.
     """
-
-
-class PriceNotOffered(Refusal, kind=Kind.NOT_FOUND):
-    """``list_plans`` has no price with this ID: it is unknown, archived, or of a product that Nest does not sell."""
 
 
 class CurrencyNotOffered(Refusal, kind=Kind.CONFLICT):
     """The price has no amount in the subscription's currency, ``meta.currency``."""
-
-
-class QuantityOutOfRange(Refusal):
-    """The quantity exceeds the price's ``max_quantity``, or the price is metered and has none."""
 
 
 class PreviewOutdated(Refusal, kind=Kind.CONFLICT):
@@ -99,7 +92,11 @@ class PriceInactive(Refusal, kind=Kind.CONFLICT):
 
 
 class PriceNotSold(Refusal, kind=Kind.FORBIDDEN):
-    """The price ``meta.price_id`` belongs to a product that Nest does not sell (``NEST_STRIPE_PRODUCTS``)."""
+    """Nest does not sell the price ``meta.price_id``.
+
+    ``NEST_STRIPE_PRODUCTS`` does not list its product, or the metadata of the price or of the product has
+    ``nest=false``.
+    """
 
 
 class MixedIntervals(Refusal):
@@ -111,7 +108,10 @@ class MixedCurrencies(Refusal):
 
 
 class QuantityNotAllowed(Refusal):
-    """The price ``meta.price_id`` is metered: its usage is billed, and it has no quantity."""
+    """The price ``meta.price_id`` is not sold in this quantity.
+
+    ``meta.max_quantity`` is the highest one. It is null for a metered price, which has no quantity.
+    """
 
 
 class TooManyCheckouts(Refusal, kind=Kind.THROTTLED):

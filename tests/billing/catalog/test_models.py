@@ -7,8 +7,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from services.billing.catalog.models import CatalogSync, Plan, max_quantity, plans_of
+from services.billing.catalog.models import CatalogSync, Offer, Plan, max_quantity, plans_of
 from services.billing.stripe_api.catalog_models import PriceAmount, PriceTier, Recurring, StripePrice, StripeProduct
+from shared.errors import Refusal
+from shared.messages.billing.errors import PriceInactive, PriceNotSold, QuantityNotAllowed
 
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
 MONTHLY = Recurring(interval="month", interval_count=1, usage_type="licensed", trial_days=None, meter_id=None)
@@ -147,6 +149,55 @@ def test_quantity_is_one_unless_metadata_allows_more(
     of_price: dict[str, str], of_product: dict[str, str], expected: int
 ) -> None:
     assert max_quantity(price("p", "a", **of_price), product("a", **of_product)) == expected
+
+
+@pytest.mark.parametrize(
+    ("limits", "ordered", "expected"),
+    [
+        # Without the metadata only Stripe's bound holds.
+        (({}, {}), None, 1),
+        (({}, {}), 999_999, 999_999),
+        (({"nest_max_quantity": "2"}, {}), 2, 2),
+        (({"nest_max_quantity": "2"}, {}), 3, {"price_id": "p", "max_quantity": 2}),
+        (({}, {"nest_max_quantity": "2"}), 3, {"price_id": "p", "max_quantity": 2}),
+        (({"nest_max_quantity": "5"}, {"nest_max_quantity": "2"}), 3, 3),
+        (({"nest_max_quantity": "many"}, {}), 2, {"price_id": "p", "max_quantity": 1}),
+    ],
+)
+def test_quantity_for_sale_is_limited_by_metadata(
+    limits: tuple[dict[str, str], dict[str, str]], ordered: int | None, expected: int | dict[str, object]
+) -> None:
+    of_price, of_product = limits
+    offer = Offer(price=price("p", "a", **of_price), product=product("a", **of_product), listed=True)
+    if isinstance(expected, int):
+        assert offer.require_for_sale(ordered) == expected
+        return
+    with pytest.raises(QuantityNotAllowed) as refused:
+        offer.require_for_sale(ordered)
+    assert refused.value.meta == expected
+
+
+def test_quantity_of_a_subscription_stays_allowed_after_its_limit_was_lowered() -> None:
+    offer = Offer(price=price("p", "a", nest_max_quantity="2"), product=product("a"), listed=True)
+    assert [offer.require_quantity(quantity, present=5) for quantity in (None, 4, 5)] == [5, 4, 5]
+    with pytest.raises(QuantityNotAllowed):
+        offer.require_quantity(6, present=5)
+
+
+@pytest.mark.parametrize(
+    ("offer", "refusal"),
+    [
+        (Offer(price=price("p", "a"), product=product("a"), listed=False), PriceNotSold),
+        (Offer(price=price("p", "a", nest="False "), product=product("a"), listed=True), PriceNotSold),
+        (Offer(price=price("p", "a"), product=product("a", nest="false"), listed=True), PriceNotSold),
+        (Offer(price=price("p", "a", active=False), product=product("a"), listed=True), PriceInactive),
+        (Offer(price=price("p", "a"), product=product("a", active=False), listed=True), PriceInactive),
+        (Offer(price=price("p", "a"), product=None, listed=True), PriceInactive),
+    ],
+)
+def test_only_active_prices_of_nest_are_for_sale(offer: Offer, refusal: type[Refusal]) -> None:
+    with pytest.raises(refusal):
+        offer.require_for_sale(1)
 
 
 def test_metered_price_has_no_quantity() -> None:

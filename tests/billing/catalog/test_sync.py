@@ -163,7 +163,6 @@ async def test_what_is_archived_is_no_longer_listed_but_still_known(shop: Shop, 
     await deliver_catalog(shop)
     catalog = shop.harness.context.catalog
     assert [plan["name"] for plan in await plans(shop)] == ["Beak"]
-    assert await catalog.offered_price(made["id"]) is None
     assert (await catalog.price(made["id"])).product_id == made["product"]
     assert (await catalog.product(made["product"])).name == "Beak Pro"
 

@@ -17,7 +17,7 @@ from shared.messages.billing.checkout import (
 )
 from shared.messages.billing.subscriptions import GetSubscriptionStatus
 from shared.messages.billing.trials import StartTrial, TrialStarted
-from tests.billing.conftest import FAST, Shop
+from tests.billing.conftest import FAST, Shop, metered_price
 from tests.billing.trials.test_handlers import command as trial_order
 from tests.service_harness import Refused
 
@@ -234,6 +234,26 @@ async def test_order_that_cannot_be_sold_is_refused(
         await check_out(shop, *items)
     assert (refused.value.code, refused.value.kind) == (code, kind)
     assert (sessions(shop), await shop.count("checkouts")) == ([], 0)
+
+
+async def test_a_metered_price_is_sold_without_a_quantity(shop: Shop) -> None:
+    metered = await metered_price(shop)
+    with pytest.raises(Refused) as refused:
+        await check_out(shop, (metered, 1))
+    assert (refused.value.code, refused.value.meta) == (
+        "quantity_not_allowed",
+        {"price_id": metered, "max_quantity": None},
+    )
+    assert (await check_out(shop, (metered, None)))["kind"] == "checkout"
+
+
+async def test_quantity_over_the_limit_of_the_product_is_refused(shop: Shop) -> None:
+    product = await shop.post("/v1/products", name="Seats", **{"metadata[nest_max_quantity]": "2"})
+    seats = await price(shop, **{"product_data[name]": "", "product": product["id"]})
+    with pytest.raises(Refused) as refused:
+        await check_out(shop, (seats, 3))
+    assert (refused.value.code, refused.value.meta) == ("quantity_not_allowed", {"price_id": seats, "max_quantity": 2})
+    assert (await check_out(shop, (seats, 2)))["kind"] == "checkout"
 
 
 async def test_refusal_of_stripe_ends_the_checkout(shop: Shop) -> None:

@@ -1,12 +1,16 @@
 """Changes of plan: what a preview shows, what an order costs, and when it takes effect."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from services.billing.catalog.offers import offer_of
+from services.billing.plan_changes.rules import PlanChange, plan_change
 from services.stripe_double.faults import FaultKind
+from shared.messages.billing.errors import QuantityNotAllowed, SubscriptionNotChangeable
 from shared.messages.billing.plan_changes import (
     CancelSubscription,
     ChangePlan,
@@ -14,7 +18,7 @@ from shared.messages.billing.plan_changes import (
     WithdrawCancellation,
 )
 from shared.messages.billing.subscriptions import GetSubscriptionState, PlanChanged
-from tests.billing.conftest import ADA, MONTH, Shop, post
+from tests.billing.conftest import ADA, MONTH, Shop, metered_price, post
 from tests.service_harness import Refused
 
 DAY = timedelta(days=1)
@@ -55,6 +59,7 @@ class Plans:
         product = {} if "product" in form else {"product_data[name]": "Other"}
         recurring = {"recurring[interval]": interval}
         fields = {"currency": currency, "unit_amount": str(amount), **recurring, **product, **form}
+        fields = {name: value for name, value in fields.items() if value}
         return str((await post(self.shop.double, "/v1/prices", **fields))["id"])
 
     async def settle(self) -> None:
@@ -97,6 +102,12 @@ class Plans:
             await post(self.shop.double, f"/v1/prices/{self.prices[name]}", active="false")
         if name == "euro":
             self.prices[name] = await self.price(700, currency="eur")
+        if name == "hidden":
+            self.prices[name] = await self.price(700, **{"metadata[nest]": "false"})
+        if name == "once":
+            self.prices[name] = await self.price(700, **{"recurring[interval]": ""})
+        if name.startswith("metered"):
+            self.prices[name] = await metered_price(self.shop)
         if name == "limited":
             self.prices[name] = await self.price(700, **{"metadata[nest_max_quantity]": "2"})
 
@@ -303,10 +314,14 @@ async def test_an_outdated_preview_is_refused(change: str, code: str, shop: Shop
 @pytest.mark.parametrize(
     ("state", "name", "code", "meta"),
     [
-        ("active", "price_unknown", "price_not_offered", {}),
-        ("active", "archived", "price_not_offered", {}),
+        ("active", "price_unknown", "price_not_found", {"price_id": "price_unknown"}),
+        ("active", "archived", "price_inactive", {}),
+        ("active", "hidden", "price_not_sold", {}),
+        ("active", "once", "subscription_not_changeable", {"reason": "one_time"}),
+        ("active", "metered", "subscription_not_changeable", {"reason": "usage_type"}),
         ("active", "euro", "currency_not_offered", {"currency": "usd"}),
-        ("active", "limited", "quantity_out_of_range", {"max_quantity": 2}),
+        ("active", "limited", "quantity_not_allowed", {"max_quantity": 2}),
+        ("active", "metered with a quantity", "quantity_not_allowed", {"max_quantity": None}),
         ("past_due", "pro", "subscription_not_changeable", {"reason": "status", "status": "past_due"}),
         ("paused", "pro", "subscription_not_changeable", {"reason": "status", "status": "paused"}),
         ("cancelled", "pro", "subscription_not_changeable", {"reason": "cancellation_planned"}),
@@ -323,7 +338,10 @@ async def test_a_change_that_is_not_possible_is_refused(
     await plans.settle()
     # The catalog in memory is a second old at most.
     shop.harness.context.catalog._fresh_until = float("-inf")
-    assert await plans.refused(name, quantity=3 if name == "limited" else None) == (code, meta)
+    if code in ("price_inactive", "price_not_sold", "quantity_not_allowed"):
+        meta = {"price_id": plans.prices[name], **meta}
+    quantity = {"limited": 3, "metered with a quantity": 1}.get(name)
+    assert await plans.refused(name, quantity=quantity) == (code, meta)
     if state != "ended":
         assert plans.present() == ("basic", 1)
 
@@ -358,6 +376,40 @@ async def test_a_product_of_another_live_subscription_is_excluded(shop: Shop) ->
     record = await shop.record(plans.subscription)
     code, meta = await plans.refused("pro", subscription_id=record["_id"])
     assert (code, meta["subscription_id"]) == ("subscription_excluded", (await shop.record(other["id"]))["_id"])
+
+
+async def test_setting_allows_a_change_to_the_product_of_another_subscription(open_shop: Callable[..., Any]) -> None:
+    plans = await Plans(await open_shop(stripe_several_subscriptions=True)).open()
+    plans.shop.double.simulate.checkout(plans.prices["pro"], customer=plans.in_stripe()["customer"], metadata=ADA)
+    await plans.settle()
+    record = await plans.shop.record(plans.subscription)
+    assert (await plans.change("pro", subscription_id=record["_id"]))["outcome"] == "done"
+    assert plans.present() == ("pro", 1)
+
+
+async def test_a_metered_price_is_not_replaced_by_one_with_a_quantity(shop: Shop) -> None:
+    plans, stripe = await Plans(shop).open(), shop.harness.context.stripe
+    metered = await metered_price(shop)
+    reading = await stripe.subscription(plans.subscription)
+    assert reading is not None
+    item, terms = (
+        replace(reading.items[0], stp_price_id=metered, quantity=None),
+        replace(reading.terms[0], metered=True),
+    )
+    reading = replace(reading, items=(item,), terms=(terms,))
+
+    async def change(price_id: str, quantity: int | None) -> PlanChange:
+        target = ChangePlan(**ADA_ID, price_id=price_id, quantity=quantity)
+        offer = await offer_of(price_id, stripe, shop.harness.context)
+        return plan_change(reading, target, offer, downgrade="now")
+
+    for quantity in (None, 2):
+        with pytest.raises(SubscriptionNotChangeable) as refused:
+            await change(plans.prices["pro"], quantity)
+        assert refused.value.meta == {"reason": "usage_type"}
+    with pytest.raises(QuantityNotAllowed):
+        await change(metered, 1)
+    assert (await change(metered, None)).effect == "none"
 
 
 @pytest.mark.parametrize("after_work", [False, True])
