@@ -270,6 +270,10 @@ ERROR_SCHEMAS: Final[dict[str, Any]] = {
             "status": {"type": "string", "description": "Status of the subscription in Stripe."},
             "subscription_id": {"type": "string", "description": "ID of the other subscription."},
             "price_id": {"type": "string", "description": "ID of the refused price in Stripe."},
+            "max_quantity": {
+                "type": ["integer", "null"],
+                "description": "Highest quantity of the price; null for a metered price.",
+            },
             "identifiers": {**_STRINGS, "description": "Identifiers of the refused entries."},
             "guesses_left": {"type": "integer", "description": "Number of codes that may still be typed."},
             "run_id": {"type": "string", "description": "ID of the Stripe run in progress."},
