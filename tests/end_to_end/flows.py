@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import httpx
+import jwt
 from pymongo import MongoClient
 
 from services.embedded.demo import CLIENT_ID
@@ -34,6 +36,22 @@ async def operator_call(nest: Stack, method: str, **body: Any) -> Any:
     response = await nest.call(method, body, **nest.internal, x_forwarded_for=OPERATORS_IP)
     assert response.status_code in {200, 204}, response.text
     return response.json() if response.content else None
+
+
+async def post_to_stripe(nest: Stack, path: str, form: dict[str, str]) -> dict[str, Any]:
+    """Create or change an object of the Stripe account, as an operator does in Stripe's dashboard, and return it."""
+    headers = {"authorization": f"Bearer {nest.environment['NEST_STRIPE_API_KEY']}"}
+    async with httpx.AsyncClient(base_url=nest.stripe.url, headers=headers) as stripe:
+        response = await stripe.post(path, data=form)
+    assert response.status_code == 200, response.text
+    made: dict[str, Any] = response.json()
+    return made
+
+
+def claims_of(tokens: dict[str, Any]) -> dict[str, Any]:
+    """Return the claims of an access token, unverified."""
+    claims: dict[str, Any] = jwt.decode(tokens["access_token"], options={"verify_signature": False})
+    return claims
 
 
 def sealer_of(nest: Stack) -> Sealer:

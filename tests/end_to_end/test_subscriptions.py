@@ -6,9 +6,8 @@ import asyncio
 from typing import Any
 
 import httpx
-import jwt
 
-from tests.end_to_end.flows import device_of, redeem_trial
+from tests.end_to_end.flows import claims_of, device_of, post_to_stripe, redeem_trial
 from tests.stack import Login, Stack, eventually
 
 
@@ -155,11 +154,7 @@ async def test_features_of_a_subscription_are_in_the_next_access_token(nest: Sta
     asked = await nest.call("update_client", {"id": client_id, "entitlements_claim": True}, **nest.internal)
     assert asked.status_code == 200, asked.text
     product = nest.stripe.object("price", price(nest))["product"]
-    async with httpx.AsyncClient(base_url=nest.stripe.url) as stripe:
-        key = nest.environment["NEST_STRIPE_API_KEY"]
-        body = {"metadata[features]": "export, seats"}
-        changed = await stripe.post(f"/v1/products/{product}", data=body, headers={"authorization": f"Bearer {key}"})
-        assert changed.status_code == 200, changed.text
+    await post_to_stripe(nest, f"/v1/products/{product}", {"metadata[features]": "export, seats"})
     tokens = await nest.log_in(email, client_id=client_id)
     assert claims_of(tokens)["ent"] == []
     nest.stripe.simulate.checkout(price(nest), email=email)
@@ -172,8 +167,3 @@ async def test_features_of_a_subscription_are_in_the_next_access_token(nest: Sta
 
     claims = await eventually(refreshed, what="the features in the access token")
     assert (claims["ent"], claims["ent_v"]) == (["export", "seats"], 1)
-
-
-def claims_of(tokens: dict[str, Any]) -> dict[str, Any]:
-    claims: dict[str, Any] = jwt.decode(tokens["access_token"], options={"verify_signature": False})
-    return claims
