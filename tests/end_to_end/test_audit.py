@@ -88,12 +88,8 @@ async def test_each_call_of_an_operator_makes_one_entry_done_or_refused(nest: St
 
 
 async def test_second_delivery_makes_no_second_entry(nest: Stack) -> None:
-    headers = {**nest.internal, "idempotency_key": secrets.token_hex(8)}
-    created = await nest.call("create_news_item", {"primary": BANNER}, **headers)
-    # At once: once its messages were read everywhere, the inbox row does not publish them again.
-    repeated = await nest.call("create_news_item", {"primary": BANNER}, **headers)
+    created = await nest.call("create_news_item", {"primary": BANNER}, **nest.internal)
     item_id = created.json()["id"]
-    assert repeated.json()["id"] == item_id
 
     async def of_item() -> list[dict[str, Any]]:
         found = await entries(nest, action="create_news_item")
@@ -102,13 +98,10 @@ async def test_second_delivery_makes_no_second_entry(nest: Stack) -> None:
     (entry,) = await eventually(of_item, what="the entry")
     message_id = entry["message_id"].encode()
     async with Topics(nest) as topics:
-
-        async def recorded_twice() -> list[Any]:
-            records = [each for each in await topics.read("auth.service-commands") if message_id in each.value]
-            return records if len(records) == 2 else []
-
-        first, second = await eventually(recorded_twice, what="the second record of news")
-        assert (first.key, first.value) == (second.key, second.value)
+        records = await topics.read("auth.service-commands")
+        [first] = [each for each in records if message_id in each.value]
+        # As news does when it publishes the messages of a handled command again.
+        await topics.write("auth.service-commands", first)
         # A marker with the same ordering key is handled after both.
         await topics.write(
             "auth.service-commands", first, id=b"1" * 32, value=first.value.replace(message_id, b"0" * 32)

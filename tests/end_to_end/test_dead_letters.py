@@ -65,7 +65,7 @@ async def test_too_old_command_is_replayed_after_confirmation(nest: Stack, email
     replay = ("dead", "replay", "--all", "--reason", "too_old")
     assert "1 skipped: older than the inbox" in (await nest.command(*replay)).out
     unconfirmed = await nest.command(*replay, "--although-too-old")
-    assert unconfirmed.code == 1
+    assert unconfirmed.code == 2
     assert "no longer knows" in unconfirmed.err
     assert (await nest.command(*replay, "--although-too-old", "--yes")).out == "1 replayed\n"
 

@@ -107,7 +107,7 @@ async def test_command_finds_exports_and_erases_a_user(nest: Stack, email: str, 
     assert json.loads((tmp_path / "ada.json").read_text())["services"]["auth"]["users"][0]["id"] == user_id
     assert (tmp_path / "ada.json").stat().st_mode & 0o077 == 0
     unconfirmed = await nest.command("users", "erase", user_id)
-    assert unconfirmed.code == 1
+    assert unconfirmed.code == 2
     erased = await nest.command("users", "erase", user_id, "--yes", "--json")
     assert (erased.code, json.loads(erased.out)["state"]) == (0, "done"), erased.err
     later = await nest.command("users", "erase", "--process", json.loads(erased.out)["id"], "--json")
