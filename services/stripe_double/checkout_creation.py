@@ -329,7 +329,6 @@ def _read_payment_intent_data(params: Params) -> Json:
 _CONSTANT_MEMBERS: Json = {
     "adaptive_pricing": {"enabled": False},
     "after_expiration": None,
-    "branding_settings": None,
     "client_secret": None,
     "collected_information": None,
     "consent": None,
@@ -345,7 +344,9 @@ _CONSTANT_MEMBERS: Json = {
     "customer_account": None,
     "customer_creation": None,
     "discounts": [],
+    "integration_identifier": None,
     "invoice_creation": None,
+    "managed_payments": None,
     "origin_context": None,
     "payment_link": None,
     "payment_method_configuration_details": None,

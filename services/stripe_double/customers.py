@@ -187,7 +187,8 @@ def _read_flow(account: Account, params: Params, customer: Json) -> Json | None:
     kind = flow.choice("type", FLOWS)
     if kind is None:
         raise flow.missing("type")
-    read: Json = {"type": kind, "after_completion": _read_completion(flow), **dict.fromkeys(FLOWS[1:])}
+    flows = dict.fromkeys(("customer_update", *FLOWS[1:]))
+    read: Json = {"type": kind, "after_completion": _read_completion(flow), **flows}
     if kind != "payment_method_update":
         details = flow.nested(kind)
         if details is None:

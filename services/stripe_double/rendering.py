@@ -61,6 +61,7 @@ def checkout_line_item(account: Account, item: Json) -> Json:
     return {
         "id": item["id"],
         "object": "item",
+        "adjustable_quantity": None,
         "amount_discount": 0,
         "amount_subtotal": amount,
         "amount_tax": 0,

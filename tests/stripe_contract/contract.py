@@ -27,6 +27,7 @@ from tests.stripe_contract.differences import (
 )
 from tests.stripe_contract.recorder import RECORD, Record, Request
 from tests.stripe_contract.specification import Specification
+from tests.stripe_contract.tour import tour
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +53,10 @@ def stripe_mock() -> Iterator[httpx.Client]:
         with httpx.Client(base_url=f"http://{address}", transport=transport, auth=("sk_test_123", "")) as client:
             yield client
         process.terminate()
+
+
+async def test_all_routes_are_visited() -> None:
+    await tour()
 
 
 def test_the_specification_has_the_version_that_the_table_of_differences_is_for(specification: Specification) -> None:

@@ -63,7 +63,6 @@ MISSING: Final[dict[tuple[str, str], str]] = {
 """Members of Stripe's examples that objects may lack, by kind and beginning of the member's name."""
 
 UNSEEN_STATUSES: Final[dict[tuple[str, str], str]] = {
-    ("subscription_schedule", "canceled"): "the double does not cancel schedules",
     ("subscription_schedule", "not_started"): "schedules of the double start now",
 }
 """Statuses that no object of the double has, by kind."""
