@@ -7,12 +7,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jsonschema_rs import Draft202012Validator, ValidationError, ValidationErrorKind
+from jsonschema_rs import Draft202012Validator, Registry, ValidationError, ValidationErrorKind
 
 from tests.stripe_contract.differences import LIST_PROPERTY, UNDECLARED
 
 Json = dict[str, Any]
 
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_DOCUMENT = "urn:stripe"
+"""The URI of the specification within this module."""
 _ANNOTATIONS = ("description", "title", "format", "pattern")
 """Keywords that are left out: `format` is Stripe's own (`unix-time`), and so is the dialect of `pattern`."""
 
@@ -50,6 +53,9 @@ class Specification:
                 {**schema, "properties": {**schema.get("properties", {}), **undeclared}}
             )
         self._validators: dict[str, Draft202012Validator] = {}
+        # One copy for all validators: a copy of the specification in each takes gigabytes, and minutes to allocate.
+        document = {"$schema": _DIALECT, "components": {"schemas": self._schemas}}
+        self._registry = Registry([(_DOCUMENT, document)])
         self._routes: dict[tuple[str, ...], str] = {tuple(path.split("/")): path for path in self._document["paths"]}
         self.fixtures: dict[str, Json] = json.loads((folder / "fixtures3.json").read_text())["resources"]
 
@@ -69,15 +75,14 @@ class Specification:
         """Validate a response of a route."""
         responses = self._document["paths"][route][method.lower()]["responses"]
         response = responses.get(str(status)) or responses["default"]
-        key = f"{method} {route} {status if str(status) in responses else 'default'}"
-        return self._faults(key, response["content"]["application/json"]["schema"], body)
+        return self._faults(response["content"]["application/json"]["schema"], body)
 
     def object_faults(self, entry: Json) -> list[Fault]:
         """Validate an object by its kind; a tombstone (`deleted: true`) by the schema of deleted objects."""
         name = self._schema_of_kind.get((entry["object"], bool(entry.get("deleted"))))
         if name is None:
             return [Fault("object", f"no schema for the kind {entry['object']!r}")]
-        return self._faults(name, {"$ref": f"#/components/schemas/{name}"}, entry)
+        return self._faults({"$ref": f"#/components/schemas/{name}"}, entry)
 
     def missing_members(self, entry: Json) -> Iterator[str]:
         """Yield the members that Stripe's example of this kind has and this object lacks, with those of its parts."""
@@ -113,11 +118,12 @@ class Specification:
                 found.setdefault((kinds[0], "deleted" in properties), name)
         return found
 
-    def _faults(self, key: str, schema: Json, value: Any) -> list[Fault]:
+    def _faults(self, schema: Json, value: Any) -> list[Fault]:
+        key = json.dumps(schema).replace('"#/', f'"{_DOCUMENT}#/')
         validator = self._validators.get(key)
         if validator is None:
-            root = {**_as_json_schema(schema), "components": {"schemas": self._schemas}}
-            validator = self._validators[key] = Draft202012Validator(root)
+            root = _as_json_schema(json.loads(key))
+            validator = self._validators[key] = Draft202012Validator(root, registry=self._registry)
         if validator.is_valid(value):
             return []
         return sorted({fault for error in validator.iter_errors(value) for fault in _leaves(error, ())}, key=str)
