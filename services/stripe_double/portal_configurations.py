@@ -21,7 +21,7 @@ _OFF: Json = {
     "invoice_history": {"enabled": False},
     "payment_method_update": {"enabled": False, "payment_method_configuration": None},
     "subscription_cancel": {
-        "cancellation_reason": {"enabled": False, "options": []},
+        "cancellation_reason": {"enabled": False, "feedback_options": None, "options": []},
         "enabled": False,
         "mode": "at_period_end",
         "proration_behavior": "none",
@@ -142,6 +142,7 @@ def _cancel(_: Account, feature: Params) -> Json:
     if reason is not None:
         changed["cancellation_reason"] = {
             "enabled": reason.boolean("enabled", default=False),
+            "feedback_options": None,
             "options": _choices(reason, "options", REASONS),
         }
         reason.reject_unknown()

@@ -37,6 +37,9 @@ class Tour:
         inquiry = simulate.dispute(made["id"], inquiry=True)
         await self.post(f"/v1/disputes/{inquiry['id']}", **{"evidence[customer_name]": "Ada"})
         await self.post(f"/v1/customers/{made['customer']}/balance_transactions", amount="5", currency="usd")
+        await self._credit(made["latest_invoice"], price)
+        portal = {"features[invoice_history][enabled]": "true"}
+        await self.post("/v1/billing_portal/configurations", **portal)
         await self.post("/v1/webhook_endpoints", url="https://example.com/hook", **{"enabled_events[0]": "*"})
         schedule = await self.post("/v1/subscription_schedules", from_subscription=made["id"])
         await self.post(f"/v1/subscription_schedules/{schedule['id']}", end_behavior="cancel")
@@ -49,6 +52,13 @@ class Tour:
         # The schedule completes, and the other subscription has the draft of its renewal.
         period_end = renewing["items"]["data"][0]["current_period_end"]
         await clock.advance(timedelta(seconds=period_end - clock.now() + 300))
+
+    async def _credit(self, paid: str, price: str) -> None:
+        """Make a credit note of a paid invoice, and a void one of an open invoice."""
+        await self.post("/v1/credit_notes", invoice=paid, amount="1")
+        unpaid = self.double.simulate.checkout(price, email="joan@example.com", payment_method=None)
+        note = await self.post("/v1/credit_notes", invoice=unpaid["latest_invoice"], amount="1")
+        await self.post(f"/v1/credit_notes/{note['id']}/void")
 
     async def _sell(self, price: str) -> None:
         """Make two Checkout Sessions, one expired, one complete, and a feature of the product."""
@@ -75,6 +85,7 @@ class Tour:
         times = {"start_time": str(minute - 3600), "end_time": str(minute + 60)}
         summaries = f"/v1/billing/meters/{meter['id']}/event_summaries"
         await self.client.get(summaries, params={"customer": customer, **times})
+        await self.post(f"/v1/billing/meters/{meter['id']}", display_name="Calls made")
         for change in ("deactivate", "reactivate"):
             await self.post(f"/v1/billing/meters/{meter['id']}/{change}")
 
@@ -99,9 +110,12 @@ class Tour:
         return str(found[0]["id"])
 
     async def _needed(self, path: str) -> dict[str, str]:
-        return (
-            {"subscription": self.double.objects("subscription")[0]["id"]} if path == "/v1/subscription_items" else {}
-        )
+        subscription = self.double.objects("subscription")[0]
+        needed = {
+            "/v1/entitlements/active_entitlements": {"customer": subscription["customer"]},
+            "/v1/subscription_items": {"subscription": subscription["id"]},
+        }
+        return needed.get(path, {})
 
 
 async def tour() -> None:
