@@ -24,6 +24,7 @@ from services.billing.personal_data.store import PersonalData
 from services.billing.runs.store import Differences, KnownDrifts, RecordReaders, Runs, Schedule, Takeover
 from services.billing.settings import BillingSettings
 from services.billing.stripe_api import account
+from services.billing.stripe_api.subscription_changes import TRIAL_DAYS
 from services.billing.subscriptions.duplicates import Exclusions
 from services.billing.subscriptions.models import AccessPolicy
 from services.billing.subscriptions.portal import LISTS, PortalLimit
@@ -151,7 +152,12 @@ async def open_context(resources: Resources, settings: BillingSettings) -> Async
             records=RecordReaders(resources.database),
             takeover=Takeover(resources.database),
             schedule=Schedule(resources.database),
-            catalog=Catalog(Products(resources.database), Prices(resources.database), listed=products),
+            catalog=Catalog(
+                Products(resources.database),
+                Prices(resources.database),
+                listed=products,
+                trials={settings.stripe_trial_price: TRIAL_DAYS},
+            ),
             catalog_syncs=CatalogSyncs(resources.database),
             periods=settings.periods,
         )

@@ -102,6 +102,9 @@ async def _redeem_code(command: AuthenticateUser, work: Work, auth: Auth) -> Tok
     code = _required(command.code, CodeMissing, auth)
     code_verifier = _required(command.code_verifier, CodeVerifierMissing, auth)
     digits = typed_digits(code) if isinstance(command, RedeemGrant) else None
+    if digits is None and isinstance(command, RedeemGrant):
+        # Mistyped digits are no code of a link, for which alone a redirect URI is needed.
+        Code.parse(code)
     if digits is None and not command.redirect_uri:
         raise RedirectUriMissing
     authorization = await (

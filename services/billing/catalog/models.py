@@ -10,7 +10,7 @@ A product is one of Nest's plans if it is active and
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, Self
@@ -130,8 +130,8 @@ class Plan:
     product: StripeProduct
     prices: tuple[StripePrice, ...]
 
-    def view(self) -> PlanView:
-        """The plan for apps."""
+    def view(self, trials: Mapping[str, int]) -> PlanView:
+        """The plan for apps. ``trials`` are the days of trials by price, where Stripe's price has none."""
         return PlanView(
             product_id=self.product.id,
             name=self.product.name,
@@ -139,7 +139,7 @@ class Plan:
             marketing_features=self.product.marketing_features,
             features=self.product.features,
             unit_label=self.product.unit_label,
-            prices=tuple(_price_view(price, self.product) for price in self.prices),
+            prices=tuple(_price_view(price, self.product, trials) for price in self.prices),
         )
 
 
@@ -264,7 +264,7 @@ def _lowest(amount: PriceAmount) -> float:
     return float(first.unit_amount_decimal or 0) + float(flat or 0)
 
 
-def _price_view(price: StripePrice, product: StripeProduct) -> PlanPrice:
+def _price_view(price: StripePrice, product: StripeProduct, trials: Mapping[str, int]) -> PlanPrice:
     recurring = price.recurring
     assert recurring is not None  # noqa: S101 -- plans have recurring prices only
     return PlanPrice(
@@ -273,7 +273,7 @@ def _price_view(price: StripePrice, product: StripeProduct) -> PlanPrice:
         interval=recurring.interval,
         interval_count=recurring.interval_count,
         usage_type=recurring.usage_type,
-        trial_days=recurring.trial_days,
+        trial_days=recurring.trial_days or trials.get(price.id),
         max_quantity=max_quantity(price, product),
         divide_by=price.divide_by,
         round=price.round,

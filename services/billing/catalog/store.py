@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Final
 
 from pymongo import ASCENDING, DESCENDING, IndexModel
@@ -67,12 +68,16 @@ class Catalog:
         products: the store of products.
         prices: the store of prices.
         listed: the products of NEST_STRIPE_PRODUCTS; empty for no setting.
+        trials: days of the trials of prices for which Stripe has none, by the price's ID.
     """
 
-    def __init__(self, products: Products, prices: Prices, *, listed: frozenset[str]) -> None:
+    def __init__(
+        self, products: Products, prices: Prices, *, listed: frozenset[str], trials: Mapping[str, int]
+    ) -> None:
         self.products = products
         self.prices = prices
         self._listed = listed
+        self._trials = trials
         self._plans: tuple[Plan, ...] = ()
         self._view = PlansView(plans=())
         self._offered: dict[str, StripePrice] = {}
@@ -125,7 +130,7 @@ class Catalog:
             if len(products) == MAX_PRODUCTS or len(prices) == MAX_PRICES:
                 log.warning("too many active products or prices, older ones are not listed")
             self._plans = plans_of(products, prices, listed=self._listed)
-            self._view = PlansView(plans=tuple(plan.view() for plan in self._plans))
+            self._view = PlansView(plans=tuple(plan.view(self._trials) for plan in self._plans))
             self._offered = {price.id: price for plan in self._plans for price in plan.prices}
             self._by_product = {plan.product.id: plan for plan in self._plans}
             # Counted from the beginning: a change that is committed during the load is seen by the next one.

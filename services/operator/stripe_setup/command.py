@@ -65,9 +65,12 @@ async def _run(*, file: Path | None, url: str | None, secret_file: Path | None, 
     from services.billing.stripe_api.calls import StripeRefused, Timeouts, open_calls  # noqa: PLC0415
     from services.operator.stripe_setup.plans_file import PlansFile, read_plans  # noqa: PLC0415
     from shared.messages.billing.errors import StripeUnavailable  # noqa: PLC0415
-    from shared.settings import load  # noqa: PLC0415
+    from shared.settings import SettingsError, load  # noqa: PLC0415
 
-    settings = load(BillingSettings)
+    try:
+        settings = load(BillingSettings)
+    except SettingsError as invalid:
+        raise CommandError("; ".join(str(invalid).splitlines())) from None
     plans = PlansFile() if file is None else read_plans(file)
     endpoint = url or _endpoint()
     mode = "live" if settings.stripe_livemode else "test"

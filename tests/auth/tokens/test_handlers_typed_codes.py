@@ -71,10 +71,11 @@ async def test_digits_may_be_typed_with_spaces_and_in_other_scripts(harness: Ser
     assert (await harness.deliver(typed(f" {full_width[:3]} {full_width[3:]}")))["client_id"] == CLIENT
 
 
-async def test_malformed_digits_are_no_guess(harness: ServiceHarness) -> None:
+@pytest.mark.parametrize("redirect_uri", [REDIRECT_URI, None])
+async def test_malformed_digits_are_no_guess(harness: ServiceHarness, redirect_uri: str | None) -> None:
     digits, _ = await request_typed_code(harness)
     for _ in range(6):
-        assert await refusal(harness, typed(f"{digits}7")) == ("invalid", "malformed_code")
+        assert await refusal(harness, typed(f"{digits}7", redirect_uri=redirect_uri)) == ("invalid", "malformed_code")
     await harness.deliver(typed(digits))
 
 

@@ -200,6 +200,16 @@ def test_only_active_prices_of_nest_are_for_sale(offer: Offer, refusal: type[Ref
         offer.require_for_sale(1)
 
 
+@pytest.mark.parametrize(
+    ("price_id", "own", "expected"),
+    [("price_trial", None, 14), ("price_trial", 30, 30), ("price_other", None, None), ("price_other", 7, 7)],
+)
+def test_trial_price_shows_the_trial_that_nest_gives(price_id: str, own: int | None, expected: int | None) -> None:
+    sold = replace(price(price_id, "a"), recurring=replace(MONTHLY, trial_days=own))
+    (shown,) = Plan(product("a"), (sold,)).view({"price_trial": 14}).prices
+    assert shown.trial_days == expected
+
+
 def test_metered_price_has_no_quantity() -> None:
     metered = replace(MONTHLY, usage_type="metered", meter_id="mtr_1")
     assert max_quantity(replace(price("p", "a"), recurring=metered), product("a", nest_max_quantity="5")) is None
@@ -211,7 +221,7 @@ def test_metered_price_has_no_quantity() -> None:
 def test_decimals_of_a_currency_are_those_that_stripe_counts(currency: str, decimals: int) -> None:
     # https://docs.stripe.com/currencies
     sold = replace(price("p", "a"), currency=currency, amounts={currency: amount(1000)})
-    (view,) = Plan(product("a"), (sold,)).view().prices
+    (view,) = Plan(product("a"), (sold,)).view({}).prices
     assert view.amounts[currency].decimals == decimals
 
 

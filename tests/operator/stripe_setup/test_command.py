@@ -113,6 +113,14 @@ async def test_plan_changes_nothing(account: Account) -> None:
     assert "whsec_" not in planned.output
 
 
+async def test_invalid_setting_is_named_without_a_traceback(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEST_STRIPE_LIVEMODE", "true")
+    refused = await account.setup()
+    assert refused.exit_code == 1
+    assert isinstance(refused.exception, SystemExit)
+    assert "nest: NEST_STRIPE_API_KEY: a test key contradicts NEST_STRIPE_LIVEMODE" in refused.output
+
+
 async def test_setup_is_complete_and_its_repeat_changes_nothing(account: Account) -> None:
     applied = await account.apply()
     (endpoint,) = account.objects("webhook_endpoint")
