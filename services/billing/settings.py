@@ -42,7 +42,8 @@ class BillingSettings(ServiceSettings):
     """Grace period of an unpaid subscription, counted from its oldest open invoice. Stripe's own retries end within two
     months, and an account may be configured to leave a subscription ``past_due`` for ever."""
     stripe_unpaid_grace_days: int = Field(default=0, ge=0, le=365)
-    """The same for a subscription that was never paid and has no payment method: a trial that ended without a card."""
+    """The same for a subscription for which nothing was ever paid: a trial that ended without a card, or a first bank
+    debit that is returned. A trial that ended with a payment method has the grace period."""
     stripe_renewal_leeway_minutes: int = Field(default=120, ge=0, le=7 * 24 * 60)
     """How long a subscription that renews stays active past its period, while Stripe's event about it is on its way."""
     stripe_cancel_duplicates: bool | None = None

@@ -35,10 +35,12 @@ def required_action(subscription: Subscription, payment: Payment | None) -> Requ
 
     A ``past_due`` subscription has an open invoice, and so have an ``unpaid`` one and one whose first payment is
     ``incomplete``. A trial that ended without a payment method is ``paused``
-    (https://docs.stripe.com/billing/subscriptions/overview#subscription-statuses).
+    (https://docs.stripe.com/billing/subscriptions/overview#subscription-statuses). A payment method does not resume one
+    that was paused by request (https://docs.stripe.com/api/subscriptions/pause).
     """
     if subscription.status == "paused":
-        return "payment_method"
+        # A record of an earlier release does not say why.
+        return None if subscription.paused_by_trial is False else "payment_method"
     if subscription.status not in ("past_due", "unpaid", "incomplete"):
         return None
     return "authentication" if payment is not None and payment.status == "requires_action" else "payment"

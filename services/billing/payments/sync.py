@@ -15,7 +15,7 @@ from services.billing.context import Billing
 from services.billing.customers.attribution import request_user, user_of_payment
 from services.billing.payments.models import STATUSES, Payment
 from services.billing.stripe_api.models import StripePayment
-from services.billing.subscriptions.models import Subscription
+from services.billing.subscriptions.models import LIVE, Subscription
 from services.billing.subscriptions.products import payment_left_alone
 from shared.bus.work import Work
 from shared.ids import derived_message_id
@@ -142,7 +142,9 @@ async def _order_mail(updated: Payment, stripe_payment: StripePayment, work: Wor
         return
     invoice = stripe_payment.invoice
     subscription = await billing.subscriptions.find_by_stripe_id(updated.stp_subscription_id)
-    first = invoice is not None and not invoice.renewal
+    # A bank debit may fail after the subscription began.
+    begun = subscription is not None and subscription.status in LIVE
+    first = invoice is not None and not invoice.renewal and not begun
     variables = PaymentVariables(
         link=None if invoice is None else invoice.payment_link,
         first=first,

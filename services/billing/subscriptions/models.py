@@ -47,8 +47,8 @@ class AccessPolicy:
 
     Attributes:
         grace: grace period of an unpaid subscription.
-        unpaid_grace: the same for one that was never paid and has no payment method, such as a trial that ended
-            without a card.
+        unpaid_grace: the same for one for which nothing was ever paid, such as a trial that ended without a card, or a
+            first bank debit that is returned. A trial that ended with a payment method has the grace period.
         leeway: how long a subscription that renews stays active past its period: Stripe's event about the renewal
             may be late.
     """
@@ -86,6 +86,8 @@ class Subscription:
         lapsed_at: when it was announced that its access ended by time alone; None while it entitles.
         currency: ISO code in lower case; None in a record of an earlier release, as ``amount_varies``.
         amount_varies: whether a coupon or a schedule may change the amount of its next invoice.
+        had_trial: whether it ever was on trial; None in a record of an earlier release, as ``paused_by_trial``.
+        paused_by_trial: whether it is paused because its trial ended without a payment method, which one resumes.
     """
 
     id: str
@@ -119,6 +121,8 @@ class Subscription:
     lapsed_at: datetime | None = None
     currency: str | None = None
     amount_varies: bool | None = None
+    had_trial: bool | None = None
+    paused_by_trial: bool | None = None
     version: int = 1
 
     @classmethod
@@ -223,7 +227,13 @@ class Subscription:
         """
         if self.overdue_since is None:
             return None
-        return self.overdue_since + (policy.unpaid_grace if self.standing == "unpaid" else policy.grace)
+        # Until a first bank debit is settled, or returned, Stripe reports the subscription as active.
+        never_paid = self.standing == "unpaid" or (self.paid is False and self.had_trial is False)
+        return self.overdue_since + (policy.unpaid_grace if never_paid else policy.grace)
+
+    def overdue_without_grace(self, policy: AccessPolicy) -> bool:
+        """Whether its access ended, or ends, with the failed payment itself."""
+        return self.overdue_since is not None and self.grace_ends_at(policy) == self.overdue_since
 
     def access_ends_at(self, policy: AccessPolicy) -> datetime:
         """When it ceases to be active by time alone: at the end of its period, or of its grace period.
@@ -317,6 +327,8 @@ def _fields_of(stripe_subscription: StripeSubscription) -> dict[str, Any]:
         "schedule_ends_at": stripe_subscription.schedule_ends_at,
         "currency": stripe_subscription.currency,
         "amount_varies": bool(stripe_subscription.coupons) or stripe_subscription.schedule_id is not None,
+        "had_trial": stripe_subscription.trial_start is not None,
+        "paused_by_trial": stripe_subscription.paused_by_trial,
     }
 
 

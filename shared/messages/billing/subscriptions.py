@@ -123,7 +123,8 @@ RequiredAction = Literal["payment", "authentication", "payment_method"]
 
 - ``payment``: pay the open invoice.
 - ``authentication``: confirm the payment of the open invoice with the bank.
-- ``payment_method``: add a payment method in the customer portal.
+- ``payment_method``: add a payment method in the customer portal. This resumes a trial that ended without one; nothing
+  that a person adds resumes a subscription that was paused by request.
 """
 
 

@@ -78,6 +78,13 @@ async def paused(shop: Shop) -> Made:
     return made
 
 
+async def paused_by_request(shop: Shop) -> Made:
+    made = await active(shop)
+    shop.double.simulate.pause(made["id"])
+    await shop.deliver_all()
+    return made
+
+
 async def active(shop: Shop) -> Made:
     return await renewing(shop, "pm_card_visa", MONTH)
 
@@ -108,6 +115,7 @@ async def over(shop: Shop) -> Made:
         (unpaid, "unpaid", False, "payment"),
         (incomplete, "incomplete", False, "payment"),
         (paused, "paused", False, "payment_method"),
+        (paused_by_request, "paused", False, None),
     ],
 )
 async def test_every_status_says_whether_it_entitles_and_what_to_do(
@@ -191,6 +199,7 @@ async def test_the_state_of_a_customer_has_features_plan_and_next_invoice_withou
         (unauthenticated, "past_due", ["api", "sso"], "authentication"),
         (unpaid, "unpaid", [], "payment"),
         (paused, "paused", [], "payment_method"),
+        (paused_by_request, "paused", [], None),
         (on_hold, "active", [], None),
         (over, "active", [], None),
     ],

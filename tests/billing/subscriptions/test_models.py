@@ -119,13 +119,19 @@ def test_what_renews_stays_active_for_the_leeway(changed: dict[str, Any], minute
     [
         pytest.param({"paid": True}, 30, id="paid before"),
         pytest.param({"paid": True, "payable": False}, 30, id="paid before, and its card removed"),
-        pytest.param({}, 30, id="a trial whose card was declined"),
-        pytest.param({"payable": False}, 3, id="a trial without a card"),
+        pytest.param({"trial_start": NOW - 14 * DAY}, 30, id="a trial whose card was declined"),
+        pytest.param({"trial_start": NOW - 14 * DAY, "payable": False}, 3, id="a trial without a card"),
+        pytest.param({}, 3, id="a first bank debit that was returned"),
     ],
 )
 def test_the_grace_period_depends_on_payments_and_payment_methods(changed: dict[str, Any], days: int) -> None:
     record = stored(status="past_due", overdue_since=NOW, **changed)
     assert record.grace_ends_at(POLICY) == NOW + days * DAY
+
+
+def test_a_record_of_an_earlier_release_keeps_its_grace_period_until_it_is_read() -> None:
+    earlier = replace(stored(status="past_due", overdue_since=NOW), had_trial=None)
+    assert earlier.grace_ends_at(POLICY) == NOW + GRACE
 
 
 TRIAL = {"status": "trialing", "trial_start": NOW - 5 * DAY, "trial_end": NOW + 9 * DAY}
