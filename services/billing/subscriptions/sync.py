@@ -265,8 +265,8 @@ def announce_lapse(
             reason="grace_period_ended" if unpaid else "period_ended",
         )
     )
-    # Without a grace period the mail about the failed payment says that access has ended. An invoice that is sent to the
-    # person fails no payment.
+    # Without a grace period the mail about the failed payment says that access has ended. An invoice that is sent to
+    # the person fails no payment.
     invoiced = stripe_subscription is not None and stripe_subscription.invoiced
     if unpaid and (invoiced or not updated.overdue_without_grace(billing.access)):
         order_unpaid_mail(updated, stripe_subscription, work, billing.account_url)
