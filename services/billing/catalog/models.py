@@ -156,12 +156,6 @@ class Offer:
     product: StripeProduct | None
     listed: bool
 
-    @property
-    def limit(self) -> int | None:
-        """The highest quantity, if the metadata of the price or of the product set one."""
-        metadata = self.price.metadata | ({} if self.product is None else self.product.metadata)
-        return max_quantity(self.price, self.product) if MAX_QUANTITY in metadata else None
-
     def require_for_sale(self, quantity: int | None) -> int | None:
         """Check that the price is sold in this quantity; returns the quantity, which is None for a metered price.
 
@@ -187,13 +181,14 @@ class Offer:
         Raises:
             QuantityNotAllowed: the price is metered, or the quantity exceeds ``nest_max_quantity``.
         """
-        if self.price.metered:
+        limit = max_quantity(self.price, self.product)
+        if limit is None:
             if quantity is not None:
                 raise QuantityNotAllowed(price_id=self.price.id, max_quantity=None)
             return None
         wanted = quantity or present or 1
-        if self.limit is not None and wanted > max(self.limit, present or 0):
-            raise QuantityNotAllowed(price_id=self.price.id, max_quantity=self.limit)
+        if wanted > max(limit, present or 0):
+            raise QuantityNotAllowed(price_id=self.price.id, max_quantity=limit)
         return wanted
 
 
@@ -224,14 +219,17 @@ def plans_of(
 
 
 def max_quantity(price: StripePrice, product: StripeProduct | None) -> int | None:
-    """The highest quantity of a price that may be subscribed; None for a metered price, which has no quantity."""
+    """The highest quantity of a price that may be subscribed; None for a metered price, which has no quantity.
+
+    Without a limit in the metadata it is ``QUANTITY_LIMIT``, and with an unreadable one 1.
+    """
     if price.metered:
         return None
-    for metadata in (price.metadata, {} if product is None else product.metadata):
-        number = _whole_number(metadata.get(MAX_QUANTITY))
-        if number is not None and number > 0:
-            return min(number, QUANTITY_LIMIT)
-    return 1
+    given = [each.metadata[MAX_QUANTITY] for each in (price, product) if each and MAX_QUANTITY in each.metadata]
+    numbers = [number for number in map(_whole_number, given) if number is not None and number > 0]
+    if numbers:
+        return min(numbers[0], QUANTITY_LIMIT)
+    return 1 if given else QUANTITY_LIMIT
 
 
 def _mark(metadata: dict[str, str]) -> bool | None:

@@ -76,7 +76,8 @@ class PlanPrice(Part):
     trial_days: int | None
     """Days of a trial before the first payment; null for no trial."""
     max_quantity: int | None
-    """Highest quantity (number of seats) that may be subscribed. Null for metered prices, which have no quantity."""
+    """Highest quantity (number of seats) that may be subscribed: 999,999 without a limit in Stripe's metadata, null for
+    metered prices, which have no quantity."""
     divide_by: int | None
     """Number of units that are charged as one; null for 1."""
     round: str | None

@@ -136,7 +136,7 @@ def test_lists_have_an_end() -> None:
 @pytest.mark.parametrize(
     ("of_price", "of_product", "expected"),
     [
-        ({}, {}, 1),
+        ({}, {}, 999_999),
         ({"nest_max_quantity": "25"}, {}, 25),
         ({}, {"nest_max_quantity": "10"}, 10),
         ({"nest_max_quantity": "5"}, {"nest_max_quantity": "10"}, 5),
@@ -145,7 +145,7 @@ def test_lists_have_an_end() -> None:
         ({"nest_max_quantity": "999999999"}, {}, 999_999),
     ],
 )
-def test_quantity_is_one_unless_metadata_allows_more(
+def test_quantity_is_limited_by_metadata_alone(
     of_price: dict[str, str], of_product: dict[str, str], expected: int
 ) -> None:
     assert max_quantity(price("p", "a", **of_price), product("a", **of_product)) == expected
