@@ -17,6 +17,7 @@ from services.gateway.methods import PATHS
 from shared.ids import new_message_id
 from shared.messages import Caller, Command, Sealed, iso_milliseconds
 from shared.messages.auth.audit import NOTE_FIELDS, AuditEntryView, ListAuditEntries, RecordAuditEntry
+from shared.messages.auth.checkouts import CreateCheckout
 from shared.messages.auth.clients import CreateClient
 from shared.messages.auth.phone import SendPhoneCode, VerifyPhoneCode
 from shared.messages.auth.sessions import RevokeSessions
@@ -373,6 +374,7 @@ def test_every_command_of_a_client_is_audited() -> None:
     }
     commands = {kind for kind in messages if kind is not None and issubclass(kind, Command) and kind in HANDLERS}
     not_decorated = {kind.__name__ for kind in commands if not hasattr(HANDLERS[kind], "__wrapped__")}
-    # It changes nothing in auth; if an operator sends it, it is audited like a query.
-    assert not_decorated == {"SetMarketingConsent"}
+    # They change nothing in auth; if an operator sends one, it is audited like a query.
+    assert not_decorated == {"SetMarketingConsent", "CreateCheckout"}
     assert SetMarketingConsent.audited
+    assert CreateCheckout.audited

@@ -14,7 +14,13 @@ from tests.mailer.smtp_server import SmtpServer
 from tests.service_harness import ServiceHarness
 
 TEMPLATES: tuple[Template, ...] = get_args(Template)
-VARIABLES: dict[str, Any] = {"link": LINK, "dispute_id": "du_1", "amount": "12.00 EUR", "reason": "fraudulent"}
+VARIABLES: dict[str, Any] = {
+    "link": LINK,
+    "dispute_id": "du_1",
+    "amount": "12.00 EUR",
+    "reason": "fraudulent",
+    "ends_at": "2026-12-01T00:00:00Z",
+}
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
