@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from services.stripe_double import Settings
 from shared.messages import Event
+from shared.messages.billing.customer_state import GetCustomerState
 from shared.messages.billing.disputes import DisputeEvent
 from shared.messages.billing.payments import PaymentEvent, PaymentRefunded
 from shared.messages.billing.subscriptions import GetSubscription, GetSubscriptionHeartbeat, GetSubscriptionState
@@ -95,6 +96,7 @@ class Player:
         harness = self.shop.harness
         in_stripe = [self.shop.double.object("subscription", each)["status"] for each in self.subscriptions]
         state = await harness.deliver(GetSubscriptionState(user_id=USER))
+        _agrees(state, await harness.deliver(GetCustomerState(user_id=USER)))
         try:
             await harness.deliver(GetSubscriptionHeartbeat(user_id=USER))
             heartbeat = "204"
@@ -118,6 +120,16 @@ class Player:
             ", ".join(mails),
             ", ".join(_counted(events)),
         ]
+
+
+def _agrees(state: dict[str, Any], customer: dict[str, Any]) -> None:
+    """Assert that `get_customer_state` says the same, of its first plan and of all together."""
+    names = ("status", "entitled", "required_action", "grace_ends_at", "cancel_at", "payment_url")
+    none = {"status": "none", "entitled": False, **dict.fromkeys(names[2:])}
+    plan = customer["plans"][0] if customer["plans"] else none
+    assert {name: plan[name] for name in names} == {name: state[name] for name in names}
+    assert customer["status"] == state["status"]
+    assert customer["entitled"] == any(each["entitled"] for each in customer["plans"])
 
 
 def _yes(value: object) -> str:
