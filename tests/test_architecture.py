@@ -79,6 +79,7 @@ EXTRA_FILES: Final = {
     "services/billing/subscriptions/products.py": "sync",
     "services/billing/subscriptions/portal.py": "adapters",
     "services/billing/subscriptions/refunds.py": "sync",
+    "services/billing/subscriptions/renewals.py": "sync",
     "services/billing/subscriptions/sync.py": "sync",
     "services/billing/subscriptions/views.py": "models",
     "services/billing/trials/eligibility.py": "sync",

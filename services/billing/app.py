@@ -26,7 +26,7 @@ from services.billing.settings import BillingSettings
 from services.billing.stripe_api import account
 from services.billing.stripe_api.subscription_changes import TRIAL_DAYS
 from services.billing.subscriptions.duplicates import Exclusions
-from services.billing.subscriptions.models import AccessPolicy
+from services.billing.subscriptions.models import AccessPolicy, RenewalPolicy
 from services.billing.subscriptions.portal import LISTS, PortalLimit
 from services.billing.subscriptions.store import Payers, Subscriptions
 from services.billing.trials.store import Trials
@@ -133,6 +133,8 @@ async def open_context(resources: Resources, settings: BillingSettings) -> Async
             cancel_now=settings.stripe_cancel_now,
             downgrade=settings.stripe_downgrade,
             proration=settings.stripe_proration,
+            renewals=RenewalPolicy(days=settings.renewal_notices, months=settings.renewal_notice_months),
+            receipts=settings.receipts,
             account_url=settings.stripe_portal_return_url,
             portal_in_status=settings.stripe_portal_in_status,
             portal_limit=PortalLimit(),

@@ -22,7 +22,7 @@ from services.billing.runs.store import Differences, KnownDrifts, RecordReaders,
 from services.billing.stripe_api.account import Stripe
 from services.billing.stripe_api.plan_change_models import Proration
 from services.billing.subscriptions.duplicates import Exclusions, rival_of
-from services.billing.subscriptions.models import AccessPolicy, Subscription
+from services.billing.subscriptions.models import AccessPolicy, RenewalPolicy, Subscription
 from services.billing.subscriptions.portal import PortalLimit
 from services.billing.subscriptions.store import Payers, Subscriptions
 from services.billing.trials.store import Trials
@@ -54,6 +54,8 @@ class Billing:
         cancel_now: whether a person may cancel at once, and what becomes of the unused time.
         downgrade: when a downgrade takes effect.
         proration: how the rest of the period is charged after a change of plan.
+        renewals: which renewals are announced to the person, and when.
+        receipts: whether the person gets a mail about each payment.
         account_url: page of the app where a person manages the subscription.
         portal_in_status: whether a status has the URL of a new session of the customer portal.
         portal_limit: how often a user may open the customer portal.
@@ -95,6 +97,8 @@ class Billing:
     cancel_now: CancelNow
     downgrade: Downgrade
     proration: Proration
+    renewals: RenewalPolicy
+    receipts: bool
     account_url: str
     portal_in_status: bool
     portal_limit: PortalLimit

@@ -24,6 +24,16 @@ def _split_groups(value: Any) -> Any:
     return tuple(filter(None, map(split_commas, value.split(";")))) if isinstance(value, str) else value
 
 
+def _split_notices(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    parts = split_commas(value)
+    pairs = {country.strip(): days.strip() for country, _, days in (each.partition(":") for each in parts)}
+    if len(pairs) < len(parts):
+        raise ValueError("names a country twice")
+    return pairs
+
+
 class BillingSettings(ServiceSettings):
     """Environment variables of the billing service."""
 
@@ -99,6 +109,17 @@ class BillingSettings(ServiceSettings):
     """A coupon without which a subscription, trials excepted, is cancelled at once: keeps strangers off a staging
     system. Rejected in production."""
 
+    renewal_notices: Annotated[
+        dict[Annotated[str, Field(pattern=r"^(\*|[A-Z]{2}(-[A-Z0-9]{1,3})?)$")], Annotated[int, Field(ge=1, le=90)]],
+        NoDecode,
+        BeforeValidator(_split_notices),
+    ] = Field(default_factory=dict, max_length=300)
+    """Days before a renewal at which the person gets a mail about it, by the country of the customer's address:
+    codes of ISO 3166-1, or of ISO 3166-2 for a part of a country, and ``*`` for all others. ``FR:45,US-CA:30,*:14``."""
+    renewal_notice_months: int = Field(default=12, ge=1, le=36)
+    """Shortest period, in months, whose renewal is announced."""
+    receipts: bool = False
+    """Whether the person gets a mail about each payment of an invoice; Stripe can send receipts too."""
     operators_address: EmailStr | None = None
     """Recipient of mails about disputes."""
 

@@ -7,7 +7,7 @@ from typing import Any
 from shared.bus.inbox import Inbox
 from shared.messages import MESSAGES, Command, Message
 from shared.messages.billing.runs import ContinueStripeRun, GetStripeRun, ListStripeDifferences
-from shared.messages.billing.subscriptions import CheckSubscriptionAccess
+from shared.messages.billing.subscriptions import CheckSubscriptionAccess, CheckSubscriptionRenewal
 from tests.billing.conftest import Shop
 
 
@@ -32,7 +32,11 @@ async def differences(shop: Shop, finished: dict[str, Any]) -> list[dict[str, An
 async def deliver_timers(shop: Shop) -> None:
     """Advance the clock to the outbox timers and deliver their messages, except those of a month ahead."""
     rows = shop.harness.database[Inbox.TIMERS]
-    for row in await rows.find({"type": {"$ne": CheckSubscriptionAccess.wire}}).sort("at").to_list():
+    for row in (
+        await rows.find({"type": {"$nin": [CheckSubscriptionAccess.wire, CheckSubscriptionRenewal.wire]}})
+        .sort("at")
+        .to_list()
+    ):
         await rows.delete_one({"_id": row["_id"]})
         message: Message = MESSAGES[row["type"]].model_validate_json(row["body"])
         shop.harness.now = max(shop.harness.now, row["at"])

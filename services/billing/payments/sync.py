@@ -13,7 +13,7 @@ from typing import Literal
 from services.billing import metrics
 from services.billing.context import Billing
 from services.billing.customers.attribution import request_user, user_of_payment
-from services.billing.payments.models import STATUSES, Payment
+from services.billing.payments.models import MAIL_WINDOW, STATUSES, Payment, format_amount
 from services.billing.stripe_api.models import StripePayment
 from services.billing.subscriptions.models import LIVE, Subscription
 from services.billing.subscriptions.products import payment_left_alone
@@ -21,7 +21,7 @@ from shared.bus.work import Work
 from shared.ids import derived_message_id
 from shared.messages import Sealed
 from shared.messages.billing.subscriptions import FollowSubscription
-from shared.messages.mailer.mails import PaymentVariables, SendMail
+from shared.messages.mailer.mails import PaymentVariables, ReceiptVariables, SendMail
 from shared.telemetry import log
 
 
@@ -88,6 +88,8 @@ async def record_payment(
         work.publish(event)
     if updated.status == "succeeded" and (stored is None or stored.status != "succeeded"):
         await _note_first_payment(updated, work, billing)
+        if billing.receipts and (stored is not None or not await billing.takeover.covers(stripe_payment.attempted_at)):
+            await _order_receipt(updated, stripe_payment, work, billing)
     if updated.mail_due(stripe_payment, at=work.now):
         if stored is not None or not await billing.takeover.covers(stripe_payment.attempted_at):
             await _order_mail(updated, stripe_payment, work, billing)
@@ -97,6 +99,31 @@ async def record_payment(
     else:
         billing.payments.save(updated, work)
     return updated
+
+
+async def _order_receipt(updated: Payment, stripe_payment: StripePayment, work: Work, billing: Billing) -> None:
+    """Order the mail about money that was received for an invoice, once for each payment."""
+    email = None if stripe_payment.customer is None else stripe_payment.customer.email
+    invoice = stripe_payment.invoice
+    recent = stripe_payment.attempted_at > work.now - MAIL_WINDOW
+    if email is None or invoice is None or updated.amount_received <= 0 or not recent:
+        return
+    product = None if invoice.product_id is None else await billing.catalog.product(invoice.product_id)
+    variables = ReceiptVariables(
+        amount=format_amount(updated.amount_received, updated.currency),
+        paid_at=stripe_payment.attempted_at,
+        plan=None if product is None else product.name,
+        link=invoice.page,
+    )
+    work.publish(
+        SendMail(
+            key=updated.user_id or updated.stp_payment_intent_id,
+            template="receipt",
+            to=Sealed.of(email),
+            variables=Sealed.of(variables.model_dump_json()),
+        ),
+        id=derived_message_id("receipt", updated.stp_payment_intent_id),
+    )
 
 
 async def _note_first_payment(updated: Payment, work: Work, billing: Billing) -> None:

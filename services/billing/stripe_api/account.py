@@ -16,6 +16,7 @@ from services.billing.stripe_api.checkout_sessions import CheckoutSessions
 from services.billing.stripe_api.customer_calls import CustomerCalls
 from services.billing.stripe_api.lists import LISTS, SUBSCRIPTION_PARTS, Page, StripeList
 from services.billing.stripe_api.models import (
+    StripeCard,
     StripeCreditNote,
     StripeCustomer,
     StripeDispute,
@@ -26,6 +27,7 @@ from services.billing.stripe_api.models import (
 from services.billing.stripe_api.parsing import (
     Json,
     UnpaidInvoices,
+    parse_card,
     parse_credit_note,
     parse_customer,
     parse_dispute,
@@ -100,6 +102,11 @@ class Stripe(SubscriptionChanges, CustomerCalls, CatalogReads, CheckoutSessions,
         """A customer, deleted ones included."""
         json = await self._find("customer", f"/v1/customers/{_quoted(customer_id)}")
         return None if json is None else parse_customer(json)
+
+    async def card(self, payment_method_id: str) -> StripeCard | None:
+        """A stored card; None also for another payment method."""
+        json = await self._find("payment_method", f"/v1/payment_methods/{_quoted(payment_method_id)}")
+        return None if json is None else parse_card(json)
 
     async def subscription_ids(self, customer_id: str, *, trial_id: str | None = None) -> list[str]:
         """IDs of a customer's subscriptions, or of those made for a trial; newest first, ended ones included."""

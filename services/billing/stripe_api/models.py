@@ -25,12 +25,25 @@ class StripeCustomer:
     """A customer (``cus_…``) as Stripe has it now.
 
     ``email`` is None for a deleted customer and for one without an address. ``user_id`` is read from the metadata.
+    ``country`` (ISO 3166-1, upper case) and ``region`` (of ISO 3166-2, such as ``CA``) are those of the billing address.
     """
 
     id: str
     email: str | None
     user_id: str | None
     deleted: bool
+    country: str | None = None
+    region: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StripeCard:
+    """A stored card; ``last4`` are its last digits, and it is valid until the end of ``exp_month`` (1 to 12)."""
+
+    id: str
+    last4: str
+    exp_month: int
+    exp_year: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +134,7 @@ class StripeSubscription:
         price: amount of a period before taxes, in the currency's minor unit; None if a part of it is metered, tiered or
             discounted.
         interval: unit of the period; None for a period of several units.
+        payment_method_id: what the renewal charges: ``pm_…``, or the ID of a card of Stripe's older interface.
     """
 
     id: str
@@ -166,6 +180,7 @@ class StripeSubscription:
     invoiced: bool = False
     price: int | None = None
     interval: Literal["day", "week", "month", "year"] | None = None
+    payment_method_id: str | None = None
 
     @property
     def ends_with_period(self) -> bool:
@@ -230,6 +245,8 @@ class StripeInvoice:
         renewal: whether it bills a subscription that had begun before, so that the person is not at the checkout.
         payment_link: where the person can pay it, while it is open. Anyone with the link sees the invoice: it is only
             sent to that person, and neither stored nor logged.
+        page: where the person sees it, paid or not; as secret.
+        product_id: of its last line with a product: prorations come first.
     """
 
     id: str
@@ -240,6 +257,8 @@ class StripeInvoice:
     products: frozenset[str] = frozenset()
     failed_attempts: int = 0
     retried: bool = False
+    page: str | None = None
+    product_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from services.billing.stripe_api.models import (
     ItemTerms,
     ListedInvoice,
     PlannedPhase,
+    StripeCard,
     StripeCheckout,
     StripeCreditNote,
     StripeCustomer,
@@ -115,7 +116,7 @@ def parse_subscription(
         schedule_id=_id_of(json.get("schedule")),
         free=_is_free(json["status"], counted, invoice),
         paid=_is_paid(invoice) or (unpaid is not None and unpaid.paid_before),
-        payable=json["collection_method"] == "send_invoice" or _has_payment_method(json),
+        payable=json["collection_method"] == "send_invoice" or _payment_method(json) is not None,
         extendable=_is_extendable(items),
         payment_link=None if unpaid is None else unpaid.payment_link,
         pause_requested=_pause_type(json) == "pause_requested",
@@ -128,6 +129,7 @@ def parse_subscription(
         pending=_pending_items(json.get("pending_update")),
         latest_invoice_id=_id_of(latest),
         invoiced=json["collection_method"] == "send_invoice",
+        payment_method_id=_payment_method(json),
     )
 
 
@@ -219,7 +221,10 @@ def _is_paid(invoice: Json) -> bool:
     return invoice.get("status") == "paid" and invoice["total"] > 0
 
 
-def _has_payment_method(json: Json) -> bool:
+def _payment_method(json: Json) -> str | None:
+    """The ID of what Stripe charges, in Stripe's order
+    (https://docs.stripe.com/billing/subscriptions/payment-methods-setting).
+    """
     customer = json["customer"]
     settings = customer.get("invoice_settings") or {}
     sources = (
@@ -228,7 +233,7 @@ def _has_payment_method(json: Json) -> bool:
         settings.get("default_payment_method"),
         customer.get("default_source"),
     )
-    return any(source is not None for source in sources)
+    return next((_id_of(source) for source in sources if source is not None), None)
 
 
 def _is_extendable(items: list[Json]) -> bool:
@@ -238,13 +243,23 @@ def _is_extendable(items: list[Json]) -> bool:
 
 def parse_customer(json: Json) -> StripeCustomer:
     """Parse a customer; Stripe returns only the ID of a deleted one."""
-    metadata = json.get("metadata") or {}
+    metadata, address = json.get("metadata") or {}, json.get("address") or {}
     return StripeCustomer(
         id=json["id"],
         email=trimmed_address(json.get("email") or "") or None,
         user_id=metadata.get("user_id") or None,
         deleted=json.get("deleted", False),
+        country=(address.get("country") or "").upper() or None,
+        region=(address.get("state") or "").upper() or None,
     )
+
+
+def parse_card(json: Json) -> StripeCard | None:
+    """Parse a payment method; None if it is no card."""
+    card: Json | None = json.get("card")
+    if card is None:
+        return None
+    return StripeCard(id=json["id"], last4=card["last4"], exp_month=card["exp_month"], exp_year=card["exp_year"])
 
 
 def parse_payment(json: Json, invoice: StripeInvoice | None) -> StripePayment:
@@ -290,6 +305,8 @@ def parse_invoice(json: Json, lines: list[Json]) -> StripeInvoice:
         products=frozenset(filter(None, map(_product_of_line, lines))),
         failed_attempts=json["attempt_count"] if json["status"] == "open" else 0,
         retried=json["next_payment_attempt"] is not None,
+        page=json["hosted_invoice_url"],
+        product_id=next(filter(None, map(_product_of_line, reversed(json["lines"]["data"]))), None),
     )
 
 

@@ -47,7 +47,9 @@ RIGHTS: Final = (
     Right("Customer portal", "write", f"/v1/billing_portal/configurations/{MISSING}", "links to the portal"),
     Right("Charges and Refunds", "write", f"/v1/refunds/{MISSING}", "refunds of duplicates"),
     Right("PaymentIntents", "read", "/v1/payment_intents", "payments"),
-    Right("PaymentMethods", "read", "/v1/payment_methods", "create_checkout: one trial for each card"),
+    Right(
+        "PaymentMethods", "read", "/v1/payment_methods", "create_checkout: one trial for each card, and expiring cards"
+    ),
     Right("Disputes", "read", "/v1/disputes", "disputes"),
     Right("Invoices", "read", "/v1/invoices", "payments, list_invoices, preview_plan_change"),
     Right("Credit notes", "read", "/v1/credit_notes", "list_billing_history"),

@@ -19,6 +19,7 @@ from services.billing.subscriptions.duplicates import Duplicate, excludes
 from services.billing.subscriptions.mails import order_duplicate_mail
 from services.billing.subscriptions.models import LIVE, Subscription, current, latest, resumable
 from services.billing.subscriptions.refunds import refund_payments, report_not_refunded
+from services.billing.subscriptions.renewals import order_renewal_mails
 from services.billing.subscriptions.sync import (
     announce_duplicate,
     announce_lapse,
@@ -40,6 +41,7 @@ from shared.messages.billing.subscriptions import (
     CancelDuplicateSubscription,
     CancelSubscriptionWithoutCoupon,
     CheckSubscriptionAccess,
+    CheckSubscriptionRenewal,
     CreatePortalSession,
     FindSubscriptions,
     FollowSubscription,
@@ -198,6 +200,26 @@ async def check_subscription_access(command: CheckSubscriptionAccess, work: Work
         reschedule(command, work)
     except StripeRefused as refused:
         refused.report(subscription=stored.id)
+
+
+async def check_subscription_renewal(command: CheckSubscriptionRenewal, work: Work, billing: Billing) -> None:
+    """Re-read a subscription that renews soon, and order the mails that are due."""
+    stored = await billing.subscriptions.find(command.subscription_id)
+    if stored is None or not command.due_at <= work.now < stored.ends_at or not stored.will_renew:
+        return
+    try:
+        stored, reading = await read_subscription(stored.stp_subscription_id, billing)
+        if reading is None or not reading.sold_by_nest:
+            return
+        if await billing.erased.contains_any(reading.customer.id, reading.user_id, reading.customer.user_id):
+            return
+        updated = await record_subscription(stored, reading, work, billing)
+        if updated is not None:
+            await order_renewal_mails(updated, reading, command.due_at, work, billing)
+    except StripeUnavailable:
+        reschedule(command, work)
+    except StripeRefused as refused:
+        refused.report(subscription=command.subscription_id)
 
 
 async def find_subscriptions(command: FindSubscriptions, work: Work, billing: Billing) -> None:

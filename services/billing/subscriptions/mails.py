@@ -12,18 +12,20 @@ from typing import Final, Literal
 
 from services.billing.context import Billing
 from services.billing.payments.models import format_amount
-from services.billing.stripe_api.models import StripeSubscription
+from services.billing.stripe_api.models import StripeCard, StripeSubscription
 from services.billing.subscriptions.models import Subscription
 from shared.bus.work import Work
 from shared.ids import derived_message_id
 from shared.messages import Sealed
 from shared.messages.mailer.mails import (
     CancellationVariables,
+    CardVariables,
     DuplicateVariables,
     EndVariables,
     PaymentVariables,
     PersonVariables,
     PlanVariables,
+    RenewalVariables,
     SendMail,
     Template,
     TrialReplacedVariables,
@@ -101,6 +103,29 @@ def order_change_mails(
     if end is not None and end > work.now and end != before.planned_end:
         cancellation = CancellationVariables(ends_at=end, link=url)
         order_mail("subscription-cancelled", updated, email, cancellation, work, occasion=str(stored.version))
+
+
+def order_renewal_mail(
+    subscription: Subscription, stripe_subscription: StripeSubscription, work: Work, url: str
+) -> None:
+    """Order the mail that announces a renewal, once for each period; ``url`` is the page where the person cancels."""
+    price, interval = _price(stripe_subscription)
+    variables = RenewalVariables(renews_at=subscription.ends_at, price=price, interval=interval, link=url)
+    email, occasion = stripe_subscription.customer.email, _seconds(subscription.ends_at)
+    order_mail("renewal-upcoming", subscription, email, variables, work, occasion=occasion)
+
+
+def order_card_mail(
+    subscription: Subscription, stripe_subscription: StripeSubscription, card: StripeCard, work: Work, url: str
+) -> None:
+    """Order the mail that a card expires before the renewal, once for each card and expiry.
+
+    ``url`` is the page where the person changes the card.
+    """
+    expires = f"{card.exp_month:02}/{card.exp_year}"
+    variables = CardVariables(card=card.last4, expires=expires, renews_at=subscription.ends_at, link=url)
+    email, occasion = stripe_subscription.customer.email, f"{card.id}:{expires}"
+    order_mail("card-expiring", subscription, email, variables, work, occasion=occasion)
 
 
 def _price(stripe_subscription: StripeSubscription) -> tuple[str | None, Interval | None]:

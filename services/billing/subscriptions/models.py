@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, Self
 
-from services.billing.stripe_api.models import StripeSubscription, SubscriptionItem
+from services.billing.stripe_api.models import ItemTerms, StripeCustomer, StripeSubscription, SubscriptionItem
 from shared.documents import stored_as
 from shared.messages.billing.subscriptions import CancelType
 
@@ -59,6 +59,30 @@ class AccessPolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RenewalPolicy:
+    """Which renewals are announced to the person, and when.
+
+    Attributes:
+        days: days before the renewal by country (ISO 3166-1) or part of one (ISO 3166-2); ``*`` for all others.
+        months: shortest period whose renewal is announced.
+    """
+
+    days: Mapping[str, int]
+    months: int
+
+    def notice(self, customer: StripeCustomer) -> timedelta | None:
+        """How long before a renewal a customer gets the mail; None for no mail."""
+        places = (f"{customer.country}-{customer.region}", str(customer.country), "*")
+        days = next((self.days[each] for each in places if each in self.days), None)
+        return None if days is None else timedelta(days=days)
+
+    def announces(self, terms: Iterable[ItemTerms]) -> bool:
+        """Whether the period of these items is long enough."""
+        months = {"month": 1, "year": 12}
+        return any(months.get(each.interval, 0) * each.interval_count >= self.months for each in terms)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Subscription:
     """Our record of a Stripe subscription.
 
@@ -83,6 +107,7 @@ class Subscription:
         moved_at: when it was last moved from another user, by metadata in Stripe. A person decided so: it is neither
             cancelled as a duplicate nor a reason to cancel one.
         access_checked_at: the time for which the last check of its access was ordered.
+        renewal_checked_at: the time for which the last check before a renewal was ordered.
         lapsed_at: when it was announced that its access ended by time alone; None while it entitles.
         currency: ISO code in lower case; None in a record of an earlier release, as ``amount_varies``.
         amount_varies: whether a coupon or a schedule may change the amount of its next invoice.
@@ -118,6 +143,7 @@ class Subscription:
     standing: Standing | None = None
     moved_at: datetime | None = None
     access_checked_at: datetime | None = None
+    renewal_checked_at: datetime | None = None
     lapsed_at: datetime | None = None
     currency: str | None = None
     amount_varies: bool | None = None

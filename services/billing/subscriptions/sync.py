@@ -28,6 +28,7 @@ from services.billing.subscriptions.mails import (
 )
 from services.billing.subscriptions.models import STATUSES, Subscription, current
 from services.billing.subscriptions.products import subscription_left_alone
+from services.billing.subscriptions.renewals import schedule_renewal_check
 from services.billing.trials.eligibility import is_provisional
 from shared.bus.work import Work
 from shared.ids import derived_message_id
@@ -165,6 +166,7 @@ async def _order_consequences(
     if not unwanted and not await is_provisional(stripe_subscription, billing):
         order_change_mails(stored, updated, stripe_subscription, work, billing.account_url)
         updated = order_welcome_mails(updated, stripe_subscription, notices, work)
+        updated = schedule_renewal_check(updated, stripe_subscription, work, billing)
     order_end_mail(stored, updated, stripe_subscription, work, billing.account_url)
     if stored is None and updated.lapsed(work.now, billing.access):
         # SubscriptionStarted announces that it does not entitle.

@@ -42,6 +42,11 @@ _VALUES: Final[Mapping[str, Any]] = {
     "payment_failed": True,
     "price": "12.00 EUR",
     "interval": "month",
+    "renews_at": "2026-12-05T12:00:00.000Z",
+    "paid_at": "2026-11-28T12:00:00.000Z",
+    "card": "4242",
+    "expires": "12/2026",
+    "plan": "Beak Pro",
 }
 _KINDS: Final[Mapping[str, type[Part]]] = dict([*VARIABLES.items(), *TEXT_VARIABLES.items()])
 

@@ -262,6 +262,18 @@ class CheckSubscriptionAccess(StripeCommand, wire="billing.check-subscription-ac
     """ID of the subscription's record in billing."""
 
 
+class CheckSubscriptionRenewal(StripeCommand, wire="billing.check-subscription-renewal"):
+    """Re-read a subscription some days before its renewal, and order the mails that are due then.
+
+    Scheduled with every reading that changes this time.
+    """
+
+    subscription_id: str
+    """ID of the subscription's record in billing."""
+    due_at: Moment
+    """When the mails are due."""
+
+
 class CancelSubscriptionWithoutCoupon(StripeCommand, wire="billing.cancel-subscription-without-coupon"):
     """Cancel a subscription that lacks the required coupon in Stripe, prorated and invoiced immediately."""
 

@@ -20,6 +20,9 @@ Template = Literal[
     "subscription-ended",
     "subscription-cancelled",
     "plan-changed",
+    "renewal-upcoming",
+    "card-expiring",
+    "receipt",
     "subscription-unpaid",
     "session-theft",
     "dispute",
@@ -141,6 +144,39 @@ class PlanVariables(PersonVariables):
     """URL of the page where the person manages the subscription."""
 
 
+class RenewalVariables(PlanVariables):
+    """Variables of ``renewal-upcoming``."""
+
+    renews_at: Moment
+    """When the subscription renews; shown as a date in UTC."""
+
+
+class CardVariables(PersonVariables):
+    """Variables of ``card-expiring``."""
+
+    card: str
+    """Last four digits."""
+    expires: str
+    """Month and year on the card: ``01/2027``."""
+    renews_at: Moment
+    """When the card is charged next; shown as a date in UTC."""
+    link: Link | None = None
+    """URL of the page where the person can change the card."""
+
+
+class ReceiptVariables(PersonVariables):
+    """Variables of ``receipt``."""
+
+    amount: str
+    """Formatted amount that was paid: ``12.00 EUR``."""
+    paid_at: Moment
+    """When it was paid; shown as a date in UTC."""
+    plan: str | None = None
+    """Name of the product, if known."""
+    link: Link | None = None
+    """URL of the invoice."""
+
+
 class DisputeVariables(Part):
     """Variables of ``dispute``, a mail to the operators."""
 
@@ -184,6 +220,9 @@ VARIABLES: Final[dict[Template, type[Part]]] = {
     "subscription-ended": EndVariables,
     "subscription-cancelled": CancellationVariables,
     "plan-changed": PlanVariables,
+    "renewal-upcoming": RenewalVariables,
+    "card-expiring": CardVariables,
+    "receipt": ReceiptVariables,
     "subscription-unpaid": PaymentVariables,
     "session-theft": PersonVariables,
     "dispute": DisputeVariables,

@@ -12,7 +12,7 @@ from shared.messages.billing.payments import (
     PaymentActionRequired,
     PaymentFailed,
 )
-from shared.messages.mailer.mails import PaymentVariables, SendMail
+from shared.messages.mailer.mails import PaymentVariables, ReceiptVariables, SendMail
 from tests.billing.conftest import ADA, MONTH, Shop
 
 
@@ -130,3 +130,41 @@ async def test_a_renewal_that_needs_confirmation_causes_a_mail(shop: Shop) -> No
     assert len(shop.harness.published_of(PaymentActionRequired)) == 1
     await shop.deliver_all()
     assert (len(links(shop)), len(shop.harness.published_of(PaymentActionRequired))) == (1, 1)
+
+
+def receipts(shop: Shop) -> list[ReceiptVariables]:
+    """The variables of the receipts."""
+    return [
+        ReceiptVariables.model_validate_json(shop.harness.unseal_secret("mailer", mail.variables))
+        for mail in shop.harness.published_of(SendMail)
+        if mail.template == "receipt"
+    ]
+
+
+async def test_a_receipt_is_mailed_once_for_each_paid_invoice(open_shop: Callable[..., Any]) -> None:
+    shop: Shop = await open_shop(receipts=True)
+    await shop.read_catalog()
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    for _ in range(2):
+        await shop.deliver_all()
+        await shop.harness.deliver(FollowPayment(payment_intent_id=shop.payment_intent_of(made)["id"]))
+    [receipt] = receipts(shop)
+    assert (receipt.amount, receipt.plan) == ("5.00 USD", "Beak")
+    assert receipt.link == shop.double.object("invoice", made["latest_invoice"])["hosted_invoice_url"]
+    await shop.double.clock.advance(MONTH)
+    shop.harness.now = shop.double.clock.time
+    await shop.deliver_all()
+    assert len(receipts(shop)) == 2
+
+
+async def test_a_free_trial_causes_no_receipt(open_shop: Callable[..., Any]) -> None:
+    shop: Shop = await open_shop(receipts=True)
+    shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA, trial_days=14)
+    await shop.deliver_all()
+    assert receipts(shop) == []
+
+
+async def test_receipts_are_off_by_default(shop: Shop) -> None:
+    shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    await shop.deliver_all()
+    assert receipts(shop) == []

@@ -21,6 +21,7 @@ from shared.messages.billing.disputes import FollowDispute
 from shared.messages.billing.payments import FollowPayment
 from shared.messages.billing.subscriptions import (
     CheckSubscriptionAccess,
+    CheckSubscriptionRenewal,
     DuplicateSubscriptionCancelled,
     FollowCustomer,
     SubscriptionEnded,
@@ -118,7 +119,7 @@ class Simulation:
 
     async def _timers_wait(self) -> bool:
         # The access of a subscription that lasts is checked at the end of each period.
-        waiting = {"type": {"$ne": CheckSubscriptionAccess.wire}}
+        waiting = {"type": {"$nin": [CheckSubscriptionAccess.wire, CheckSubscriptionRenewal.wire]}}
         return await self.shop.harness.database["timers"].count_documents(waiting, limit=1) > 0
 
     async def reconcile(self) -> None:

@@ -26,8 +26,15 @@ ALL_VARIABLES = {
     "amount": "12.00 EUR",
     "reason": "fraudulent",
     "application": "An app",
+    "renews_at": "2026-12-05T23:30:00.000Z",
+    "paid_at": "2026-12-05T23:30:00.000Z",
+    "card": "4242",
+    "expires": "12/2026",
 }
-REQUIRED_VARIABLES = {name: ALL_VARIABLES[name] for name in ("link", "dispute_id", "amount", "reason", "ends_at")}
+REQUIRED_VARIABLES = {
+    name: ALL_VARIABLES[name]
+    for name in ("link", "dispute_id", "amount", "reason", "ends_at", "renews_at", "paid_at", "card", "expires")
+}
 TEMPLATES: tuple[Template, ...] = get_args(Template)
 LOCALES = ("en", "de", "fr", "es", "it")
 BRANDING = Branding(
