@@ -25,7 +25,7 @@ class StripeCustomer:
     """A customer (``cus_…``) as Stripe has it now.
 
     ``email`` is None for a deleted customer and for one without an address. ``user_id`` is read from the metadata.
-    ``country`` (ISO 3166-1, upper case) and ``region`` (of ISO 3166-2, such as ``CA``) are those of the billing address.
+    ``country`` (ISO 3166-1, upper case) and ``region`` (of ISO 3166-2, such as ``CA``) are those of its address.
     """
 
     id: str

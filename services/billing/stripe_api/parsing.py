@@ -222,9 +222,7 @@ def _is_paid(invoice: Json) -> bool:
 
 
 def _payment_method(json: Json) -> str | None:
-    """The ID of what Stripe charges, in Stripe's order
-    (https://docs.stripe.com/billing/subscriptions/payment-methods-setting).
-    """
+    """The ID of what Stripe charges (https://docs.stripe.com/billing/subscriptions/payment-methods-setting)."""
     customer = json["customer"]
     settings = customer.get("invoice_settings") or {}
     sources = (
