@@ -45,7 +45,7 @@ _VALUES: Final[Mapping[str, Any]] = {
     "renews_at": "2026-12-05T12:00:00.000Z",
     "paid_at": "2026-11-28T12:00:00.000Z",
     "card": "4242",
-    "expires": "12/2026",
+    "expires": "11/2026",
     "plan": "Beak Pro",
 }
 _KINDS: Final[Mapping[str, type[Part]]] = dict([*VARIABLES.items(), *TEXT_VARIABLES.items()])
