@@ -62,6 +62,8 @@ def change_items(account: Account, before: Json, changed: Json, *, charge_now: b
         billing_cycle_anchor=before["billing_cycle_anchor"],
         pending_update={
             "billing_cycle_anchor": None,
+            "cancel_at_period_end": None,
+            "discount": None,
             "discounts": None,
             "expires_at": min(account.now + LIFETIME, period_end(before)),
             "metadata": None,

@@ -25,6 +25,7 @@ UNDECLARED: Final[dict[tuple[str, str], str]] = {
     ("product", "type"): _HIDDEN,
     ("recurring", "trial_period_days"): _HIDDEN,
     ("subscription_item", "plan"): _HIDDEN,
+    ("subscriptions_resource_pending_update", "cancel_at_period_end"): _HIDDEN,
     ("subscription_schedule_configuration_item", "plan"): _HIDDEN,
 }
 """Properties that objects of a schema may have in addition."""
