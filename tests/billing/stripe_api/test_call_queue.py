@@ -58,17 +58,19 @@ async def test_unused_rate_is_available_to_every_priority() -> None:
     loop = asyncio.get_running_loop()
     queue, began = await used_up(), loop.time()
     await run_all(queue, {Priority.QUERY: 50})
-    assert loop.time() - began < 2 * 50 / RATE
+    # With the guaranteed share alone it would take more than 3 s.
+    assert loop.time() - began < 2.5
 
 
 async def test_call_that_cannot_have_a_token_in_time_is_refused_at_once() -> None:
     loop = asyncio.get_running_loop()
-    queue, began = await used_up(), loop.time()
+    queue = await used_up()
     storm = asyncio.create_task(run_all(queue, {Priority.BACKGROUND: 60}))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    assert not await queue.wait(Priority.BACKGROUND, deadline=loop.time() + 0.1)
-    assert loop.time() - began < 0.1
+    began = loop.time()
+    assert not await queue.wait(Priority.BACKGROUND, deadline=began + 0.4)
+    assert loop.time() - began < 0.4
     assert len(await storm) == 60
 
 
