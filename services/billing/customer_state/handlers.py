@@ -49,7 +49,7 @@ async def get_customer_state(query: GetCustomerState, work: Work, billing: Billi
 
 async def _plan_view(plan: Subscription, work: Work, billing: Billing) -> PlanState:
     action, prices, products = await asyncio.gather(
-        action_for(plan, billing),
+        action_for(plan, work, billing),
         asyncio.gather(*(billing.catalog.price(item.stp_price_id) for item in plan.items)),
         asyncio.gather(*(billing.catalog.product(item.stp_product_id) for item in plan.items)),
     )
@@ -104,7 +104,7 @@ async def get_subscription_state(query: GetSubscriptionState, work: Work, billin
             cancel_type=None,
             cancelled_at=None,
         )
-    action = await action_for(subscription, billing)
+    action = await action_for(subscription, work, billing)
     return SubscriptionStateView(
         status=subscription.status,
         entitled=subscription.entitled(work.now, billing.access),
@@ -131,12 +131,12 @@ async def portal_link(user_id: str, of_user: list[Subscription], work: Work, bil
     return await billing.stripe.portal_url(customer_id) if billing.portal_in_status else PORTAL
 
 
-async def action_for(subscription: Subscription, billing: Billing) -> RequiredAction | None:
-    """What the person has to do for a subscription. Payments are only read if it is not paid for."""
-    action = required_action(subscription, None)
+async def action_for(subscription: Subscription, work: Work, billing: Billing) -> RequiredAction | None:
+    """What the person has to do for a subscription. Payments are only read if something is not paid for."""
+    action = required_action(subscription, None, at=work.now)
     if action != "payment":
         return action
-    return required_action(subscription, await billing.payments.latest_for(subscription))
+    return required_action(subscription, await billing.payments.latest_for(subscription), at=work.now)
 
 
 def payment_url(subscription: Subscription, action: RequiredAction | None) -> str | None:

@@ -30,18 +30,20 @@ def shown(subscriptions: Iterable[Subscription], *, at: datetime, policy: Access
     return current(unended, at=at, policy=policy) or resumable(unended) or latest(unended)
 
 
-def required_action(subscription: Subscription, payment: Payment | None) -> RequiredAction | None:
+def required_action(subscription: Subscription, payment: Payment | None, *, at: datetime) -> RequiredAction | None:
     """What the person has to do for a subscription; ``payment`` is the latest one for it, None if none is recorded.
 
     A ``past_due`` subscription has an open invoice, and so have an ``unpaid`` one and one whose first payment is
-    ``incomplete``. A trial that ended without a payment method is ``paused``
-    (https://docs.stripe.com/billing/subscriptions/overview#subscription-statuses). A payment method does not resume one
+    ``incomplete``. So has one with a change that takes effect when its invoice is paid, whatever its status
+    (https://docs.stripe.com/billing/subscriptions/pending-updates). A trial that ended without a payment method is
+    ``paused`` (https://docs.stripe.com/billing/subscriptions/overview#subscription-statuses). A payment method does not resume one
     that was paused by request (https://docs.stripe.com/api/subscriptions/pause).
     """
     if subscription.status == "paused":
         # A record of an earlier release does not say why.
         return None if subscription.paused_by_trial is False else "payment_method"
-    if subscription.status not in ("past_due", "unpaid", "incomplete"):
+    unpaid = subscription.status in ("past_due", "unpaid", "incomplete")
+    if not unpaid and not subscription.change_pending(at):
         return None
     return "authentication" if payment is not None and payment.status == "requires_action" else "payment"
 

@@ -132,7 +132,7 @@ async def change_plan(command: ChangePlan, work: Work, billing: Billing) -> Plan
         action = await pending_action(executed.reading, billing)
         return _view(replace(executed, changed=True), "action_required", action, work, billing)
     outcome: OrderOutcome = "planned" if plan.effect == "period_end" else "done"
-    return _view(executed, outcome, await action_for(executed.record, billing), work, billing)
+    return _view(executed, outcome, await action_for(executed.record, work, billing), work, billing)
 
 
 async def cancel_subscription(command: CancelSubscription, work: Work, billing: Billing) -> PlanOrderView:
@@ -171,7 +171,7 @@ async def cancel_subscription(command: CancelSubscription, work: Work, billing: 
 
     executed = await execute(subscription, work, billing, done=done, change=change)
     outcome: OrderOutcome = "done" if executed.record.ended else "planned"
-    return _view(executed, outcome, await action_for(executed.record, billing), work, billing)
+    return _view(executed, outcome, await action_for(executed.record, work, billing), work, billing)
 
 
 async def withdraw_cancellation(command: WithdrawCancellation, work: Work, billing: Billing) -> PlanOrderView:
@@ -195,8 +195,10 @@ async def withdraw_cancellation(command: WithdrawCancellation, work: Work, billi
         return continues(reading)
 
     executed = await execute(subscription, work, billing, done=done, change=_continue)
-    action = await action_for(executed.record, billing)
-    return _view(executed, "done" if action is None else "action_required", action, work, billing)
+    action = await action_for(executed.record, work, billing)
+    # The payment of a pending change is not needed to continue.
+    outcome: OrderOutcome = "done" if action is None or executed.record.change_pending(work.now) else "action_required"
+    return _view(executed, outcome, action, work, billing)
 
 
 async def _continue(stripe: Stripe, reading: StripeSubscription, key: str) -> None:

@@ -122,6 +122,7 @@ class StripeSubscription:
         terms: of each of ``items``.
         pending: prices and quantities of a change that takes effect when its invoice is paid, by item ID; empty for
             none (https://docs.stripe.com/billing/subscriptions/pending-updates).
+        pending_until: when Stripe drops the pending change; None for none.
         latest_invoice_id: that of the change, while one is pending.
         invoiced: whether the customer pays invoices by hand.
         free: whether its prices are zero, or its latest invoice outside of a trial was.
@@ -176,6 +177,7 @@ class StripeSubscription:
     currency: str = ""
     terms: tuple[ItemTerms, ...] = ()
     pending: dict[str, tuple[str, int | None]] = field(default_factory=dict)
+    pending_until: datetime | None = None
     latest_invoice_id: str | None = None
     invoiced: bool = False
     price: int | None = None

@@ -127,6 +127,7 @@ def parse_subscription(
         price=None if json["discounts"] else _price_of(counted),
         interval=_interval_of(counted),
         pending=_pending_items(json.get("pending_update")),
+        pending_until=_parse_optional_time((json.get("pending_update") or {}).get("expires_at")),
         latest_invoice_id=_id_of(latest),
         invoiced=json["collection_method"] == "send_invoice",
         payment_method_id=_payment_method(json),

@@ -113,6 +113,7 @@ class Subscription:
         amount_varies: whether a coupon or a schedule may change the amount of its next invoice.
         had_trial: whether it ever was on trial; None in a record of an earlier release, as ``paused_by_trial``.
         paused_by_trial: whether it is paused because its trial ended without a payment method, which one resumes.
+        pending_until: when Stripe drops the change that waits for the payment of its invoice; None if none waits.
     """
 
     id: str
@@ -149,6 +150,7 @@ class Subscription:
     amount_varies: bool | None = None
     had_trial: bool | None = None
     paused_by_trial: bool | None = None
+    pending_until: datetime | None = None
     version: int = 1
 
     @classmethod
@@ -231,6 +233,10 @@ class Subscription:
     def ended(self) -> bool:
         """Whether it has ended for good."""
         return self.status in ENDED
+
+    def change_pending(self, at: datetime) -> bool:
+        """Whether a change of it waits for the payment of its invoice."""
+        return not self.ended and self.pending_until is not None and at < self.pending_until
 
     @property
     def planned_end(self) -> datetime | None:
@@ -355,6 +361,7 @@ def _fields_of(stripe_subscription: StripeSubscription) -> dict[str, Any]:
         "amount_varies": bool(stripe_subscription.coupons) or stripe_subscription.schedule_id is not None,
         "had_trial": stripe_subscription.trial_start is not None,
         "paused_by_trial": stripe_subscription.paused_by_trial,
+        "pending_until": stripe_subscription.pending_until,
     }
 
 

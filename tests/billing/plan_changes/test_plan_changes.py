@@ -10,6 +10,8 @@ import pytest
 from services.billing.catalog.offers import offer_of
 from services.billing.plan_changes.rules import PlanChange, plan_change
 from services.stripe_double.faults import FaultKind
+from shared.messages import Query
+from shared.messages.billing.customer_state import GetCustomerState
 from shared.messages.billing.errors import QuantityNotAllowed, SubscriptionNotChangeable
 from shared.messages.billing.plan_changes import (
     CancelSubscription,
@@ -23,6 +25,7 @@ from tests.service_harness import Refused
 
 DAY = timedelta(days=1)
 ADA_ID = {"user_id": "user_ada"}
+STATES: tuple[Query, ...] = (GetSubscriptionState(**ADA_ID), GetCustomerState(**ADA_ID))
 HALF = pytest.approx(250, abs=1)
 
 
@@ -255,6 +258,9 @@ async def test_an_upgrade_that_the_bank_does_not_pay_entitles_to_nothing(card: s
     assert (ordered["outcome"], ordered["required_action"]) == ("action_required", action)
     assert ordered["payment_url"] == f"link:payment:{plans.subscription}"
     assert (ordered["status"], ordered["entitled"], plans.present()) == ("active", True, ("basic", 1))
+    await shop.deliver_all()
+    shown = ("active", True, action, ordered["payment_url"])
+    assert [await shown_action(shop, query) for query in STATES] == [shown] * 2
     invoices = len(shop.double.objects("invoice"))
     assert (await plans.change("pro"))["outcome"] == "action_required"
     assert len(shop.double.objects("invoice")) == invoices
@@ -268,12 +274,23 @@ async def test_an_upgrade_that_the_bank_does_not_pay_entitles_to_nothing(card: s
     (event,) = shop.harness.published_of(PlanChanged)
     assert event.after[0].price_id == plans.prices["pro"]
     assert plans.present() == ("pro", 1)
+    assert [await shown_action(shop, query) for query in STATES] == [("active", True, None, None)] * 2
+
+
+async def shown_action(shop: Shop, query: Query) -> tuple[Any, ...]:
+    """What an app that was opened again learns: status, access, what the person has to do, and where."""
+    state = await shop.harness.deliver(query)
+    shown = state["plans"][0] if "plans" in state else state
+    return shown["status"], shown["entitled"], shown["required_action"], shown["payment_url"]
 
 
 async def test_an_upgrade_that_nobody_pays_is_dropped(shop: Shop) -> None:
     plans = await Plans(shop).open()
     shop.double.simulate.decline(plans.in_stripe()["customer"])
     await plans.change("pro")
+    # Also while the event about it is late.
+    shop.harness.now += DAY
+    assert [await shown_action(shop, query) for query in STATES] == [("active", True, None, None)] * 2
     await shop.double.clock.advance(DAY)
     await plans.settle()
     assert (plans.in_stripe()["pending_update"], plans.present()) == (None, ("basic", 1))
