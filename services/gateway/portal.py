@@ -36,8 +36,10 @@ LIFETIME_SECONDS: Final = 60 * 60
 """How long a link works."""
 FIELD: Final = "billing_portal_url"
 """Field of a view that has the link."""
-State = Literal["unknown", "failed"]
-"""The page's texts: for a link that does not work, and for a failure that may pass."""
+State = Literal["unknown", "throttled", "failed"]
+"""The page's texts: for a link that does not work, for one that was opened too often, and for another failure that may
+pass."""
+_STATES: Final[dict[int, State]] = {HTTPStatus.NOT_FOUND: "unknown", HTTPStatus.TOO_MANY_REQUESTS: "throttled"}
 _RECEIVER: Final = "portal link"
 """Receiver of the tokens; nothing else is sealed for it, so no other ciphertext passes as a token."""
 _INVOICE_RECEIVER: Final = "invoice link"
@@ -187,8 +189,7 @@ class OpenLink(MessageEndpoint):
         return self._failure(request, super().render_refusal(request, refusal))
 
     def _failure(self, request: HttpRequest, refused: HttpResponse) -> HttpResponse:
-        state: State = "unknown" if refused.status == HTTPStatus.NOT_FOUND else "failed"
-        response = self._page.response(request, state, refused.status)
+        response = self._page.response(request, _STATES.get(refused.status, "failed"), refused.status)
         response.headers += refused.headers
         return response
 

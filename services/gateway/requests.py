@@ -30,6 +30,10 @@ MAX_PATH_CHARACTERS: Final = 200
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 _ECHOING: Final = frozenset({"union_tag_invalid"})
 """Errors of pydantic whose messages contain the input."""
+_LENGTH: Final = re.compile(
+    r"(?:Tuple|List|Set|Frozenset) should (have at (?:least|most) \d+ items?) after validation.*"
+)
+"""Message of pydantic about the length of an array; it names the type in Python."""
 MAX_LANGUAGES: Final = 10
 """Languages of an ``Accept-Language`` header that are read; the rest is ignored, to bound the work."""
 _PLAINTEXT_SECRETS: Final = {"plain": True}
@@ -245,7 +249,7 @@ def validated(message: type[M], fields: Fields, body: bytes = b"") -> M:
             body or canonical(fields), strict=True, extra="forbid", context=_PLAINTEXT_SECRETS
         )
     except ValidationError as invalid:
-        for error in invalid.errors(include_url=False, include_context=False, include_input=False):
+        for error in _decisive(invalid.errors(include_url=False, include_context=False, include_input=False)):
             if error["type"] == "json_invalid":
                 raise MalformedBody from None
             errors.append({"path": _path(error, fields)[:MAX_PATH_CHARACTERS], "message": _message(error)})
@@ -268,9 +272,18 @@ def _path(error: ErrorDetails, value: Any) -> str:
     return ".".join(path)
 
 
+def _decisive(errors: list[ErrorDetails]) -> list[ErrorDetails]:
+    """The errors without those about the length of an array that has wrong items: pydantic counts only the others."""
+    around = {error["loc"][:length] for error in errors for length in range(len(error["loc"]))}
+    return [error for error in errors if error["type"] != "too_short" or error["loc"] not in around]
+
+
 def _message(error: ErrorDetails) -> str:
-    """Message of an error, without a value of the client."""
-    return "Input is of an unknown kind" if error["type"] in _ECHOING else error["msg"]
+    """Message of an error, without a value of the client, and in the terms of JSON."""
+    if error["type"] in _ECHOING:
+        return "Input is of an unknown kind"
+    length = _LENGTH.fullmatch(error["msg"])
+    return error["msg"] if length is None else f"must {length[1]}"
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> Fields:

@@ -145,12 +145,15 @@ def confirm(question: str, *, yes: bool) -> None:
     """
     if yes:
         return
-    try:
+    if sys.stdin.isatty():
         confirmed = typer.confirm(question, err=True)
-    except typer.Abort:
-        if sys.stdin.isatty():
-            raise
-        raise typer.BadParameter("there is no terminal to confirm on: add --yes") from None
+    else:
+        # The answer comes first, so that nothing is asked where nobody can answer.
+        answer = sys.stdin.readline()
+        if not answer:
+            raise typer.BadParameter("there is no terminal to confirm on: add --yes")
+        typer.echo(question, err=True)
+        confirmed = answer.strip().lower() in ("y", "yes")
     if not confirmed:
         raise typer.Abort
 

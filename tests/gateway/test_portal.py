@@ -225,7 +225,7 @@ async def test_expired_or_forged_link_gives_404(stack: GatewayStack) -> None:
     ("refused", "status", "text"),
     [
         (Refused("unavailable", "unavailable"), 503, "Please try again in a minute"),
-        (Refused("throttled", "too_many_portal_sessions", retry_after=90), 429, "Please try again in a minute"),
+        (Refused("throttled", "too_many_portal_sessions", retry_after=590), 429, "Please try again later"),
         (Refused("not_found", "not_found"), 404, "does not work any more"),
     ],
 )
@@ -238,7 +238,7 @@ async def test_failure_shows_a_page_that_says_what_to_do(
     assert response.status_code == status
     assert text in response.text
     if status == 429:
-        assert response.headers["retry-after"] == "90"
+        assert response.headers["retry-after"] == "590"
     style = re.search(r"<style>(.*?)</style>", response.text, re.DOTALL)
     assert style is not None
     digest = base64.b64encode(hashlib.sha256(style.group(1).encode()).digest()).decode()

@@ -23,6 +23,7 @@ from services.gateway.requests import (
     validated,
 )
 from shared.messages.auth.magic_links import CreateTrialAndMagicLink, SendMagicLink
+from shared.messages.billing.usage import ReportUsage
 from shared.messages.languages import language_tag
 from tests.gateway.conftest import LINK, GatewayStack
 
@@ -389,6 +390,25 @@ def test_empty_state_is_refused(message: type[SendMagicLink | CreateTrialAndMagi
     with pytest.raises(ValidationFailed) as refused:
         validated(message, {**LINK, "device": TRIAL_DEVICE, "state": ""})
     assert [error["path"] for error in refused.value.meta["errors"]] == ["state"]
+
+
+USAGE = {"identifier": "one", "user_id": "user_ada", "event_name": "calls", "value": 1}
+
+
+@pytest.mark.parametrize(
+    ("entries", "errors"),
+    [
+        ([], [("usage", "must have at least 1 item")]),
+        ([USAGE] * 101, [("usage", "must have at most 100 items")]),
+        ([{**USAGE, "value": -1}], [("usage.0.value", "Input should be greater than or equal to 0")]),
+        ([USAGE, 1], [("usage.1", "Input should be an object")]),
+        (1, [("usage", "Input should be a valid array")]),
+    ],
+)
+def test_error_about_an_array_is_in_terms_of_json(entries: Any, errors: list[tuple[str, str]]) -> None:
+    with pytest.raises(ValidationFailed) as refused:
+        validated(ReportUsage, {"usage": entries})
+    assert [(each["path"], each["message"]) for each in refused.value.meta["errors"]] == errors
 
 
 async def test_validation_errors_are_bounded(stack: GatewayStack) -> None:

@@ -27,6 +27,7 @@ def test_import_without_a_terminal_says_that_it_needs_yes(nest: NestStub) -> Non
     done = nest.run("stripe", "import")
     assert (done.exit_code, nest.calls) == (2, [])
     assert "add --yes" in done.stderr
+    assert "Take it over?" not in done.output
 
 
 RUNNING = {**RUN, "status": "running", "stage": "payments", "counts": {"payments": 1_200}}

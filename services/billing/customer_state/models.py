@@ -36,8 +36,8 @@ def required_action(subscription: Subscription, payment: Payment | None, *, at: 
     A ``past_due`` subscription has an open invoice, and so have an ``unpaid`` one and one whose first payment is
     ``incomplete``. So has one with a change that takes effect when its invoice is paid, whatever its status
     (https://docs.stripe.com/billing/subscriptions/pending-updates). A trial that ended without a payment method is
-    ``paused`` (https://docs.stripe.com/billing/subscriptions/overview#subscription-statuses). A payment method does not resume one
-    that was paused by request (https://docs.stripe.com/api/subscriptions/pause).
+    ``paused`` (https://docs.stripe.com/billing/subscriptions/overview#subscription-statuses). A payment method does not
+    resume one that was paused by request (https://docs.stripe.com/api/subscriptions/pause).
     """
     if subscription.status == "paused":
         # A record of an earlier release does not say why.
