@@ -11,6 +11,7 @@ from services.stripe_double.account import Account, Json, random_string
 from services.stripe_double.clock import DAY, HOUR
 from services.stripe_double.errors import StripeApiError, not_supported
 from services.stripe_double.params import Params
+from services.stripe_double.prices import is_metered
 from services.stripe_double.rendering import checkout_line_item
 from services.stripe_double.subscription_items import MAX_ITEMS
 
@@ -229,7 +230,7 @@ def _read_item(account: Account, params: Params, position: int) -> Json:
         raise params.invalid("price", "The price specified is inactive. This field only accepts active prices.")
     if not account.get("product", price["product"])["active"]:
         raise params.invalid("price", "The price specified is attached to an inactive product.")
-    metered = (price["recurring"] or {}).get("usage_type") == "metered"
+    metered = is_metered(price)
     quantity = params.integer("quantity", minimum=1)
     if metered and quantity is not None:
         raise params.invalid("quantity", "Quantity should not be specified where usage_type is `metered`.")

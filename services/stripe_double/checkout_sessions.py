@@ -11,6 +11,7 @@ from services.stripe_double.account import Account, Json
 from services.stripe_double.checkout_creation import KIND, create_session
 from services.stripe_double.errors import StripeApiError, card_declined, not_supported
 from services.stripe_double.params import Params
+from services.stripe_double.prices import item_params
 from services.stripe_double.rendering import checkout_line_item, filter_customer, filter_equal, list_page
 
 STATUSES = ("complete", "expired", "open")
@@ -120,7 +121,7 @@ def complete(
 
 def _subscribe(account: Account, session: Json, method_name: str, promotion_code: str | None) -> Json:
     discounts = [] if promotion_code is None else [{"promotion_code": _code_id(account, promotion_code)}]
-    items = [{"price": item["price"], "quantity": str(item["quantity"])} for item in session["_items"]]
+    items = [item_params(item) for item in session["_items"]]
     created = subscriptions.create_subscription(
         account,
         Params(

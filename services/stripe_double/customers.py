@@ -6,6 +6,7 @@ from services.stripe_double import events, payment_methods
 from services.stripe_double.account import Account, Json, random_string
 from services.stripe_double.errors import resource_missing
 from services.stripe_double.params import Params
+from services.stripe_double.prices import read_quantity
 from services.stripe_double.rendering import filter_equal, list_page
 from services.stripe_double.subscription_status import ENDED, end
 
@@ -241,11 +242,11 @@ def _read_flow_items(account: Account, details: Params, subscription: Json) -> l
     if entry.required("id") != item["id"]:
         raise resource_missing("subscription_item", entry.required("id"), param=entry.encoded_name("id"))
     price = account.get("price", entry.string("price") or item["price"], param=entry.encoded_name("price"))
-    quantity = entry.integer("quantity", item["quantity"], minimum=1)
+    quantity = read_quantity(entry, price, item["quantity"], minimum=1)
     entry.reject_unknown()
     if (price["id"], quantity) == (item["price"], item["quantity"]):
         raise details.invalid("items", "The subscription update has no changes to confirm.")
-    return [{"id": item["id"], "price": price["id"], "quantity": quantity}]
+    return [{"id": item["id"], "price": price["id"], **({} if quantity is None else {"quantity": quantity})}]
 
 
 def create_portal_session(account: Account, params: Params) -> Json:

@@ -1,7 +1,10 @@
-"""Invoice line items, and the pending invoice items of prorations."""
+"""Invoice line items, and the pending invoice items of prorations and of removed metered prices."""
+
+from decimal import Decimal
 
 from services.stripe_double.account import Account, Json, new_id
-from services.stripe_double.prices import amount_of
+from services.stripe_double.meters import usage_between
+from services.stripe_double.prices import amount_of, is_metered
 
 
 def line_item(
@@ -10,7 +13,7 @@ def line_item(
     amount: int,
     description: str,
     period: tuple[int, int],
-    quantity: int,
+    quantity: int | Decimal,
     subscription: str,
     item: str,
     proration: bool = False,
@@ -23,7 +26,7 @@ def line_item(
         amount: Amount in the smallest unit; negative for a credit.
         description: Text for the customer.
         period: Start and end of the paid period in Unix seconds.
-        quantity: Quantity of the price.
+        quantity: Quantity or usage of the price.
         subscription: ID of the subscription.
         item: ID of the subscription item.
         proration: Whether it corrects an earlier invoice.
@@ -55,12 +58,16 @@ def line_item(
         "period": {"start": period[0], "end": period[1]},
         "pretax_credit_amounts": [],
         "pricing": _pricing(price),
-        "quantity": quantity,
-        "quantity_decimal": str(quantity),
+        **_quantity(quantity),
         "subscription": subscription,
         "subtotal": amount,
         "taxes": [],
     }
+
+
+def _quantity(quantity: int | Decimal) -> Json:
+    # Usage can be a fraction, which only the decimal shows.
+    return {"quantity": int(quantity), "quantity_decimal": f"{Decimal(quantity).normalize():f}"}
 
 
 def _pricing(price: Json) -> Json:
@@ -72,19 +79,27 @@ def _pricing(price: Json) -> Json:
 
 
 def period_lines(account: Account, subscription: Json, items: list[Json]) -> list[Json]:
-    """Return the line items that bill subscription items for their current period; 0 during a trial."""
+    """Return the line items that bill subscription items for their current period; 0 during a trial.
+
+    Metered ones are billed in arrears: for the usage before the period.
+    """
     trialing = subscription["status"] == "trialing"
     lines = []
     for item in items:
         price = account.get("price", item["price"])
         name = account.get("product", price["product"])["name"]
+        period = item["current_period_start"], item["current_period_end"]
+        quantity = item["quantity"]
+        if is_metered(price):
+            period = period if trialing else item["_arrears"]
+            quantity = 0 if trialing else _usage(account, subscription, price, period)
         lines.append(
             line_item(
                 price,
-                amount=0 if trialing else amount_of(price, item["quantity"]),
-                description=f"Trial period for {name}" if trialing else f"{item['quantity']} of {name}",
-                period=(item["current_period_start"], item["current_period_end"]),
-                quantity=item["quantity"],
+                amount=0 if trialing else amount_of(price, quantity),
+                description=f"Trial period for {name}" if trialing else f"{quantity} of {name}",
+                period=(period[0], period[1]),
+                quantity=quantity,
                 subscription=subscription["id"],
                 item=item["id"],
             )
@@ -92,8 +107,24 @@ def period_lines(account: Account, subscription: Json, items: list[Json]) -> lis
     return lines
 
 
+def _usage(account: Account, subscription: Json, price: Json, period: tuple[int, int]) -> Decimal:
+    used = usage_between(account, price["recurring"]["meter"], subscription["customer"], *period)
+    return Decimal(f"{used.normalize():f}")
+
+
+def bill_usage(account: Account, subscription: Json, item: Json) -> None:
+    """Create the pending invoice item for the usage of a metered item that leaves its subscription now; none for 0."""
+    price, period = account.get("price", item["price"]), (item["_usage_from"], account.now)
+    usage = _usage(account, subscription, price, period)
+    name = account.get("product", price["product"])["name"]
+    if (amount := amount_of(price, usage)) != 0:
+        _put_pending(
+            account, subscription, item, amount=amount, description=f"{usage} of {name}", period=period, quantity=usage
+        )
+
+
 def prorate(account: Account, subscription: Json, item: Json, *, sign: int, at: int) -> None:
-    """Create the pending invoice item for the rest of an item's period; none during a trial or for 0.
+    """Create the pending invoice item for the rest of an item's period; none during a trial, for usage or for 0.
 
     Args:
         account: The account.
@@ -104,11 +135,35 @@ def prorate(account: Account, subscription: Json, item: Json, *, sign: int, at: 
     """
     start, end = item["current_period_start"], item["current_period_end"]
     price = account.get("price", item["price"])
+    if is_metered(price):
+        return
     share = max(0, end - at) / max(1, end - start)
     amount = sign * round(amount_of(price, item["quantity"]) * share)
     if amount == 0 or subscription["status"] == "trialing":
         return
     name = account.get("product", price["product"])["name"]
+    _put_pending(
+        account,
+        subscription,
+        item,
+        amount=amount,
+        description=f"{'Unused' if sign < 0 else 'Remaining'} time on {name}",
+        period=(at, end),
+        quantity=item["quantity"],
+    )
+
+
+def _put_pending(
+    account: Account,
+    subscription: Json,
+    item: Json,
+    *,
+    amount: int,
+    description: str,
+    period: tuple[int, int],
+    quantity: int | Decimal,
+) -> None:
+    price = account.get("price", item["price"])
     entry = account.new(
         "invoiceitem",
         amount=amount,
@@ -116,7 +171,7 @@ def prorate(account: Account, subscription: Json, item: Json, *, sign: int, at: 
         customer=subscription["customer"],
         customer_account=None,
         date=account.now,
-        description=f"{'Unused' if sign < 0 else 'Remaining'} time on {name}",
+        description=description,
         discountable=False,
         discounts=[],
         invoice=None,
@@ -129,11 +184,10 @@ def prorate(account: Account, subscription: Json, item: Json, *, sign: int, at: 
             },
             "type": "subscription_details",
         },
-        period={"start": at, "end": end},
+        period={"start": period[0], "end": period[1]},
         pricing=_pricing(price),
         proration=True,
-        quantity=item["quantity"],
-        quantity_decimal=str(item["quantity"]),
+        **_quantity(quantity),
         tax_rates=[],
         test_clock=None,
     )
@@ -173,7 +227,7 @@ def pending_lines(account: Account, subscription: Json) -> list[Json]:
             amount=entry["amount"],
             description=entry["description"],
             period=(entry["period"]["start"], entry["period"]["end"]),
-            quantity=entry["quantity"],
+            quantity=Decimal(entry["quantity_decimal"]),
             subscription=subscription["id"],
             item=entry["parent"]["subscription_details"]["subscription_item"],
             proration=True,

@@ -15,7 +15,7 @@ from services.stripe_double import (
 from services.stripe_double.account import Account, Json
 from services.stripe_double.checkout_creation import KIND
 from services.stripe_double.clock import DAY, HOUR
-from services.stripe_double.subscription_items import period_end, with_period
+from services.stripe_double.subscription_items import metered_until_now, period_end, with_period
 
 INCOMPLETE_TIME = 23 * HOUR
 """Time to pay the first invoice before the subscription expires (docs.stripe.com/billing/subscriptions/overview)."""
@@ -110,6 +110,9 @@ def _change_subscription(account: Account, subscription: Json) -> None:
     elif subscription["pending_update"] is not None and subscription["pending_update"]["expires_at"] <= now:
         invoices.void(account, account.get("invoice", subscription["_pending"]["invoice"]))
     elif subscription["cancel_at"] is not None and subscription["cancel_at"] <= now:
+        metered = metered_until_now(account, subscription)
+        if metered:
+            subscription = billing.bill(account, subscription, metered, "subscription_cycle", charge_now=True)
         subscription_status.end(account, subscription, reason="cancellation_requested")
     elif status == "trialing" and subscription["trial_end"] <= now:
         trials.end_trial(account, subscription)

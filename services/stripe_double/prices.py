@@ -1,7 +1,7 @@
 """Prices: per unit or tiered, in several currencies, recurring or one-time."""
 
 from collections.abc import Callable
-from decimal import Decimal, InvalidOperation
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, InvalidOperation
 
 from services.stripe_double import events, products
 from services.stripe_double.account import Account, Json
@@ -22,13 +22,13 @@ _AMOUNTS = {"unit_amount": None, "unit_amount_decimal": None}
 def create_price(account: Account, params: Params) -> Json:
     """POST /v1/prices."""
     recurring = params.nested("recurring")
-    return _create_price(account, params, _recurring(recurring) if recurring else None)
+    return _create_price(account, params, _recurring(account, recurring) if recurring else None)
 
 
 def create_price_of(account: Account, params: Params, product: str) -> Json:
     """Create a price of a product that names it by `default_price_data`."""
     recurring = params.nested("recurring")
-    return _create_price(account, params, _recurring(recurring) if recurring else None, product=product)
+    return _create_price(account, params, _recurring(account, recurring) if recurring else None, product=product)
 
 
 def recurring_price(account: Account, params: Params) -> Json:
@@ -46,7 +46,7 @@ def recurring_price(account: Account, params: Params) -> Json:
         recurring = price_data.nested("recurring")
         if recurring is None:
             raise price_data.missing("recurring")
-        return _create_price(account, price_data, _recurring(recurring))
+        return _create_price(account, price_data, _recurring(account, recurring))
     price = account.get("price", params.required("price"), param=params.encoded_name("price"))
     if price["recurring"] is None:
         raise params.invalid(
@@ -54,17 +54,50 @@ def recurring_price(account: Account, params: Params) -> Json:
         )
     if not price["active"]:
         raise params.invalid("price", "The price specified is inactive. This field only accepts active prices.")
-    if price["recurring"]["usage_type"] == "metered":
-        raise not_supported("subscriptions of metered prices", params.encoded_name("price"))
     return price
 
 
-def amount_of(price: Json, quantity: int) -> int:
-    """Return the amount of a quantity of a price in its default currency, rounded half up to the minor unit."""
+def is_metered(price: Json) -> bool:
+    """Return whether a price charges the usage of a meter instead of a quantity."""
+    return price["recurring"] is not None and price["recurring"]["usage_type"] == "metered"
+
+
+def read_quantity(params: Params, price: Json, default: int | None = None, *, minimum: int = 0) -> int | None:
+    """Return the `quantity` of an item; None for a metered price.
+
+    Args:
+        params: The item.
+        price: Its recurring price.
+        default: The quantity if none is sent; None for 1.
+        minimum: The least quantity.
+
+    Raises:
+        StripeApiError: 400 for a quantity that is below the minimum, and for any of a metered price.
+    """
+    quantity = params.integer("quantity", minimum=minimum)
+    if not is_metered(price):
+        return quantity if quantity is not None else 1 if default is None else default
+    if quantity is not None:
+        raise params.invalid("quantity", "You cannot set the quantity for metered plans.")
+    return None
+
+
+def item_params(item: Json) -> dict[str, str]:
+    """Return the price and the quantity of an item as parameters; a metered one has no quantity."""
+    quantity = item.get("quantity")
+    return {"price": item["price"]} | ({} if quantity is None else {"quantity": str(quantity)})
+
+
+def amount_of(price: Json, quantity: int | Decimal) -> int:
+    """Return the amount of a quantity or usage of a price in its default currency, rounded half up to the minor unit.
+
+    A transformed quantity is divided and rounded before the price applies
+    (docs.stripe.com/billing/subscriptions/usage-based/manage-billing-setup: "Transform quantities").
+    """
     transform = price["transform_quantity"]
     if transform is not None:
-        up = transform["round"] == "up"
-        quantity = (quantity + (transform["divide_by"] - 1 if up else 0)) // transform["divide_by"]
+        rounding = ROUND_CEILING if transform["round"] == "up" else ROUND_FLOOR
+        quantity = (Decimal(quantity) / transform["divide_by"]).to_integral_value(rounding)
     if price["billing_scheme"] == "tiered":
         return _rounded(_tiered_amount(price["_tiers"], price["tiers_mode"], quantity))
     return _rounded(Decimal(price["unit_amount_decimal"]) * quantity)
@@ -74,10 +107,10 @@ def _rounded(amount: Decimal) -> int:
     return int(amount + Decimal("0.5"))
 
 
-def _tiered_amount(tiers: list[Json], mode: str, quantity: int) -> Decimal:
-    total, before = Decimal(0), 0
+def _tiered_amount(tiers: list[Json], mode: str, quantity: int | Decimal) -> Decimal:
+    total, before = Decimal(0), Decimal(0)
     for tier in tiers:
-        last = quantity if tier["up_to"] is None else tier["up_to"]
+        last = Decimal(quantity if tier["up_to"] is None else tier["up_to"])
         if mode == "volume":
             if quantity <= last:
                 return _tier_amount(tier, quantity)
@@ -87,11 +120,11 @@ def _tiered_amount(tiers: list[Json], mode: str, quantity: int) -> Decimal:
     return total
 
 
-def _tier_amount(tier: Json, units: int) -> Decimal:
+def _tier_amount(tier: Json, units: int | Decimal) -> Decimal:
     return Decimal(tier["unit_amount_decimal"] or 0) * units + Decimal(tier["flat_amount_decimal"] or 0)
 
 
-def _recurring(params: Params) -> Json:
+def _recurring(account: Account, params: Params) -> Json:
     interval = params.choice("interval", INTERVALS)
     if interval is None:
         raise params.missing("interval")
@@ -109,6 +142,8 @@ def _recurring(params: Params) -> Json:
     # Since 2025-03-31.basil a metered price needs a meter (docs.stripe.com/changelog/basil).
     if (usage_type == "metered") != (meter is not None):
         raise params.invalid("meter", "Metered prices must be backed by meters, and only they may have one.")
+    if meter is not None:
+        account.get("billing.meter", meter, param=params.encoded_name("meter"))
     return recurring
 
 

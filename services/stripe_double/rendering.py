@@ -51,7 +51,11 @@ def public_members(entry: Json) -> Json:
 def subscription_item(account: Account, subscription: Json, item: Json) -> Json:
     """Return an item of a subscription with its price, and with the `plan` that older clients read."""
     price = account.get("price", item["price"])
-    return {**item, "subscription": subscription["id"], "price": public_members(price), "plan": _plan(price)}
+    rendered = public_members(item)
+    if item["quantity"] is None:
+        # Items of metered prices have no quantity.
+        del rendered["quantity"]
+    return {**rendered, "subscription": subscription["id"], "price": public_members(price), "plan": _plan(price)}
 
 
 def checkout_line_item(account: Account, item: Json) -> Json:

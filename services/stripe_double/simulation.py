@@ -49,7 +49,7 @@ class Simulation:
         coupon: str | None = None,
         promotion_code: str | None = None,
         metadata: dict[str, str] | None = None,
-        quantity: int = 1,
+        quantity: int | None = None,
     ) -> Json:
         """Subscribe on a Checkout page; return the subscription.
 
@@ -65,7 +65,7 @@ class Simulation:
             coupon: ID of a coupon.
             promotion_code: ID of a promotion code.
             metadata: Metadata of the subscription.
-            quantity: Quantity of the price.
+            quantity: Quantity of the price; None for 1, or for a metered price.
         """
         discount = {"coupon": coupon} if coupon else {"promotion_code": promotion_code} if promotion_code else None
         with self._account.change():
@@ -75,7 +75,7 @@ class Simulation:
                 self._account,
                 _params(
                     customer=customer,
-                    items=[{"price": price, "quantity": quantity}],
+                    items=[{"price": price} | ({} if quantity is None else {"quantity": quantity})],
                     payment_behavior="default_incomplete",
                     trial_period_days=trial_days,
                     discounts=[discount] if discount else None,

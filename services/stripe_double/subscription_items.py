@@ -5,7 +5,7 @@ from services.stripe_double.account import Account, Json, new_id
 from services.stripe_double.clock import next_period_end
 from services.stripe_double.errors import StripeApiError, not_supported, resource_missing
 from services.stripe_double.params import Params
-from services.stripe_double.prices import recurring_price
+from services.stripe_double.prices import is_metered, read_quantity, recurring_price
 from services.stripe_double.rendering import list_page, subscription_item
 
 MAX_ITEMS = 20
@@ -36,13 +36,19 @@ def _new_item(account: Account, params: Params) -> Json:
         "discounts": [],
         "metadata": params.metadata(),
         "price": price["id"],
-        "quantity": params.integer("quantity", 1, minimum=0),
+        "quantity": read_quantity(params, price),
         "tax_rates": [],
+        **_usage_members(account.now),
     }
     if params.nested_list("discounts"):
         raise not_supported("discounts on single items", params.encoded_name("discounts"))
     params.reject_unknown()
     return item
+
+
+def _usage_members(start: int) -> Json:
+    """Return the members for usage: its start in the current period, and the time that the period's invoice bills."""
+    return {"_usage_from": start, "_arrears": (start, start)}
 
 
 def _require_compatible(account: Account, items: list[Json]) -> None:
@@ -99,14 +105,18 @@ def with_items_changed(
 
 
 def _changed_item(account: Account, item: Json, params: Params) -> Json:
-    new_price = "price" in params or "price_data" in params
+    sent = "price" in params or "price_data" in params
+    price = recurring_price(account, params) if sent else account.get("price", item["price"])
     after = {
         **item,
-        "price": recurring_price(account, params)["id"] if new_price else item["price"],
-        "quantity": params.integer("quantity", item["quantity"], minimum=0),
+        "price": price["id"],
+        "quantity": read_quantity(params, price, item["quantity"]),
         "metadata": params.metadata(item["metadata"]),
     }
     params.reject_unknown()
+    if after["price"] != item["price"]:
+        # Usage counts from the change on (docs.stripe.com/billing/subscriptions/usage-based/manage-billing-setup).
+        after |= _usage_members(account.now)
     return after
 
 
@@ -123,6 +133,8 @@ def _prorate(
         return
     if before is not None:
         invoice_items.prorate(account, subscription, before, sign=-1, at=at)
+        if is_metered(account.get("price", before["price"])) and (after is None or after["price"] != before["price"]):
+            invoice_items.bill_usage(account, subscription, before)
     if after is not None and not new_cycle:
         invoice_items.prorate(account, subscription, after, sign=1, at=at)
 
@@ -131,7 +143,23 @@ def with_period(account: Account, item: Json, anchor: int, start: int) -> Json:
     """Return an item with a period from `start` to the next period end of its price, counted from the anchor."""
     recurring = account.get("price", item["price"])["recurring"]
     end = next_period_end(anchor, recurring["interval"], recurring["interval_count"], start)
-    return {**item, "current_period_start": start, "current_period_end": end}
+    arrears = (item.get("_usage_from", start), start)
+    return {
+        **item,
+        "current_period_start": start,
+        "current_period_end": end,
+        "_usage_from": start,
+        "_arrears": arrears,
+    }
+
+
+def metered_until_now(account: Account, subscription: Json) -> list[Json]:
+    """Return the metered items of a subscription that ends now, with its unbilled usage to bill."""
+    return [
+        {**item, "_arrears": (item["_usage_from"], account.now)}
+        for item in subscription["items"]
+        if is_metered(account.get("price", item["price"])) and subscription["status"] not in {"incomplete", "trialing"}
+    ]
 
 
 def with_new_cycle(account: Account, subscription: Json, at: int) -> Json:

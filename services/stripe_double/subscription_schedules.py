@@ -8,7 +8,7 @@ from services.stripe_double.billing import bill
 from services.stripe_double.clock import next_period_end
 from services.stripe_double.errors import StripeApiError, not_supported
 from services.stripe_double.params import Params
-from services.stripe_double.prices import recurring_price
+from services.stripe_double.prices import item_params, read_quantity, recurring_price
 from services.stripe_double.rendering import filter_customer, list_page
 
 END_BEHAVIORS = ("cancel", "release")
@@ -35,7 +35,7 @@ def create_schedule(account: Account, params: Params) -> Json:
         raise params.missing("phases")
     params.reject_unknown()
     phases = _read_phases(account, entries, start=account.now)
-    items = [{"price": item["price"], "quantity": str(item["quantity"])} for item in phases[0]["items"]]
+    items = [item_params(item) for item in phases[0]["items"]]
     subscription = subscriptions.create_subscription(account, Params({"customer": customer, "items": items}))
     return _put(account, subscription, phases, str(end_behavior), metadata)
 
@@ -131,20 +131,20 @@ def _read_phases(account: Account, entries: list[Params], start: int) -> list[Js
 
 
 def _read_item(account: Account, params: Params) -> Json:
-    quantity = params.integer("quantity", minimum=0)
-    item = _phase_item(recurring_price(account, params)["id"], 1 if quantity is None else quantity)
+    price = recurring_price(account, params)
+    item = _phase_item(price["id"], read_quantity(params, price))
     params.reject_unknown()
     return item
 
 
-def _phase_item(price: str, quantity: int) -> Json:
+def _phase_item(price: str, quantity: int | None) -> Json:
     return {
         "billing_thresholds": None,
         "discounts": [],
         "metadata": {},
         "plan": price,
         "price": price,
-        "quantity": quantity,
+        **({} if quantity is None else {"quantity": quantity}),
         "tax_rates": [],
     }
 
@@ -267,8 +267,7 @@ def _start_phase(account: Account, subscription: Json, phase: Json) -> None:
     """
     old = subscription["items"]
     entries = [
-        {"price": item["price"], "quantity": str(item["quantity"])}
-        | ({"id": old[index]["id"]} if index < len(old) else {})
+        item_params(item) | ({"id": old[index]["id"]} if index < len(old) else {})
         for index, item in enumerate(phase["items"])
     ]
     removed = [{"id": item["id"], "deleted": "true"} for item in old[len(entries) :]]

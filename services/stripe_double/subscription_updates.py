@@ -220,17 +220,17 @@ def _credit_unused_time(account: Account, subscription: Json) -> None:
         invoice_items.prorate(account, subscription, item, sign=-1, at=account.now)
 
 
-def _bill_pending_items(account: Account, subscription: Json) -> Json:
-    if invoice_items.pending_items(account, subscription):
-        return bill(account, subscription, [], "subscription_update", charge_now=True)
+def _bill_pending_items(account: Account, subscription: Json, metered: list[Json]) -> Json:
+    if metered or invoice_items.pending_items(account, subscription):
+        return bill(account, subscription, metered, "subscription_update", charge_now=True)
     return subscription
 
 
 def cancel_subscription(account: Account, params: Params, identifier: str) -> Json:
     """DELETE /v1/subscriptions/{id}: cancel now; an ended subscription is answered with 404.
 
-    `prorate` credits the unused time; `invoice_now` makes a final invoice, which turns the credit into
-    customer balance. Only a refund returns money.
+    `prorate` credits the unused time; `invoice_now` makes a final invoice, which bills the usage of metered prices
+    and turns the credit into customer balance. Only a refund returns money.
     """
     before = account.get("subscription", identifier)
     if before["status"] in ENDED:
@@ -243,7 +243,8 @@ def cancel_subscription(account: Account, params: Params, identifier: str) -> Js
     if prorate and subscription["status"] != "incomplete":
         _credit_unused_time(account, subscription)
     if invoice_now:
-        subscription = _bill_pending_items(account, subscription)
+        metered = subscription_items.metered_until_now(account, subscription)
+        subscription = _bill_pending_items(account, subscription, metered)
     elif not prorate:
         invoice_items.delete_pending_items(account, subscription)
     return end(account, account.update(subscription, _defer_events=False), reason="cancellation_requested")
@@ -262,7 +263,7 @@ def pause_subscription(account: Account, params: Params, identifier: str) -> Jso
     if credit:
         _credit_unused_time(account, subscription)
     if invoicing == "invoice":
-        subscription = _bill_pending_items(account, subscription)
+        subscription = _bill_pending_items(account, subscription, [])
     paused = account.update(
         subscription,
         status="paused",
@@ -280,7 +281,7 @@ def _read_unused_time(params: Params) -> bool:
         return True
     unused = bill_for.nested("unused_time_from")
     choice = unused.choice("type", ("now", "none")) if unused else "now"
-    bill_for.raw("outstanding_usage_through")  # No effect: without metered prices there is no usage.
+    bill_for.raw("outstanding_usage_through")  # No effect: the first invoice after the pause bills the usage.
     bill_for.reject_unknown()
     return choice != "none"
 

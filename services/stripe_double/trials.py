@@ -63,7 +63,9 @@ def trial_members(account: Account, trial_end: int | None) -> Json:
 
 def with_trial_period(subscription: Json, start: int, trial_end: int) -> Json:
     """Return the subscription with the trial as the period of every item, and its end as the anchor."""
-    period = {"current_period_start": start, "current_period_end": trial_end}
+    # Usage during a trial is free (docs.stripe.com/billing/subscriptions/trials).
+    usage = {"_usage_from": trial_end, "_arrears": (trial_end, trial_end)}
+    period = {"current_period_start": start, "current_period_end": trial_end, **usage}
     items = [{**item, **period} for item in subscription["items"]]
     return {**subscription, "billing_cycle_anchor": trial_end, "items": items}
 

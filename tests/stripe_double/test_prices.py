@@ -1,5 +1,6 @@
 """Products, prices and features of the double, as Stripe's library reads them."""
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -58,10 +59,11 @@ async def test_currency_options_and_tiers_are_included_only_if_expanded(shop: Sh
         ({"billing_scheme": "tiered", "tiers_mode": "volume", "tiers": TIERS}, 12, 1600),
         ({"unit_amount": 500, "transform_quantity": {"divide_by": 5, "round": "up"}}, 6, 1000),
         ({"unit_amount": 500, "transform_quantity": {"divide_by": 5, "round": "down"}}, 6, 500),
+        ({"unit_amount": 500, "transform_quantity": {"divide_by": 5, "round": "up"}}, Decimal("5.5"), 1000),
     ],
 )
 async def test_quantity_is_charged_by_the_scheme(
-    shop: Shop, params: dict[str, Any], quantity: int, amount: int
+    shop: Shop, params: dict[str, Any], quantity: int | Decimal, amount: int
 ) -> None:
     made = await price(shop, **params)
     assert amount_of(shop.double.account.get("price", made.id), quantity) == amount
@@ -81,6 +83,10 @@ async def test_quantity_is_charged_by_the_scheme(
             "currency_options[usd][currency_options]",
         ),
         ({"unit_amount": 1, "recurring": {"interval": "month", "usage_type": "metered"}}, "recurring[meter]"),
+        (
+            {"unit_amount": 1, "recurring": {"interval": "month", "usage_type": "metered", "meter": "mtr_none"}},
+            "recurring[meter]",
+        ),
         (
             {"unit_amount": 1, "recurring": {"interval": "month", "trial_period_days": 731}},
             "recurring[trial_period_days]",

@@ -16,7 +16,7 @@ from shared.messages.billing.disputes import DisputeEvent
 from shared.messages.billing.payments import PaymentEvent, PaymentRefunded
 from shared.messages.billing.subscriptions import GetSubscription, GetSubscriptionHeartbeat, GetSubscriptionState
 from shared.messages.mailer.mails import SendMail
-from tests.billing.conftest import ADA, Shop
+from tests.billing.conftest import ADA, Shop, metered_price
 from tests.service_harness import Refused
 
 DAY: Final = timedelta(days=1)
@@ -84,7 +84,9 @@ class Player:
         """The ID of a price of `PRICES`, created on first use."""
         if name == "monthly":
             return self.shop.price
-        if name not in self.made:
+        if name == "metered":
+            self.made.setdefault(name, await metered_price(self.shop))
+        elif name not in self.made:
             form = dict(PRICES[name])
             if form.pop("product", None):
                 form["product"] = self.shop.double.object("price", self.shop.price)["product"]
@@ -167,7 +169,7 @@ PRICES: Final[dict[str, dict[str, str]]] = {
     "free": {"currency": "usd", "unit_amount": "0", "recurring[interval]": "month", "product_data[name]": "Free"},
     "yen": {"currency": "jpy", "unit_amount": "500", "recurring[interval]": "month", "product_data[name]": "Yen"},
 }
-"""Prices beside `monthly`, 5.00 USD; `product: same` is the product of `monthly`."""
+"""Prices beside `monthly`, 5.00 USD, and `metered`, 0.01 USD for a call; `product: same` is that of `monthly`."""
 
 
 def buys(price: str = "monthly", **options: Any) -> Action:
@@ -249,6 +251,16 @@ def adds(price: str, quantity: str = "1") -> Action:
     async def play(player: Player) -> None:
         form = {"items[0][price]": await player.price(price), "items[0][quantity]": quantity}
         await player.shop.post(f"/v1/subscriptions/{player.subscriptions[-1]}", **form)
+
+    return play
+
+
+def uses(calls: str) -> Action:
+    """Usage that Stripe's meter counts."""
+
+    async def play(player: Player) -> None:
+        payload = {"payload[stripe_customer_id]": player.customer, "payload[value]": calls}
+        await player.shop.post("/v1/billing/meter_events", event_name="calls", **payload)
 
     return play
 
@@ -476,6 +488,14 @@ LIVES: Final[dict[str, list[tuple[str, Action]]]] = {
         ("adds 3 seats", update(item={"quantity": "8"})),
         ("the period ends", days(32)),
         ("keeps 2 seats", update(item={"quantity": "2"})),
+    ],
+    "Usage": [
+        ("takes the plan that is paid by usage", buys("metered")),
+        ("makes 250 calls", uses("250")),
+        ("the period ends, and the calls are paid", days(32)),
+        ("a month without calls ends", days(31)),
+        ("makes 100 calls and cancels in the portal", both(uses("100"), simulate("cancel"))),
+        ("the period ends, and the calls are paid", days(31)),
     ],
     "Another price of the same product": [
         ("buys the monthly plan", buys()),
