@@ -205,6 +205,9 @@ def _expand(account: Account, rendered: Any, parts: list[str], path: str) -> Any
         value = _dereferenced(account, name, rendered[name], last=not rest, path=path)
     else:
         raise _not_expandable(path)
+    if value is None and name == "tiers":
+        # A flat price has no such member, even if it is expanded.
+        return rendered
     return {**rendered, name: _expand(account, value, rest, path)}
 
 

@@ -42,6 +42,8 @@ async def test_currency_options_and_tiers_are_included_only_if_expanded(shop: Sh
     assert [tier["unit_amount"] for tier in found.currency_options["eur"]["tiers"]] == [None]
     assert found.currency_options["eur"]["tax_behavior"] == "inclusive"
     assert "tiers" not in found.currency_options["usd"]
+    flat = await price(shop, unit_amount=900)
+    assert "tiers" not in await shop.api.prices.retrieve_async(flat.id, {"expand": ["tiers"]})
     (listed,) = (
         await shop.api.prices.list_async({"product": made.product, "expand": ["data.currency_options.eur.tiers"]})
     ).data
