@@ -274,7 +274,11 @@ ERROR_SCHEMAS: Final[dict[str, Any]] = {
                 "type": ["integer", "null"],
                 "description": "Highest quantity of the price; null for a metered price.",
             },
-            "identifiers": {**_STRINGS, "description": "Identifiers of the refused entries."},
+            "positions": {
+                "type": "array",
+                "description": "Positions of the refused entries in the list, from 0.",
+                "items": {"type": "integer"},
+            },
             "guesses_left": {"type": "integer", "description": "Number of codes that may still be typed."},
             "run_id": {"type": "string", "description": "ID of the Stripe run in progress."},
             "version": {"type": "integer", "description": "Current version of the object."},

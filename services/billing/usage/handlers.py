@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from typing import Final
 
 from services.billing import metrics
@@ -40,23 +41,27 @@ async def report_usage(command: ReportUsage, work: Work, billing: Billing) -> Us
     reused = [each.identifier for each in command.usage if each != given[each.identifier]]
     reused += [name for name, row in rows.items() if not row.repeated_by(given[name])]
     if reused:
-        raise UsageIdentifierReused(identifiers=sorted(set(reused)))
+        raise UsageIdentifierReused(positions=_positions(reused, command))
     new = [usage for name, usage in given.items() if name not in rows]
     late = [usage.identifier for usage in new if usage.at is not None and not in_time(usage.at, at=work.now)]
     if late:
-        raise UsageOutOfTime(identifiers=late)
+        raise UsageOutOfTime(positions=_positions(late, command))
     users = sorted({usage.user_id for usage in new})
     found = await asyncio.gather(*(_customer_of(user_id, work, billing) for user_id in users))
     customers = dict(zip(users, found, strict=True))
     missing = [usage.identifier for usage in new if customers[usage.user_id] is None]
     if missing:
-        raise UserWithoutCustomer(identifiers=missing)
+        raise UserWithoutCustomer(positions=_positions(missing, command))
     for usage in new:
         billing.usage.add(UsageRow.accept(usage, customers[usage.user_id] or "", at=work.now), work)
     ids = tuple(usage.identifier for usage in new)
     for start in range(0, len(ids), PER_COMMAND):
         work.publish(SendUsage(usage_ids=ids[start : start + PER_COMMAND]))
     return UsageAccepted(accepted=len(new), repeated=len(command.usage) - len(new))
+
+
+def _positions(identifiers: Collection[str], command: ReportUsage) -> list[int]:
+    return [number for number, each in enumerate(command.usage) if each.identifier in identifiers]
 
 
 async def _customer_of(user_id: str, work: Work, billing: Billing) -> str | None:

@@ -143,15 +143,15 @@ class TooManyPortalSessions(Refusal, kind=Kind.THROTTLED):
 
 
 class UserWithoutCustomer(Refusal, kind=Kind.NOT_FOUND):
-    """A user has no customer in Stripe, so nobody would be charged; ``meta.identifiers`` are those of the entries."""
+    """A user has no customer in Stripe, so nobody would be charged; ``meta.positions`` are those of the entries."""
 
 
 class UsageOutOfTime(Refusal):
-    """Usage is more than 35 days old, or more than 5 minutes ahead; ``meta.identifiers`` are those of the entries."""
+    """Usage is more than 35 days old, or more than 5 minutes ahead; ``meta.positions`` are those of the entries."""
 
 
 class UsageIdentifierReused(Refusal, kind=Kind.CONFLICT):
-    """An identifier belongs to an entry with other content; ``meta.identifiers`` are those of the entries."""
+    """An identifier belongs to an entry with other content; ``meta.positions`` are those of the entries."""
 
 
 class TrialNotFound(NotFound, code="not_found"):

@@ -46,7 +46,7 @@ async def refusal(shop: Shop, *entries: Usage) -> tuple[str, str, Any]:
     with pytest.raises(Refused) as refused:
         await report(shop, *entries)
     assert await shop.count("usage") == 0
-    return refused.value.kind, refused.value.code, refused.value.meta["identifiers"]
+    return refused.value.kind, refused.value.code, refused.value.meta["positions"]
 
 
 async def test_usage_is_stored_by_the_call_and_sent_to_stripe_afterwards(shop: Shop) -> None:
@@ -70,7 +70,7 @@ async def test_a_repeated_identifier_counts_once(shop: Shop) -> None:
     assert [name for name, _, _ in sent(shop)] == ["job-1", "job-2", "job-3"]
     with pytest.raises(Refused) as refused:
         await report(shop, usage(value=6), usage("job-4"))
-    assert (refused.value.code, refused.value.meta) == ("usage_identifier_reused", {"identifiers": ["job-1"]})
+    assert (refused.value.code, refused.value.meta) == ("usage_identifier_reused", {"positions": [0]})
 
 
 async def test_a_second_delivery_sends_nothing_again(shop: Shop) -> None:
@@ -92,7 +92,7 @@ async def test_a_hundred_entries_are_sent_by_commands_of_twenty(shop: Shop) -> N
 async def test_a_user_without_customer_is_refused_and_nothing_is_accepted(shop: Shop) -> None:
     await subscribed(shop)
     entries = usage(), usage("job-2", user_id="user_bob")
-    assert await refusal(shop, *entries) == ("not_found", "user_without_customer", ["job-2"])
+    assert await refusal(shop, *entries) == ("not_found", "user_without_customer", [1])
 
 
 # https://docs.stripe.com/api/billing/meter-event/create
@@ -115,7 +115,7 @@ async def test_usage_is_accepted_within_the_times_of_stripe(
     if accepted:
         assert (await report(shop, entry))["accepted"] == 1
     else:
-        assert await refusal(shop, entry) == ("invalid", "usage_out_of_time", ["job-1"])
+        assert await refusal(shop, entry) == ("invalid", "usage_out_of_time", [0])
 
 
 async def test_usage_waits_while_stripe_is_away_and_is_counted_once(shop: Shop) -> None:
