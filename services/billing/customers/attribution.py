@@ -11,7 +11,7 @@ from services.billing.context import Billing
 from services.billing.customers.models import user_of_subscription
 from services.billing.payments.models import Payment
 from services.billing.stripe_api.models import StripeDispute, StripePayment, StripeSubscription
-from services.billing.subscriptions.models import Subscription, current, latest, resumable
+from services.billing.subscriptions.models import Subscription, by_age, current, latest, resumable
 from shared.bus.work import Work
 from shared.ids import derived_message_id
 from shared.messages.auth.users import EnsureUser
@@ -63,14 +63,18 @@ async def user_of_dispute(stripe_dispute: StripeDispute, payment: Payment | None
 async def portal_customer(user_id: str, of_user: list[Subscription], work: Work, billing: Billing) -> str | None:
     """Stripe's ID of the customer whose portal a user with these subscriptions opens; None if there is none.
 
-    It is that of the active subscription, else of one that can be resumed, else of the latest one; without any
-    subscription, that of the user's latest customer.
+    It is that of the active subscription, else of one that can be resumed, else of the latest one that has not ended.
+    Without any of these it is the latest customer of the user of which no other user has a subscription: the portal
+    shows the invoices of the customer, and those of a subscription that was moved are the new user's.
     """
-    subscription = current(of_user, at=work.now, policy=billing.access) or resumable(of_user) or latest(of_user)
+    unended = [each for each in of_user if not each.ended]
+    subscription = current(unended, at=work.now, policy=billing.access) or resumable(unended) or latest(unended)
     if subscription is not None:
         return subscription.stp_customer_id
-    mapping = await billing.mappings.find_by_user(user_id)
-    return None if mapping is None else mapping.provider_value
+    ended = [each.stp_customer_id for each in sorted(of_user, key=by_age, reverse=True)]
+    customers = [*ended, *await billing.mappings.customers_of(user_id)]
+    of_others = await billing.subscriptions.customers_of_others(user_id, customers)
+    return next((each for each in customers if each not in of_others), None)
 
 
 async def correct_mapping(customer_id: str, work: Work, billing: Billing) -> None:

@@ -40,9 +40,10 @@ class ProviderMappings(Rows[ProviderMapping]):
         return latest[0] if latest else None
 
     async def customers_of(self, user_id: str) -> list[str]:
-        """The Stripe IDs of a user's customers, in no order."""
+        """The Stripe IDs of a user's customers, the latest first."""
         query = {"userId": {"$eq": user_id}, "providerType": STRIPE, **_NOT_REMOVED}
-        return [document["providerValue"] async for document in self._collection.find(query)]
+        latest = self._collection.find(query).sort([("createdAt", DESCENDING), ("_id", DESCENDING)])
+        return [document["providerValue"] async for document in latest]
 
     async def users_of(self, customer_ids: Iterable[str]) -> dict[str, str]:
         """The user IDs of those of these customers that are mapped, by customer ID."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -64,6 +65,13 @@ class Subscriptions(Rows[Subscription], missing=SubscriptionNotFound):
     async def customers_of(self, user_id: str) -> list[str]:
         """Stripe's IDs of the customers of a user's subscriptions, of whatever product."""
         return await self._collection.distinct("stpCustomerId", {"userId": {"$eq": user_id}})
+
+    async def customers_of_others(self, user_id: str, customer_ids: Sequence[str]) -> frozenset[str]:
+        """Those of these customers of which somebody other than a user has a subscription, of whatever product."""
+        if not customer_ids:
+            return frozenset()
+        query = {"stpCustomerId": {"$in": list(customer_ids)}, "userId": {"$ne": user_id}}
+        return frozenset(await self._collection.distinct("stpCustomerId", query))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,9 +14,10 @@ from shared.messages.billing.subscriptions import (
     CreatePortalSession,
     GetSubscription,
     GetSubscriptionHeartbeat,
+    GetSubscriptionState,
     GetSubscriptionStatus,
 )
-from tests.billing.conftest import ADA, Shop
+from tests.billing.conftest import ADA, Shop, post
 from tests.service_harness import Refused
 
 STATUS = GetSubscriptionStatus(user_id="user_ada")
@@ -65,6 +66,38 @@ async def test_the_portal_opens_after_the_end_of_the_subscription(shop: Shop) ->
     shop.double.simulate.cancel(made["id"], at="now")
     await shop.deliver_all()
     assert (await shop.harness.deliver(PORTAL))["url"]
+
+
+@pytest.mark.parametrize("moved", ["subscription", "customer"])
+@pytest.mark.parametrize("then", ["", "it ends"])
+@pytest.mark.parametrize("before", ["", "another customer"])
+async def test_a_moved_subscription_opens_the_portal_for_its_new_user_only(
+    moved: str, then: str, before: str, shop: Shop
+) -> None:
+    if before:
+        own = shop.double.simulate.checkout(shop.price, email="ada@example.org", metadata=ADA)
+        shop.double.simulate.cancel(own["id"], at="now")
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    await shop.deliver_all()
+    user = "" if moved == "customer" else "user_eve"
+    await post(shop.double, f"/v1/subscriptions/{made['id']}", **{"metadata[user_id]": user})
+    if moved == "customer":
+        await post(shop.double, f"/v1/customers/{made['customer']}", **{"metadata[user_id]": "user_eve"})
+    if then:
+        shop.double.simulate.cancel(made["id"], at="now")
+    for _ in range(2):
+        await shop.deliver_all()
+    opened = {}
+    for user in ("user_eve", "user_ada"):
+        state = await shop.harness.deliver(GetSubscriptionState(user_id=user))
+        query = PORTAL.model_copy(update={"user_id": user})
+        if state["billing_portal_url"] is None:
+            with pytest.raises(Refused, match="not_found"):
+                await shop.harness.deliver(query)
+            continue
+        await shop.harness.deliver(query)
+        opened[user] = portal_calls(shop)[-1].params["customer"]
+    assert opened == {"user_eve": made["customer"], **({"user_ada": own["customer"]} if before else {})}
 
 
 async def test_a_user_without_subscription_has_no_portal(shop: Shop) -> None:
