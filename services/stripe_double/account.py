@@ -65,6 +65,7 @@ ID_PREFIXES = {
     "subscription": "sub_1",
     "subscription_item": "si_",
     "subscription_schedule": "sub_sched_1",
+    "tax_rate": "txr_1",
     "webhook_endpoint": "we_1",
 }
 _ID_LENGTHS = {

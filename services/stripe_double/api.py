@@ -34,6 +34,7 @@ from services.stripe_double import (
     subscription_schedules,
     subscription_updates,
     subscriptions,
+    tax_rates,
     webhooks,
 )
 from services.stripe_double.account import API_VERSION, Account, ApiRequest, Json, new_id
@@ -150,6 +151,7 @@ ROUTES: dict[str, Handler] = {
     **prices.ROUTES,
     **products.ROUTES,
     **subscription_schedules.ROUTES,
+    **tax_rates.ROUTES,
 }
 """All requests that the double supports; `{}` stands for an ID."""
 

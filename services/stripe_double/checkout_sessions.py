@@ -149,7 +149,10 @@ def _subscribe(account: Account, session: Json, method_name: str, promotion_code
         "invoice": invoice["id"],
         "payment_status": "unpaid" if invoice["status"] == "open" else status,
         "subscription": after["id"],
-        "total_details": {**session["total_details"], "amount_discount": invoice["subtotal"] - invoice["total"]},
+        "total_details": {
+            **session["total_details"],
+            "amount_discount": sum(each["amount"] for each in invoice["total_discount_amounts"]),
+        },
     }
 
 

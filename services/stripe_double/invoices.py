@@ -5,7 +5,7 @@
 
 from typing import Any
 
-from services.stripe_double import catalog, events, invoice_items, payments
+from services.stripe_double import catalog, events, invoice_items, payments, tax_rates
 from services.stripe_double.account import Account, Json, new_id
 from services.stripe_double.clock import DAY, HOUR
 from services.stripe_double.errors import StripeApiError
@@ -78,12 +78,12 @@ def _new_invoice(account: Account, subscription: Json, lines: list[Json], reason
         customer_name=customer["name"],
         customer_phone=customer["phone"],
         default_payment_method=None,
+        default_tax_rates=subscription["default_tax_rates"],
         description=subscription["description"],
         discounts=subscription["discounts"],
         due_date=None if automatic else account.now + (subscription["days_until_due"] or 0) * DAY,
         hosted_invoice_url=None,
         invoice_pdf=None,
-        lines=lines,
         metadata={},
         number=None,
         parent={
@@ -119,7 +119,6 @@ _CONSTANT_MEMBERS: Json = {
     "customer_tax_exempt": "none",
     "customer_tax_ids": [],
     "default_source": None,
-    "default_tax_rates": [],
     "effective_at": None,
     "footer": None,
     "from_invoice": None,
@@ -138,26 +137,22 @@ _CONSTANT_MEMBERS: Json = {
     "statement_descriptor": None,
     "test_clock": None,
     "total_pretax_credit_amounts": [],
-    "total_taxes": [],
     "webhooks_delivered_at": None,
 }
 """Members of a new invoice that do not depend on the subscription."""
 
 
 def _amounts(account: Account, subscription: Json, lines: list[Json]) -> Json:
-    subtotal = sum(line["amount"] for line in lines)
     discountable = sum(line["amount"] for line in lines if line["discountable"])
     discount_amounts = catalog.discount_amounts(account, subscription["discounts"], max(0, discountable))
-    total = subtotal - sum(amount for _, amount in discount_amounts)
+    discount = sum(amount for _, amount in discount_amounts)
+    amounts = tax_rates.amounts(account, subscription["default_tax_rates"], lines, discount)
     return {
-        "amount_due": max(0, total),
+        **amounts,
+        "amount_due": max(0, amounts["total"]),
         "amount_paid": 0,
-        "amount_remaining": max(0, total),
-        "subtotal": subtotal,
-        "subtotal_excluding_tax": subtotal,
-        "total": total,
+        "amount_remaining": max(0, amounts["total"]),
         "total_discount_amounts": [{"amount": amount, "discount": discount} for discount, amount in discount_amounts],
-        "total_excluding_tax": total,
     }
 
 

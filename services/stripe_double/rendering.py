@@ -106,6 +106,7 @@ def _plan(price: Json) -> Json:
 def _subscription(account: Account, entry: Json) -> Json:
     items = [subscription_item(account, entry, item) for item in entry["items"]]
     rendered = public_members(entry)
+    rendered["default_tax_rates"] = _tax_rates(account, entry)
     rendered["items"] = _nested_list(f"/v1/subscription_items?subscription={entry['id']}", items)
     if entry["pending_update"] is not None:
         changed = [subscription_item(account, entry, item) for item in entry["pending_update"]["subscription_items"]]
@@ -113,8 +114,13 @@ def _subscription(account: Account, entry: Json) -> Json:
     return rendered
 
 
-def _invoice(_: Account, entry: Json) -> Json:
+def _tax_rates(account: Account, entry: Json) -> list[Json]:
+    return [account.get("tax_rate", identifier) for identifier in entry["default_tax_rates"]]
+
+
+def _invoice(account: Account, entry: Json) -> Json:
     rendered = public_members(entry)
+    rendered["default_tax_rates"] = _tax_rates(account, entry)
     # The invoice of `invoice.upcoming` has no ID.
     rendered["lines"] = _nested_list(f"/v1/invoices/{entry.get('id', 'upcoming')}/lines", entry["lines"])
     return rendered

@@ -1,6 +1,14 @@
 """Updates, cancellation, pause and resumption of subscriptions by request."""
 
-from services.stripe_double import catalog, events, invoice_items, pending_updates, subscription_items, trials
+from services.stripe_double import (
+    catalog,
+    events,
+    invoice_items,
+    pending_updates,
+    subscription_items,
+    tax_rates,
+    trials,
+)
 from services.stripe_double.account import Account, Json
 from services.stripe_double.billing import bill
 from services.stripe_double.errors import StripeApiError, card_declined, not_supported, resource_missing
@@ -95,6 +103,9 @@ def _settings(account: Account, params: Params, before: Json) -> Json:
     changes: Json = {}
     if "default_payment_method" in params:
         changes["default_payment_method"] = read_default_payment_method(account, params, before["customer"])
+    if "default_tax_rates" in params:
+        before_rates = before["default_tax_rates"]
+        changes["default_tax_rates"] = tax_rates.read_default_tax_rates(account, params, before_rates)
     if "payment_settings" in params:
         changes["payment_settings"] = read_payment_settings(params)
     if "trial_settings" in params:

@@ -1,6 +1,6 @@
 """Subscriptions: creation, with a trial, a first payment or incomplete; and the list."""
 
-from services.stripe_double import catalog, events, subscription_items, trials
+from services.stripe_double import catalog, events, subscription_items, tax_rates, trials
 from services.stripe_double.account import Account, Json
 from services.stripe_double.billing import bill
 from services.stripe_double.errors import StripeApiError, card_declined, not_supported, payment_method_missing
@@ -23,7 +23,6 @@ NOT_SUPPORTED = (
     "billing_thresholds",
     "customer_account",
     "default_source",
-    "default_tax_rates",
     "on_behalf_of",
     "pending_invoice_item_interval",
     "transfer_data",
@@ -112,7 +111,7 @@ def _new_subscription(account: Account, params: Params, customer: Json, first_it
         days_until_due=days,
         default_payment_method=read_default_payment_method(account, params, customer["id"]),
         default_source=None,
-        default_tax_rates=[],
+        default_tax_rates=tax_rates.read_default_tax_rates(account, params),
         description=params.string("description"),
         discounts=[],
         ended_at=None,

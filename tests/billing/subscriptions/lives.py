@@ -255,6 +255,17 @@ def adds(price: str, quantity: str = "1") -> Action:
     return play
 
 
+def taxed(display_name: str, percentage: str, *, inclusive: bool) -> Action:
+    """A subscription with a good card to the monthly price, and a tax rate."""
+
+    async def play(player: Player) -> None:
+        form = {"display_name": display_name, "percentage": percentage, "inclusive": str(inclusive).lower()}
+        rate = await player.shop.post("/v1/tax_rates", **form)
+        await begins(card="pm_card_visa", **{"default_tax_rates[0]": rate["id"]})(player)
+
+    return play
+
+
 def uses(calls: str) -> Action:
     """Usage that Stripe's meter counts."""
 
@@ -552,6 +563,17 @@ LIVES: Final[dict[str, list[tuple[str, Action]]]] = {
             coupon(percent_off="50", duration="repeating", duration_in_months="3"),
         ),
         ("four months pass", days(124)),
+    ],
+    "A tax that is added to the price": [
+        ("subscribes with a sales tax of 8.25 %", taxed("Sales tax", "8.25", inclusive=False)),
+        ("the period ends", days(32)),
+        ("the tax is removed", update(default_tax_rates="")),
+        ("the period ends", days(31)),
+    ],
+    "A tax that the price contains": [
+        ("subscribes with a VAT of 19 %", taxed("VAT", "19", inclusive=True)),
+        ("the period ends", days(32)),
+        ("the merchant refunds the payment", simulate("refund")),
     ],
     "A price of zero": [
         ("takes the free plan without a card", begins("free")),
