@@ -167,7 +167,7 @@ class Offer:
             QuantityNotAllowed: as ``require_quantity``.
         """
         products = () if self.product is None else (self.product,)
-        if not self.listed or any(_mark(each.metadata) is False for each in (self.price, *products)):
+        if not self.listed or any(mark_of(each.metadata) is False for each in (self.price, *products)):
             raise PriceNotSold(price_id=self.price.id)
         if not self.price.active or not any(each.active for each in products):
             raise PriceInactive(price_id=self.price.id)
@@ -201,14 +201,14 @@ def plans_of(
     ``listed`` are the products of NEST_STRIPE_PRODUCTS; empty for no setting. At most ``MAX_PLANS`` plans, with
     ``MAX_PRICES`` prices each.
     """
-    active = [product for product in products if product.active and _mark(product.metadata) is not False]
+    active = [product for product in products if product.active and mark_of(product.metadata) is not False]
     if listed:
         chosen = [product for product in active if product.id in listed]
     else:
-        chosen = [product for product in active if _mark(product.metadata)] or active
+        chosen = [product for product in active if mark_of(product.metadata)] or active
     by_product: dict[str, list[StripePrice]] = {product.id: [] for product in chosen}
     for price in prices:
-        if price.active and price.recurring is not None and _mark(price.metadata) is not False:
+        if price.active and price.recurring is not None and mark_of(price.metadata) is not False:
             by_product.get(price.product_id, []).append(price)
     plans = [
         Plan(product, tuple(sorted(by_product[product.id], key=_price_key)[:MAX_PRICES]))
@@ -232,7 +232,8 @@ def max_quantity(price: StripePrice, product: StripeProduct | None) -> int | Non
     return 1 if given else QUANTITY_LIMIT
 
 
-def _mark(metadata: dict[str, str]) -> bool | None:
+def mark_of(metadata: dict[str, str]) -> bool | None:
+    """Whether the metadata of a product or price mark it as a plan, or exclude it; None if they do neither."""
     return {"true": True, "false": False}.get(metadata.get(MARK, "").strip().lower())
 
 

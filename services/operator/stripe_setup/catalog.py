@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from services.billing.catalog.models import mark_of, plans_of
+from services.billing.stripe_api.catalog_models import StripeProduct
+from services.billing.stripe_api.products import parse_price, parse_product
 from services.operator.stripe_setup.changes import MARK, NEW, Api, Change, Json, differences, listed, marked
 from services.operator.stripe_setup.plans_file import PlannedPrice, PlannedProduct, PlansFile
 
@@ -114,11 +117,13 @@ class Catalog:
             if options:
                 fields["currency_options"] = options
             made = await self._api.post("price", "/v1/prices", fields)
+            self.prices[product.key].remove(NEW)
             self.prices[product.key].append(made["id"])
             if present is not None:
                 await self._api.post("price", f"/v1/prices/{present['id']}", {"active": False})
 
         if present is None:
+            self.prices[product.key].append(NEW)
             return Change("create", "price", price.lookup_key, (), create)
         known = present.get("currency_options") or {}
         found = differences(present, fixed) + differences(
@@ -126,6 +131,7 @@ class Catalog:
             {"currency_options": {code: options[code] for code in options if code in known}},
         )
         if found:
+            self.prices[product.key].append(NEW)
             return Change("replace", "price", price.lookup_key, found, create)
         self.prices[product.key].append(present["id"])
         added = {code: option for code, option in options.items() if code not in known}
@@ -142,6 +148,21 @@ class Catalog:
             await self._api.post(kind, path, wanted)
 
         return Change("update", kind, name, found, update)
+
+
+async def leaving_plans(api: Api, file: PlansFile, listed_products: frozenset[str]) -> list[StripeProduct]:
+    """The products that leave ``list_plans`` once a product of the file is marked as a plan.
+
+    While no active product is marked, all are plans (``services.billing.catalog.models``). ``listed_products`` are
+    those of NEST_STRIPE_PRODUCTS; with that setting marks do not matter.
+    """
+    if listed_products or not file.products:
+        return []
+    products = await listed(api, "products", "/v1/products", active=True)
+    prices = await listed(api, "prices", "/v1/prices", active=True)
+    plans = plans_of([parse_product(each, ()) for each in products], map(parse_price, prices), listed=frozenset())
+    kept = [found["id"] for product in file.products if (found := marked(products, product.key)) is not None]
+    return [plan.product for plan in plans if mark_of(plan.product.metadata) is None and plan.product.id not in kept]
 
 
 def _product_fields(product: PlannedProduct) -> Json:

@@ -87,6 +87,7 @@ async def _run(*, file: Path | None, url: str | None, secret_file: Path | None, 
             stages = _stages(api, plans, endpoint, settings.stripe_portal_return_url, secret_file)
             changes = [change for stage in stages for change in await stage()]
             _show(changes)
+            await _warn_of_leaving_plans(api, plans, frozenset(settings.stripe_products))
             if apply and any(change.apply for change in changes):
                 confirm(f"Make these changes in {mode} mode?", yes=yes or mode == "test")
                 await _apply(stages)
@@ -95,6 +96,19 @@ async def _run(*, file: Path | None, url: str | None, secret_file: Path | None, 
         except StripeRefused as refused:
             raise CommandError(f"Stripe refuses {refused.call}: {refused}; request {refused.request_id}") from None
     return 0
+
+
+async def _warn_of_leaving_plans(api: Api, plans: PlansFile, listed: frozenset[str]) -> None:
+    from services.billing.catalog.models import MARK  # noqa: PLC0415
+    from services.operator.stripe_setup.catalog import leaving_plans  # noqa: PLC0415
+
+    leaving = await leaving_plans(api, plans, listed)
+    if leaving:
+        names = ", ".join(f"{plain(product.name)} ({product.id})" for product in leaving)
+        typer.secho(f"! list_plans will no longer show {names}", fg=typer.colors.YELLOW)
+        typer.echo(
+            f"  To keep them, set their metadata {MARK}=true in Stripe, or list all plans in NEST_STRIPE_PRODUCTS."
+        )
 
 
 async def _rights_missing(api: Api, *, apply: bool) -> bool:

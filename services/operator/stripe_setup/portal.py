@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from services.operator.stripe_setup.changes import MARK, NEW, Api, Change, Json, differences, listed, marked
+from services.operator.stripe_setup.changes import MARK, Api, Change, Json, differences, listed, marked
 
 KEY: Final = "portal"
 PATH: Final = "/v1/billing_portal/configurations"
@@ -22,8 +22,8 @@ async def plan_portal(
     Args:
         api: the account.
         return_url: where the portal leads back to.
-        products: IDs of the products of the file, by key.
-        prices: IDs of their prices, by key of the product.
+        products: IDs of the products of the file, by key; ``NEW`` for those that are not there yet.
+        prices: IDs of their prices, by key of the product, likewise.
     """
     found = await listed(api, "portal_configurations", PATH, active=True)
     present = next((each for each in found if each["is_default"]), None) or marked(found, KEY)
@@ -35,7 +35,7 @@ async def plan_portal(
     sold = [
         {"product": identifier, "prices": sorted(prices.get(key, ()))}
         for key, identifier in products.items()
-        if identifier != NEW and prices.get(key)
+        if prices.get(key)
     ]
     if sold:
         features["subscription_update"] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 import stat
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -196,6 +197,20 @@ async def drift_archived_price(account: Account) -> None:
     await account.post(f"/v1/prices/{account.price('pro_yearly')['id']}", active="false")
 
 
+async def drift_only_price(account: Account) -> None:
+    """The plans of the portal consist of one product with one price, whose amount changes."""
+    only = PLANS[: PLANS.rindex("[[products.prices]]")]
+    account.plans.write_text(only)
+    await account.apply()
+    account.plans.write_text(only.replace("usd = 1000,", "usd = 1200,"))
+
+
+async def drift_new_product(account: Account) -> None:
+    account.plans.write_text(
+        PLANS + PLANS[PLANS.index("[[products]]") :].replace("pro_", "team_").replace('"pro"', '"team"')
+    )
+
+
 async def drift_portal(account: Account) -> None:
     (portal,) = account.objects("billing_portal.configuration")
     form = {"features[invoice_history][enabled]": "false"}
@@ -214,6 +229,8 @@ async def drift_portal(account: Account) -> None:
         (drift_trial, "recurring.trial_period_days: 14 -> null"),
         (drift_archived_product, "active: false -> true"),
         (drift_archived_price, "active: false -> true"),
+        (drift_only_price, '"prices": ["(new)"]'),
+        (drift_new_product, '"product": "(new)"'),
         (drift_portal, "features.invoice_history.enabled: false -> true"),
     ],
 )
@@ -222,9 +239,40 @@ async def test_drift_is_shown_and_corrected(account: Account, drift: Any, shown:
     await drift(account)
     planned = await account.setup()
     assert shown in planned.output
-    await account.apply()
+    applied = await account.apply()
+    announced = [line[12:].replace(": ", " ", 1) for line in planned.output.splitlines() if line[:1] in set("+~±")]
+    assert [line[6:] for line in applied.output.splitlines() if line.startswith("done: ")] == announced
     repeated = await account.setup()
-    assert "7 unchanged" in repeated.output, repeated.output
+    assert re.search(r"^\d+ unchanged$", repeated.output, re.MULTILINE), repeated.output
+
+
+@pytest.mark.parametrize(
+    ("others", "products", "named"),
+    [
+        ({}, "", True),
+        ({"metadata[nest]": "false"}, "", False),
+        ({"metadata[nest]": "true"}, "", False),
+        ({"active": "false"}, "", False),
+        ({}, "prod_1", False),
+    ],
+)
+async def test_products_that_leave_the_list_of_plans_are_named(
+    others: dict[str, str],
+    products: str,
+    named: bool,  # noqa: FBT001
+    account: Account,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("NEST_STRIPE_PRODUCTS", products)
+    form = {"currency": "usd", "unit_amount": "500", "recurring[interval]": "month"}
+    trial = await account.post("/v1/prices", **form, **{"product_data[name]": "Beak Trial"})
+    if others:
+        await account.post(f"/v1/products/{trial['product']}", **others)
+    warning = f"! list_plans will no longer show Beak Trial ({trial['product']})"
+    assert (warning in (await account.setup()).output) is named
+    applied = await account.apply()
+    assert ("nest=true in Stripe" in applied.output) is named
+    assert "list_plans" not in (await account.setup()).output
 
 
 async def test_changed_amount_moves_the_lookup_key_to_a_new_price(account: Account) -> None:
