@@ -51,6 +51,7 @@ FAULTS: Final[dict[tuple[str, str], str]] = {
 
 _REDUCED = "the double's account has the members that identify it and its currency; Nest reads no others"
 _METHOD = "only for payment methods of the example's type"
+_METERED = "items of metered prices have no quantity"
 
 MISSING: Final[dict[tuple[str, str], str]] = {
     ("account", ""): _REDUCED,
@@ -63,6 +64,8 @@ MISSING: Final[dict[tuple[str, str], str]] = {
     ("refund", "customer"): "not declared in stripe-python of the pinned version",
     ("refund", "customer_account"): "not declared in stripe-python of the pinned version",
     ("refund", "payment_method"): "not declared in stripe-python of the pinned version",
+    ("subscription", "items.data.[].quantity"): _METERED,
+    ("subscription_schedule", "phases.[].items.[].quantity"): _METERED,
 }
 """Members of Stripe's examples that objects may lack, by kind and beginning of the member's name."""
 

@@ -32,6 +32,7 @@ class Tour:
         price = (await self.post("/v1/prices", **form))["id"]
         coupon = (await self.post("/v1/coupons", percent_off="50", duration="forever"))["id"]
         await self.post("/v1/promotion_codes", **{"promotion[type]": "coupon", "promotion[coupon]": coupon})
+        await self.post("/v1/tax_rates", display_name="VAT", percentage="19", inclusive="true")
         made = simulate.checkout(price, email="ada@example.com", coupon=coupon)
         simulate.refund(made["id"], amount=1)
         inquiry = simulate.dispute(made["id"], inquiry=True)
