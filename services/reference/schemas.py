@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import re
 import textwrap
 from collections.abc import Collection, Iterable, Iterator
@@ -63,7 +64,10 @@ class BodySchemas(GenerateJsonSchema):
         return super().field_is_required(field, total)
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
-        """Defaults of requests, except null, which an omitted field means anyway."""
+        """Defaults of requests, except null, which an omitted field means anyway.
+
+        ``model_schema`` moves them into the descriptions: some generators of clients require a field with a default.
+        """
         json_schema = super().default_schema(schema)
         if json_schema.get("default", ...) is None or self.mode == "serialization":
             json_schema.pop("default", None)
@@ -89,12 +93,21 @@ class BodySchemas(GenerateJsonSchema):
                 del properties[name]
         docstrings = _field_docstrings(cls)
         for name, property_schema in properties.items():
-            description = property_schema.get("description") or docstrings.get(name)
+            description = markdown(property_schema.get("description") or docstrings.get(name))
+            if "default" in property_schema:
+                description = f"{description} Default: `{_written(property_schema.pop('default'))}`.".strip()
             if description:
-                property_schema["description"] = markdown(description)
+                property_schema["description"] = description
         if self.mode == "validation":
             json_schema["additionalProperties"] = False
         return json_schema
+
+
+def _written(default: Any) -> str:
+    """A default as JSON; null fields of an object are left out, as in requests."""
+    if isinstance(default, dict):
+        default = {name: value for name, value in default.items() if value is not None}
+    return json.dumps(default)
 
 
 def _field_docstrings(cls: type[BaseModel]) -> dict[str, str]:

@@ -151,6 +151,15 @@ def test_every_reference_resolves(openapi: dict[str, Any]) -> None:
             resolve(openapi, node)
 
 
+def test_fields_with_a_default_are_optional_and_described(openapi: dict[str, Any]) -> None:
+    found = openapi["components"]["schemas"]["ListInvoices"]
+    assert "limit" not in found.get("required", ())
+    assert found["properties"]["limit"]["description"] == "Maximum number of entries in the page. Default: `20`."
+    # openapi-typescript makes a field with a default required.
+    defaults = [name for name, each in openapi["components"]["schemas"].items() if '"default": ' in json.dumps(each)]
+    assert defaults == []
+
+
 def test_requests_forbid_unknown_fields(openapi: dict[str, Any]) -> None:
     for operation in MESSAGE_OPERATIONS:
         assert operation.message is not None
