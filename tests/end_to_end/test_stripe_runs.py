@@ -171,7 +171,8 @@ async def test_renewal_storm_delays_no_heartbeat_and_is_followed_in_the_end(
         await nest.stripe.clock.advance(timedelta(days=31))
         await billing.handled_all_events(nest.stripe)
         storm_is_over.set()
-    assert sorted(seconds)[len(seconds) * 95 // 100] < 1
+    # Behind the storm they would wait for 10 s, and be answered 504.
+    assert sorted(seconds)[len(seconds) * 95 // 100] < 4
     for each in made:
         stored = billing.database["subscriptions"].find_one({"stpSubscriptionId": each["id"]})
         assert stored is not None
