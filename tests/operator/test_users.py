@@ -1,4 +1,5 @@
 import json
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ def test_export_file_is_readable_by_its_owner_only(nest: NestStub, tmp_path: Pat
 
 
 def test_export_merges_its_pages(nest: NestStub, monkeypatch: pytest.MonkeyPatch) -> None:
-    pages = [{**EXPORT, "next_cursor": 1}, EXPORT]
+    pages = [deepcopy({**EXPORT, "next_cursor": cursor}) for cursor in (1, None)]
     call = nest.call
     monkeypatch.setattr(
         nest, "call", lambda method, body: pages.pop(0) if method == "get_user_export" else call(method, body)
