@@ -139,6 +139,8 @@ def without_logs() -> Iterator[None]:
 def confirm(question: str, *, yes: bool) -> None:
     """Continue if ``yes`` is set or the person confirms.
 
+    The last line is the question. Where nobody can answer, only the lines before it are printed.
+
     Raises:
         typer.Abort: the person does not confirm.
         typer.BadParameter: there is neither a terminal nor an answer on standard input.
@@ -151,6 +153,8 @@ def confirm(question: str, *, yes: bool) -> None:
         # The answer comes first, so that nothing is asked where nobody can answer.
         answer = sys.stdin.readline()
         if not answer:
+            if warning := question.rpartition("\n")[0]:
+                typer.echo(warning, err=True)
             raise typer.BadParameter("there is no terminal to confirm on: add --yes")
         typer.echo(question, err=True)
         confirmed = answer.strip().lower() in ("y", "yes")
