@@ -11,7 +11,8 @@ from typing import Final
 
 from services.billing.checkout.models import Checkout
 from services.billing.context import Billing
-from services.billing.stripe_api.models import StripeCheckout, StripeSubscription
+from services.billing.stripe_api.models import StripeSubscription
+from services.billing.stripe_api.payment_models import StripeCheckout
 from services.billing.trials.models import NO_DEVICE, Trial
 from shared.bus.work import Work
 

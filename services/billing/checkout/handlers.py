@@ -19,7 +19,8 @@ from services.billing.events.models import Outcome
 from services.billing.events.pending import pending_events, settle
 from services.billing.stripe_api.calls import KeySpent, StripeRefused
 from services.billing.stripe_api.deadlines import within_deadline
-from services.billing.stripe_api.models import StripeCheckout, StripeSubscription
+from services.billing.stripe_api.models import StripeSubscription
+from services.billing.stripe_api.payment_models import StripeCheckout
 from services.billing.stripe_api.reschedule import reschedule
 from services.billing.stripe_api.subscription_changes import TRIAL_DAYS
 from services.billing.subscriptions.products import subscription_left_alone

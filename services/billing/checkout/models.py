@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Final, Literal, Self
 
 from services.billing.catalog.models import Offer
-from services.billing.stripe_api.models import StripeCheckout
+from services.billing.stripe_api.payment_models import StripeCheckout
 from services.billing.trials.models import TrialDevice
 from shared.messages.billing.checkout import OrderedItem
 from shared.messages.billing.errors import MixedCurrencies, MixedIntervals

@@ -10,8 +10,8 @@ from services.billing.stripe_api.account import Stripe
 from services.billing.stripe_api.calls import StripeRefused
 from services.billing.stripe_api.checkout_sessions import CHECKOUT_ID
 from services.billing.stripe_api.idempotent_create import idempotent_create, key_of_generation
-from services.billing.stripe_api.models import StripeCheckout
 from services.billing.stripe_api.parsing import Json
+from services.billing.stripe_api.payment_models import StripeCheckout
 from services.billing.subscriptions.models import Subscription
 from shared.bus.work import Work
 from shared.fault_points import fault_point

@@ -10,7 +10,8 @@ from services.billing import metrics
 from services.billing.context import Billing
 from services.billing.customers.models import user_of_subscription
 from services.billing.payments.models import Payment
-from services.billing.stripe_api.models import StripeDispute, StripePayment, StripeSubscription
+from services.billing.stripe_api.models import StripeSubscription
+from services.billing.stripe_api.payment_models import StripeDispute, StripePayment
 from services.billing.subscriptions.models import Subscription, by_age, current, latest, resumable
 from shared.bus.work import Work
 from shared.ids import derived_message_id

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Literal, Self
 
 from services.billing.payments.models import Payment
-from services.billing.stripe_api.models import StripeDispute
+from services.billing.stripe_api.payment_models import StripeDispute
 from shared.messages.billing.disputes import (
     DisputeClosed,
     DisputeEvent,

@@ -10,7 +10,7 @@ from services.billing.customers.attribution import user_of_dispute
 from services.billing.disputes.models import STATUSES, Dispute, MailOccasion
 from services.billing.payments.models import Payment, format_amount
 from services.billing.payments.sync import sync_payment
-from services.billing.stripe_api.models import StripeDispute
+from services.billing.stripe_api.payment_models import StripeDispute
 from services.billing.subscriptions.products import dispute_left_alone
 from shared.bus.work import Work
 from shared.ids import derived_message_id

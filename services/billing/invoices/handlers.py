@@ -7,7 +7,7 @@ from typing import Final
 from services.billing.context import Billing
 from services.billing.invoices.pagination import page_of
 from services.billing.stripe_api.calls import RESOURCE_MISSING, StripeRefused
-from services.billing.stripe_api.models import ListedInvoice
+from services.billing.stripe_api.payment_models import ListedInvoice
 from shared.bus.work import Work
 from shared.messages.billing.errors import (
     InvoiceNotFound,

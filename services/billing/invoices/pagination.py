@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from services.billing.context import Billing
 from services.billing.stripe_api.calls import RESOURCE_MISSING, StripeRefused
-from services.billing.stripe_api.models import ListedInvoice
+from services.billing.stripe_api.payment_models import ListedInvoice
 from shared.errors import InvalidCursor
 
 Positions = dict[str, str]

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Self
 
-from services.billing.stripe_api.models import StripePayment
+from services.billing.stripe_api.payment_models import StripePayment
 from shared.documents import stored_as
 from shared.messages.billing.payments import (
     PaymentActionRequired,

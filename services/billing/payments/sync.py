@@ -14,7 +14,7 @@ from services.billing import metrics
 from services.billing.context import Billing
 from services.billing.customers.attribution import request_user, user_of_payment
 from services.billing.payments.models import MAIL_WINDOW, STATUSES, Payment, format_amount
-from services.billing.stripe_api.models import StripePayment
+from services.billing.stripe_api.payment_models import StripePayment
 from services.billing.subscriptions.models import LIVE, Subscription
 from services.billing.subscriptions.products import payment_left_alone
 from shared.bus.work import Work

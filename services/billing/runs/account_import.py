@@ -17,8 +17,9 @@ from services.billing.runs.comparison import repair_command
 from services.billing.runs.models import Drift
 from services.billing.runs.steps import Stage, Step, StepResult, add_found, map_until_timeout
 from services.billing.stripe_api.lists import Page, StripeList
-from services.billing.stripe_api.models import StripePayment
-from services.billing.stripe_api.parsing import Json, parse_customer, parse_dispute, parse_payment
+from services.billing.stripe_api.parsing import Json, parse_customer
+from services.billing.stripe_api.payment_models import StripePayment
+from services.billing.stripe_api.payment_parsing import parse_dispute, parse_payment
 from services.billing.subscriptions.duplicates import live_duplicates
 from services.billing.subscriptions.models import LIVE
 from services.billing.subscriptions.products import dispute_left_alone, payment_left_alone

@@ -16,7 +16,8 @@ from services.billing.payments.models import Payment
 from services.billing.runs.models import Drift
 from services.billing.stripe_api.account import Stripe
 from services.billing.stripe_api.catalog_models import StripePrice, StripeProduct
-from services.billing.stripe_api.models import StripeCustomer, StripeDispute, StripePayment, StripeSubscription
+from services.billing.stripe_api.models import StripeCustomer, StripeSubscription
+from services.billing.stripe_api.payment_models import StripeDispute, StripePayment
 from services.billing.subscriptions.models import Subscription
 from services.billing.subscriptions.products import (
     dispute_left_alone,

@@ -26,7 +26,8 @@ from services.billing.runs.steps import Stage, Step, StepResult, add_suspected, 
 from services.billing.runs.store import MAX_UNLISTED
 from services.billing.stripe_api.calls import RESOURCE_MISSING, StripeRefused
 from services.billing.stripe_api.lists import StripeList
-from services.billing.stripe_api.parsing import Json, parse_customer, parse_dispute, parse_payment, parse_time
+from services.billing.stripe_api.parsing import Json, parse_customer, parse_time
+from services.billing.stripe_api.payment_parsing import parse_dispute, parse_payment
 from shared.messages.billing.runs import Subject
 from shared.telemetry import log
 

@@ -15,27 +15,17 @@ from services.billing.stripe_api.calls import RESOURCE_MISSING, Calls, KeySpent,
 from services.billing.stripe_api.checkout_sessions import CheckoutSessions
 from services.billing.stripe_api.customer_calls import CustomerCalls
 from services.billing.stripe_api.lists import LISTS, SUBSCRIPTION_PARTS, Page, StripeList
-from services.billing.stripe_api.models import (
-    StripeCard,
-    StripeCreditNote,
-    StripeCustomer,
-    StripeDispute,
-    StripeInvoice,
-    StripePayment,
-    StripeSubscription,
-)
+from services.billing.stripe_api.models import StripeCard, StripeCustomer, StripeSubscription
 from services.billing.stripe_api.parsing import (
     Json,
     UnpaidInvoices,
     parse_card,
-    parse_credit_note,
     parse_customer,
-    parse_dispute,
-    parse_invoice,
-    parse_payment,
     parse_subscription,
     parse_time,
 )
+from services.billing.stripe_api.payment_models import StripeCreditNote, StripeDispute, StripeInvoice, StripePayment
+from services.billing.stripe_api.payment_parsing import parse_credit_note, parse_dispute, parse_invoice, parse_payment
 from services.billing.stripe_api.plan_change_calls import PlanChangeCalls
 from services.billing.stripe_api.products import CatalogReads
 from services.billing.stripe_api.subscription_changes import SubscriptionChanges

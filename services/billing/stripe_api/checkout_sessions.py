@@ -6,8 +6,9 @@ from typing import Final
 from urllib.parse import quote
 
 from services.billing.stripe_api.calls import RESOURCE_MISSING, Calls, StripeRefused
-from services.billing.stripe_api.models import StripeCheckout
-from services.billing.stripe_api.parsing import Json, parse_checkout
+from services.billing.stripe_api.parsing import Json
+from services.billing.stripe_api.payment_models import StripeCheckout
+from services.billing.stripe_api.payment_parsing import parse_checkout
 
 SESSIONS: Final = "/v1/checkout/sessions"
 CHECKOUT_ID: Final = "checkout_id"

@@ -7,8 +7,8 @@ from datetime import datetime
 from urllib.parse import quote
 
 from services.billing.stripe_api.calls import RESOURCE_MISSING, Calls, StripeRefused
-from services.billing.stripe_api.models import InvoicePages, ListedInvoice
-from services.billing.stripe_api.parsing import parse_invoice_pages, parse_listed_invoice
+from services.billing.stripe_api.payment_models import InvoicePages, ListedInvoice
+from services.billing.stripe_api.payment_parsing import parse_invoice_pages, parse_listed_invoice
 
 
 @dataclass(frozen=True, slots=True)

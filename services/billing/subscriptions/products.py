@@ -9,7 +9,8 @@ from __future__ import annotations
 from services.billing.context import Billing
 from services.billing.payments.models import Payment
 from services.billing.stripe_api.account import Stripe
-from services.billing.stripe_api.models import StripeDispute, StripePayment, StripeSubscription
+from services.billing.stripe_api.models import StripeSubscription
+from services.billing.stripe_api.payment_models import StripeDispute, StripePayment
 from services.billing.subscriptions.models import Subscription
 
 

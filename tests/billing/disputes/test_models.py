@@ -2,7 +2,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from services.billing.disputes.models import Dispute
-from services.billing.stripe_api.models import StripeDispute
+from services.billing.stripe_api.payment_models import StripeDispute
 
 NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
 DISPUTED = StripeDispute(

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.billing.payments.models import Payment, format_amount
-from services.billing.stripe_api.models import StripeCustomer, StripeInvoice, StripePayment
+from services.billing.stripe_api.models import StripeCustomer
+from services.billing.stripe_api.payment_models import StripeInvoice, StripePayment
 
 NOW = datetime(2026, 11, 21, 6, 5, tzinfo=UTC)
 CUSTOMER = StripeCustomer(id="cus_1", email="ada@example.com", user_id=None, deleted=False)
