@@ -68,6 +68,8 @@ EXTRA_FILES: Final = {
     "services/billing/stripe_api/parsing.py": "stripe_api",
     "services/billing/stripe_api/products.py": "stripe_api",
     "services/billing/stripe_api/plan_change_calls.py": "stripe_api",
+    "services/billing/stripe_api/payment_models.py": "models",
+    "services/billing/stripe_api/payment_parsing.py": "stripe_api",
     "services/billing/stripe_api/plan_change_models.py": "models",
     "services/billing/stripe_api/reschedule.py": "stripe_api",
     "services/billing/stripe_api/rights.py": "stripe_api",

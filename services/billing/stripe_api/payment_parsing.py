@@ -1,4 +1,4 @@
-"""Parsing of Stripe's invoices, payments, checkouts, disputes and credit notes, at the version pinned in ``calls.py``."""
+"""Parsing of Stripe's invoices, payments, checkouts, disputes and credit notes, at the version in ``calls.py``."""
 
 from __future__ import annotations
 
