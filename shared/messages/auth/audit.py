@@ -23,9 +23,8 @@ _User = Literal["ensure_user", "erase_user", "export_user", "find_user", "get_us
 _Client = Literal["create_client", "list_clients", "set_client_looks", "update_client"]
 _SigningKey = Literal["keep_signing_keys", "rotate_signing_keys"]
 _Record = Literal["refused_orders", "list_audit_entries", "list_dead_letters", "replay_dead_letters"]
-_Subscription = Literal[
-    "create_checkout", "create_trial_and_magic_link", "get_subscription", "list_disputes", "list_payments"
-]
+_Subscription = Literal["create_checkout", "create_trial_and_magic_link", "get_subscription", "report_usage"]
+_Payment = Literal["list_billing_history", "list_disputes", "list_invoices", "list_payments"]
 _Plan = Literal["cancel_subscription", "change_plan", "resume_subscription"]
 _StripeRun = Literal["import_stripe_account", "reconcile_subscriptions", "replay_stripe_events", "sweep_stripe_events"]
 _StripeRunControl = Literal["list_stripe_differences", "resume_stripe_run", "stop_stripe_run"]
@@ -45,6 +44,7 @@ Action = Literal[
     _SigningKey,
     _Record,
     _Subscription,
+    _Payment,
     _Plan,
     _StripeRun,
     _StripeRunControl,
