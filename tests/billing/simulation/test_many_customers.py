@@ -296,8 +296,11 @@ async def check_nothing_was_created_twice(shop: Shop, simulation: Simulation) ->
     """Check that each trial has one customer and subscription, and each payment of a duplicate one refund."""
     assert sorted(event.user_id for event in shop.harness.published_of(TrialStarted)) == sorted(simulation.trials)
     trials = await shop.harness.database["trials"].find().to_list()
-    for kind, name in (("customer", "stpCustomerId"), ("subscription", "stpSubscriptionId")):
-        made = Counter(each["metadata"].get("trial_id") for each in shop.double.objects(kind) if each.get("metadata"))
+    for kind, name, key in (
+        ("customer", "stpCustomerId", "user_id"),
+        ("subscription", "stpSubscriptionId", "trial_id"),
+    ):
+        made = Counter(each["metadata"].get(key) for each in shop.double.objects(kind) if each.get("metadata"))
         made.pop(None, None)
         assert set(made.values()) == {1}
         assert len({trial[name] for trial in trials}) == len(trials) == len(simulation.trials)
