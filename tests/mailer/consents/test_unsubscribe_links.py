@@ -20,6 +20,10 @@ VARIABLES: dict[str, Any] = {
     "amount": "12.00 EUR",
     "reason": "fraudulent",
     "ends_at": "2026-12-01T00:00:00Z",
+    "renews_at": "2026-12-01T00:00:00Z",
+    "paid_at": "2026-12-01T00:00:00Z",
+    "card": "4242",
+    "expires": "11/2026",
 }
 
 
