@@ -259,15 +259,14 @@ class Stripe(SubscriptionChanges, CustomerCalls, CatalogReads, CheckoutSessions,
         Returns:
             None if there is none, or Stripe does not return it in time.
         """
-        params = {"subscription": subscription_id, "status": "open", "limit": 1}
         try:
-            page = await self.calls.within(self.calls.timeouts.portal).get("open_invoice", "/v1/invoices", params)
+            pages = await self.open_invoice_pages(subscription_id)
         except StripeUnavailable:
             return None
         except StripeRefused as refused:
             refused.report(subscription=subscription_id)
             return None
-        return page["data"][0]["hosted_invoice_url"] if page["data"] else None
+        return None if pages is None else pages.hosted_url
 
     async def _find(self, name: str, path: str, *, expand: Sequence[str] = ()) -> Json | None:
         try:

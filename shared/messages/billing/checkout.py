@@ -1,8 +1,6 @@
 """Checkouts: pages of Stripe on which a user subscribes or pays once."""
 
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from shared.messages.auth.errors import UserNotFound
 from shared.messages.billing.errors import (
@@ -15,14 +13,13 @@ from shared.messages.billing.errors import (
     QuantityNotAllowed,
     TooManyCheckouts,
 )
+from shared.messages.billing.plans import Quantity
 from shared.messages.billing.stripe_events import StripeReread
 from shared.messages.message import Command, Event, Part, Reply
 from shared.messages.types import Many, Moment, PreferredLocale, StripeId
 
 MAX_ITEMS = 20
 """Stripe's bound on the recurring prices of a Checkout Session."""
-Quantity = Annotated[int, Field(ge=1, le=999_999)]
-"""Number of units."""
 CHECKOUT_REFUSALS = (
     UserNotFound,
     PriceNotFound,

@@ -18,6 +18,7 @@ from shared.messages.billing.errors import (
     SubscriptionNotChangeable,
     SubscriptionNotFound,
 )
+from shared.messages.billing.plans import Quantity
 from shared.messages.billing.subscriptions import CancelType, PlanItem, RequiredAction
 from shared.messages.message import Command, Part, Query, Reply
 from shared.messages.types import Many, MaxPlain, Moment, NonEmpty, Sealed, StripeId, UserId
@@ -35,8 +36,6 @@ Feedback = Literal[
 """Stripe's values of ``cancellation_details.feedback`` (https://docs.stripe.com/api/subscriptions/cancel)."""
 CancellationComment = Annotated[Sealed, MaxPlain(1_000)]
 OrderOutcome = Literal["done", "planned", "unchanged", "action_required"]
-OrderedQuantity = Annotated[int, Field(ge=1, le=999_999)]
-"""Number of units, such as seats; Stripe's bound."""
 PreviewToken = Annotated[str, Field(min_length=1, max_length=2_048)]
 
 
@@ -196,7 +195,7 @@ class PreviewPlanChange(Query, wire="billing.preview-plan-change", reply=PlanCha
     """ID of the subscription, in Nest or in Stripe; by default the one of ``get_subscription_status``."""
     price_id: StripeId
     """ID of the new price in Stripe, as ``list_plans`` returns it; the present one to change the quantity only."""
-    quantity: OrderedQuantity | None = None
+    quantity: Quantity | None = None
     """Number of units, such as seats; by default as before. Left out for a metered price."""
     replaces: StripeId | None = None
     """ID of the price that is replaced, for a subscription with several; by default the only one."""
@@ -220,7 +219,7 @@ class ChangePlan(
 
     price_id: StripeId
     """As in ``preview_plan_change``."""
-    quantity: OrderedQuantity | None = None
+    quantity: Quantity | None = None
     """As in ``preview_plan_change``."""
     replaces: StripeId | None = None
     """As in ``preview_plan_change``."""

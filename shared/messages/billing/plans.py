@@ -11,6 +11,8 @@ from shared.messages.types import Many
 MAX_PLANS: Final = 100
 MAX_PRICES: Final = 50
 """Prices of one plan."""
+Quantity = Annotated[int, Field(ge=1, le=999_999)]
+"""Number of units in an order, such as seats; Stripe's bound."""
 UnitAmount = Annotated[
     int | None,
     Field(
