@@ -37,7 +37,8 @@ from shared.bus.offset_gaps import OffsetGap, find_gaps
 from shared.bus.offset_tracker import OffsetTracker
 from shared.bus.producer import BusDown
 from shared.dead_letters.records import is_replay
-from shared.telemetry import EXPIRED, IN_FLIGHT, OLDEST, log
+from shared.metrics import EXPIRED, IN_FLIGHT, OLDEST
+from shared.telemetry import log
 
 COMMIT_SECONDS: Final = 0.1
 """Interval of offset commits. After a crash the records since the last commit are delivered again; the inbox absorbs

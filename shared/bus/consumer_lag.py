@@ -16,7 +16,8 @@ from aiokafka.errors import KafkaError
 from shared.bus.background_task import BackgroundTask
 from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.offset_gaps import OffsetGap, find_gaps, last_read_of
-from shared.telemetry import LAG, LAG_SECONDS, UNREAD_EXPIRED, log
+from shared.metrics import LAG, LAG_SECONDS, UNREAD_EXPIRED
+from shared.telemetry import log
 
 READ_SECONDS: Final = 10.0
 """Timeout of reading the lag of one group."""

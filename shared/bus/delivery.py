@@ -33,9 +33,10 @@ from shared.dead_letters.records import dead_letter_record, is_replay_for_other_
 from shared.errors import QueryTimeout, Refusal, Unavailable, Unknown
 from shared.fault_points import armed, fault_point
 from shared.messages import Message, Query
+from shared.metrics import DEAD_LETTERS, MESSAGE_SECONDS, MESSAGES_HANDLED, REPLIES_LOST, RETRIES
 from shared.mongo import dependency_down, refusal, timed_out
 from shared.sealing import Sealer
-from shared.telemetry import DEAD_LETTERS, MESSAGE_SECONDS, MESSAGES_HANDLED, REPLIES_LOST, RETRIES, Tracing, log
+from shared.telemetry import Tracing, log
 
 Result = TypeVar("Result")
 MAX_ATTEMPTS: Final = 5

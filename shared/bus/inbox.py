@@ -26,8 +26,9 @@ from shared.bus.row_encryption import RowEncryption
 from shared.bus.work import Insert, Work
 from shared.errors import Refusal
 from shared.fault_points import fault_point
+from shared.metrics import COMMITS
 from shared.mongo import WRITE_CONCERN, Client, Collection, Database, Document, dependency_down, kill_idle_transactions
-from shared.telemetry import COMMITS, log
+from shared.telemetry import log
 
 GROUP_SIZE: Final = 64
 """Maximum number of messages in one transaction."""

@@ -19,9 +19,10 @@ from shared.bus.work import Work
 from shared.ids import derived_message_id
 from shared.messages import SERVICE
 from shared.messages.republishing import RepublishMessages
+from shared.metrics import REPUBLISHED
 from shared.mongo import Collection, Database, Document
 from shared.sealing import CannotUnseal, Sealer
-from shared.telemetry import REPUBLISHED, log, new_traceparent
+from shared.telemetry import log, new_traceparent
 
 MAX_ROWS: Final = 1000
 """Inbox rows that one command examines."""

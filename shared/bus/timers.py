@@ -20,8 +20,9 @@ from shared.bus.inbox import Inbox
 from shared.bus.producer import BusDown, Producer
 from shared.bus.row_encryption import RowEncryption
 from shared.fault_points import fault_point
+from shared.metrics import TIMERS_DUE
 from shared.mongo import Collection, Database, dependency_down
-from shared.telemetry import TIMERS_DUE, log
+from shared.telemetry import log
 
 POLL_SECONDS: Final = 0.5
 LEASE: Final = timedelta(seconds=30)
