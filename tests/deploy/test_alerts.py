@@ -1,4 +1,4 @@
-"""Alerting rules against Prometheus and the code: valid rules, existing metrics and labels, a runbook entry each."""
+"""Alerting rules against Prometheus and the code: valid rules, existing metrics and labels, a runbook page each."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from prometheus_client import REGISTRY
 import services
 import shared
 from tests.deploy.environments import ROOT
-from tests.deploy.test_documents import NAMES, slugs
+from tests.deploy.test_documents import NAMES
 
 FILE: Final = "deploy/prometheus/alerts.yaml"
 RULES: Final[dict[str, dict[str, Any]]] = {
     rule["alert"]: rule for group in yaml.safe_load((ROOT / FILE).read_text())["groups"] for rule in group["rules"]
 }
 TESTS: Final = "deploy/prometheus/alerts_test.yaml"
-OPERATIONS: Final = (ROOT / "docs/operations.md").read_text()
-ALARMS: Final = OPERATIONS.partition("\n## Alarms\n")[2].partition("\n## ")[0]
+RUNBOOK: Final = ROOT / "docs/runbook"
+PAGES: Final = {page.stem: page.read_text() for page in RUNBOOK.glob("Nest*.md")}
+PARTS: Final = ("Meaning", "Effect on users", "How to see it", "What to do", "When it ends")
 
 
 def exported() -> dict[str, set[str]]:
@@ -67,13 +68,29 @@ def test_an_alarm_has_severity_summary_and_runbook(alert: str) -> None:
     assert rule["annotations"]["summary"].endswith(".")
     shown = set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]))
     assert shown <= set().union(*(EXPORTED[name] for name, _ in series(rule["expr"])))
-    document, _, anchor = rule["annotations"]["runbook"].partition("#")
-    assert anchor in slugs((ROOT / document).read_text())
+    # Prometheus has it as a template, so that an operator can put the address of the published runbook before it.
+    assert rule["annotations"]["runbook_url"] == f'{{{{ or $externalLabels.nest_runbook "docs/runbook" }}}}/{alert}.md'
 
 
-def test_the_runbook_lists_exactly_the_existing_alarms() -> None:
-    assert set(re.findall(r"`(Nest[A-Z]\w+)`", ALARMS)) == set(RULES)
-    assert FILE in ALARMS
+def test_every_alert_has_a_runbook_page_and_every_page_an_alert() -> None:
+    assert set(PAGES) == set(RULES)
+    index = (RUNBOOK / "README.md").read_text()
+    listed = re.findall(r"^\| \[`(\w+)`\]\((\w+)\.md\) \| (\w+) \|", index, re.MULTILINE)
+    assert listed == [(name, name, rule["labels"]["severity"]) for name, rule in RULES.items()]
+
+
+@pytest.mark.parametrize("alert", PAGES)
+def test_a_runbook_page_has_its_severity_and_all_parts(alert: str) -> None:
+    page = PAGES[alert]
+    assert page.startswith(f"# {alert}\n\nSeverity: {RULES[alert]['labels']['severity']}.\n")
+    assert re.findall(r"^\*\*([\w ]+)\.\*\*", page, re.MULTILINE) == list(PARTS)
+    assert len(page.splitlines()) <= 40
+
+
+@pytest.mark.parametrize("alert", PAGES)
+def test_the_metrics_of_a_runbook_page_exist(alert: str) -> None:
+    named = set(re.findall(r"\bnest_[a-z_]+[a-z]\b", PAGES[alert])) - {"nest_runbook"}
+    assert named <= set(EXPORTED) | {f"{name}{part}" for name in EXPORTED for part in ("_bucket", "_count", "_sum")}
 
 
 PROMTOOL: Final = [("check", "rules", "--lint-fatal", FILE), ("test", "rules", TESTS)]
