@@ -358,7 +358,6 @@ def test_models_do_no_io_and_know_no_clock() -> None:
         "stripe",
         "jwt",
         "httpx",
-        "twilio",
         "aiosmtplib",
         "structlog",
     )
@@ -517,10 +516,10 @@ def test_only_the_embedded_mode_imports_the_stripe_double() -> None:
     )
 
 
-def test_twilio_is_called_from_one_file() -> None:
+def test_twilio_is_called_by_the_mailer_alone() -> None:
     holds(
-        only_in("services/mailer/texts/twilio.py", modules=("twilio",)),
-        breaks=("services/auth/phone/handlers.py", "from twilio.rest import Client"),
+        only_in("services/mailer/app.py", modules=("services.mailer.texts.twilio",)),
+        breaks=("services/auth/phone/handlers.py", "from services.mailer.texts.twilio import Twilio"),
         advice="publish shared.messages.mailer.texts.SendText: texts are the mailer's",
     )
 

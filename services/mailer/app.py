@@ -28,6 +28,7 @@ from services.mailer.smtp.servers import MailServers
 from services.mailer.smtp.smtp_client import MailServer, SmtpClient, Tls
 from services.mailer.suppressions.store import Suppressions
 from services.mailer.texts.providers import ConsoleProvider, InboxProvider, NoProvider, TextProvider
+from services.mailer.texts.twilio import Twilio
 from shared.messages.republishing import REPUBLISHING
 from shared.mongo import indexes_of
 from shared.personal_data.erasure import ErasedIds
@@ -138,9 +139,6 @@ def text_provider(settings: MailerSettings, servers: MailServers, sender: Sender
 
 
 def _twilio(settings: MailerSettings) -> TextProvider:
-    # Imported only where needed: the library takes as long to import as everything else here together.
-    from services.mailer.texts.twilio import Twilio  # noqa: PLC0415
-
     sid, token, service = settings.twilio_account_sid, settings.twilio_auth_token, settings.twilio_messaging_service_sid
     if not sid or not token or not service:
         raise SettingsError("NEST_TEXT_PROVIDER is twilio, which requires an account")

@@ -1,11 +1,14 @@
-"""Test double of Twilio's Messages API, called through Twilio's own library."""
+"""Test double of Twilio's Messages API, with the field names and error bodies of its documentation.
+
+https://www.twilio.com/docs/messaging/api/message-resource, https://www.twilio.com/docs/usage/twilios-response.
+"""
 
 import asyncio
 import base64
 import json
 from dataclasses import dataclass, field
 from typing import Any, Self
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlencode
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -27,13 +30,17 @@ class TwilioDouble:
     Attributes:
         sent: forms of the accepted texts.
         responses: responses to the next requests: a status and a body, or seconds of delay.
+        list_responses: responses to the next requests for earlier texts: a status and a body.
         list_requests: number of requests for earlier texts.
+        page_size: maximum of a page of earlier texts.
         loses_responses: whether it accepts texts and then hangs.
     """
 
     sent: list[dict[str, str]] = field(default_factory=list)
     responses: list[tuple[int, Any] | float] = field(default_factory=list)
+    list_responses: list[tuple[int, Any]] = field(default_factory=list)
     list_requests: int = 0
+    page_size: int = 50
     loses_responses: bool = False
 
     async def __aenter__(self) -> Self:
@@ -52,6 +59,11 @@ class TwilioDouble:
 
     async def __aexit__(self, *_: object) -> None:
         await self._server.stop()
+
+    def reset(self) -> None:
+        """Forget all texts and prepared responses."""
+        self.sent, self.responses, self.list_responses = [], [], []
+        self.list_requests, self.page_size, self.loses_responses = 0, 50, False
 
     @property
     def url(self) -> str:
@@ -76,9 +88,15 @@ class TwilioDouble:
         self.list_requests += 1
         if (rejection := self._rejection(request)) is not None:
             return rejection
-        to = request.query_params["To"]
-        messages = [self._message(n) for n, form in enumerate(self.sent) if form["To"] == to]
-        return JSONResponse({"messages": messages[::-1], "next_page_uri": None, "page": 0, "page_size": 50})
+        if self.list_responses:
+            return _response(*self.list_responses.pop(0))
+        to, page = request.query_params["To"], int(request.query_params.get("Page", "0"))
+        size = min(int(request.query_params["PageSize"]), self.page_size)
+        messages = [self._message(n) for n, form in enumerate(self.sent) if form["To"] == to][::-1]
+        rest = messages[page * size :]
+        query = urlencode({"To": to, "PageSize": size, "Page": page + 1, "PageToken": "PASM1"})
+        following = f"{request.url.path}?{query}" if len(rest) > size else None
+        return JSONResponse({"messages": rest[:size], "next_page_uri": following, "page": page, "page_size": size})
 
     def _rejection(self, request: Request) -> Response | None:
         expected = "Basic " + base64.b64encode(f"{SID}:{TOKEN}".encode()).decode()
@@ -104,4 +122,5 @@ def error(status: int, code: int, message: str) -> Response:
 
 def _response(status: int, body: Any) -> Response:
     text = body if isinstance(body, str) else json.dumps(body)
-    return Response(text, status, media_type="application/json")
+    headers = {"location": "/elsewhere"} if status in range(300, 400) else None
+    return Response(text, status, media_type="application/json", headers=headers)

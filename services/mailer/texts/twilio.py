@@ -1,4 +1,4 @@
-"""Twilio client: sends texts through the Messages API, using Twilio's library.
+"""Twilio client: sends texts through the Messages API.
 
 https://www.twilio.com/docs/messaging/api/message-resource. The API has no idempotency key, so before a retry Twilio is
 queried for a text that it may have accepted already.
@@ -7,25 +7,21 @@ queried for a text that it may have accepted already.
 from __future__ import annotations
 
 import asyncio
-import base64
-import logging
+import json
 import re
 from collections import OrderedDict
-from typing import Final
+from typing import Any, Final
 
-from aiohttp import ClientError
+import aiohttp
 from pydantic import SecretStr
-from twilio.auth_strategy.auth_strategy import AuthStrategy
-from twilio.auth_strategy.auth_type import AuthType
-from twilio.base.exceptions import TwilioException, TwilioRestException, TwilioServiceException
-from twilio.credential.credential_provider import CredentialProvider
-from twilio.http.async_http_client import AsyncTwilioHttpClient
-from twilio.rest import Client
 
 from services.mailer.deliveries.models import Accepted, Deferred, Outcome, Rejected
 from services.mailer.texts.providers import Text, TextProvider
 from shared.circuit_breaker import CircuitBreaker
 
+API: Final = "https://api.twilio.com"
+VERSION: Final = "/2010-04-01"
+"""Version of the API, the first segment of every path (https://www.twilio.com/docs/usage/api)."""
 MAX_CONCURRENT_REQUESTS: Final = 8
 """Twilio queues accepted texts itself, so more would gain nothing."""
 WAIT_SECONDS: Final = 5.0
@@ -34,34 +30,26 @@ MAX_VALIDITY_SECONDS: Final = 36_000
 """Maximum of Twilio's ``ValidityPeriod``: how long Twilio keeps a text in its queue."""
 SEARCHED_TEXTS: Final = 20
 """Number of latest texts to a number that are searched; our rate limits allow fewer per day."""
+MAX_RESPONSE_BYTES: Final = 262_144
+"""More than a page of texts with the longest bodies."""
 MAX_REMEMBERED: Final = 4096
 MAX_REASON_CHARACTERS: Final = 300
 NOT_ABOUT_TEXT: Final = frozenset({401, 403, 404, 407, 408, 409, 425, 429})
 """Client errors about the account, its key or a rate limit: an operator corrects them or time does; the text itself is
 fine."""
 UNSENT: Final = frozenset({"failed", "undelivered", "canceled"})
+_SUCCESS: Final = range(200, 300)
 _CLIENT_ERRORS: Final = range(400, 500)
 _UNPRINTABLE: Final = re.compile(r"[^ -~]")
 
 
-class _BasicAuth(CredentialProvider, AuthStrategy):  # type: ignore[misc]
-    """HTTP Basic authentication (RFC 7617); the library's implementation triggers a deprecation warning of aiohttp."""
+class _Refused(Exception):
+    """An error response of Twilio."""
 
-    def __init__(self, account_sid: str, token: SecretStr) -> None:
-        super().__init__(AuthType.BASIC)
-        self._header = "Basic " + base64.b64encode(f"{account_sid}:{token.get_secret_value()}".encode()).decode()
-
-    def to_auth_strategy(self) -> _BasicAuth:
-        """Return the object that makes the header."""
-        return self
-
-    def get_auth_string(self) -> str:
-        """Return the value of the ``authorization`` header."""
-        return self._header
-
-    def requires_authentication(self) -> bool:
-        """Return True."""
-        return True
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
 
 
 class Twilio(TextProvider):
@@ -84,19 +72,16 @@ class Twilio(TextProvider):
         timeout: float,
         api_base: str | None = None,
     ) -> None:
-        # The library logs numbers and bodies, at levels that are off by default.
-        silent = logging.getLogger("nest.twilio")
-        silent.setLevel(logging.CRITICAL)
-        self._http = AsyncTwilioHttpClient(logger=silent)
-        self._client = Client(
-            account_sid=account_sid,
-            credential_provider=_BasicAuth(account_sid, token),
-            http_client=self._http,
-            # Not empty: otherwise the library reads the process's environment, which may change the API's URL.
-            environment={"TWILIO_REGION": ""},
+        self._base = api_base or API
+        self._messages = f"{VERSION}/Accounts/{account_sid}/Messages.json"
+        self._http = aiohttp.ClientSession(
+            headers={
+                "accept": "application/json",
+                "authorization": aiohttp.encode_basic_auth(account_sid, token.get_secret_value()),
+            },
+            connector=aiohttp.TCPConnector(limit=MAX_CONCURRENT_REQUESTS),
+            cookie_jar=aiohttp.DummyCookieJar(),
         )
-        if api_base is not None:
-            self._client.api.base_url = api_base
         self._service = messaging_service_sid
         self._timeout = timeout
         self._slots = asyncio.Semaphore(MAX_CONCURRENT_REQUESTS)
@@ -136,10 +121,10 @@ class Twilio(TextProvider):
                 sid = sid or await self._create(text)
         except TimeoutError:
             return self._failed(f"no answer within {self._timeout:g} s")
-        except (TwilioRestException, TwilioServiceException) as error:
-            return self._outcome(error, text)
-        # ValueError: an answer that is not JSON, for example of a proxy.
-        except (TwilioException, ClientError, OSError, ValueError) as failure:
+        except _Refused as refused:
+            return self._outcome(refused, text)
+        # ValueError: a response that is not the API's, for example of a proxy.
+        except (aiohttp.ClientError, OSError, ValueError) as failure:
             return self._failed(_reason(f"{type(failure).__name__}: {failure}", text))
         self._breaker.succeeded()
         accepted = self._accepted[text.order_id] = Accepted(sid)
@@ -149,28 +134,64 @@ class Twilio(TextProvider):
 
     async def _create(self, text: Text) -> str:
         """Create the message at Twilio and return its SID."""
-        message = await self._client.messages.create_async(
-            to=text.to,
-            body=text.body,
-            messaging_service_sid=self._service,
+        form = {
+            "To": text.to,
+            "Body": text.body,
+            "MessagingServiceSid": self._service,
             # A text that arrives after its code has expired is worse than none.
-            validity_period=min(max(1, int(text.useful_for.total_seconds())), MAX_VALIDITY_SECONDS),
-        )
-        return str(message.sid)
+            "ValidityPeriod": str(min(max(1, int(text.useful_for.total_seconds())), MAX_VALIDITY_SECONDS)),
+        }
+        message = await self._call("create the text", "POST", self._messages, form=form)
+        return _sid(message)
 
     async def _find_earlier(self, text: Text) -> str | None:
         """Return the SID of the same text if Twilio has accepted it already. Codes make every body unique."""
-        for message in await self._client.messages.list_async(to=text.to, limit=SEARCHED_TEXTS):
-            # Compared by containment: trial accounts prepend a line to the body.
-            if text.body in (message.body or "") and message.status not in UNSENT:
-                return str(message.sid)
+        path: str | None = self._messages
+        query: dict[str, str] | None = {"To": text.to, "PageSize": str(SEARCHED_TEXTS)}
+        searched = 0
+        while path is not None and searched < SEARCHED_TEXTS:
+            page = await self._call("search the earlier texts", "GET", path, query=query)
+            messages = page.get("messages")
+            if not isinstance(messages, list) or not all(isinstance(each, dict) for each in messages):
+                raise ValueError("the page has no list of messages")
+            for message in messages:
+                # Compared by containment: trial accounts prepend a line to the body.
+                if text.body in (message.get("body") or "") and message.get("status") not in UNSENT:
+                    return _sid(message)
+            searched += max(1, len(messages))
+            path, query = _next_page(page), None
         return None
 
-    def _outcome(self, error: TwilioRestException | TwilioServiceException, text: Text) -> Outcome:
+    async def _call(
+        self,
+        purpose: str,
+        method: str,
+        path: str,
+        *,
+        query: dict[str, str] | None = None,
+        form: dict[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """Send a request and return the JSON object of its response.
+
+        Redirects are not followed: they would send the number and the account's token elsewhere.
+
+        Raises:
+            _Refused: the status is not 2xx.
+            aiohttp.ClientError, OSError: Twilio cannot be reached.
+            ValueError: the response is not a JSON object, or too long.
+        """
+        async with self._http.request(
+            method, self._base + path, params=query, data=form, allow_redirects=False
+        ) as response:
+            body = await _read(response)
+        if response.status not in _SUCCESS:
+            raise _refusal(purpose, response.status, body)
+        return _object(body)
+
+    def _outcome(self, refused: _Refused, text: Text) -> Outcome:
         """Classify an error by its HTTP status: Twilio advises against relying on its error codes, which change."""
-        message = error.msg if isinstance(error, TwilioRestException) else error.detail or error.title
-        reason = _reason(f"{error.status} {error.code}: {message}", text)
-        if error.status in _CLIENT_ERRORS and error.status not in NOT_ABOUT_TEXT:
+        reason = _reason(refused.reason, text)
+        if refused.status in _CLIENT_ERRORS and refused.status not in NOT_ABOUT_TEXT:
             self._breaker.succeeded()
             return Rejected(reason)
         return self._failed(reason)
@@ -185,3 +206,72 @@ def _reason(message: str, text: Text) -> str:
     return _UNPRINTABLE.sub("?", message.replace(text.to, "<recipient>").replace(text.to[1:], "<recipient>"))[
         :MAX_REASON_CHARACTERS
     ]
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    """Read a response of at most ``MAX_RESPONSE_BYTES``.
+
+    Raises:
+        ValueError: it is longer.
+    """
+    try:
+        body = await response.content.readexactly(MAX_RESPONSE_BYTES + 1)
+    except asyncio.IncompleteReadError as complete:
+        return complete.partial
+    raise ValueError(f"the response has more than {len(body) - 1} bytes")
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    """Parse a JSON object.
+
+    Raises:
+        ValueError: the body is none.
+    """
+    try:
+        parsed = json.loads(body)
+    except RecursionError:
+        parsed = None
+    if not isinstance(parsed, dict):
+        raise ValueError("the response is not a JSON object")  # noqa: TRY004 -- wrong data, not a wrong argument
+    return parsed
+
+
+def _sid(message: dict[str, Any]) -> str:
+    """Return the SID of a message.
+
+    Raises:
+        ValueError: it has none.
+    """
+    sid = message.get("sid")
+    if not isinstance(sid, str) or not sid:
+        raise ValueError("the message has no SID")
+    return sid
+
+
+def _next_page(page: dict[str, Any]) -> str | None:
+    """Return the path of the next page; None at the end.
+
+    Raises:
+        ValueError: it is not a path of the API. The account's token is sent to no other host.
+    """
+    path = page.get("next_page_uri")
+    if path is None:
+        return None
+    if not isinstance(path, str) or not path.startswith(f"{VERSION}/"):
+        raise ValueError("next_page_uri is not a path of the API")
+    return path
+
+
+def _refusal(purpose: str, status: int, body: bytes) -> _Refused:
+    """Build the error of a response.
+
+    Its JSON has ``code`` and ``message`` (https://www.twilio.com/docs/usage/twilios-response), or it is a problem
+    document with ``code``, ``title`` and ``detail`` (RFC 9457).
+    """
+    try:
+        error = _object(body)
+    except ValueError:
+        error = {}
+    code = error.get("code", status)
+    message = error.get("message") or error.get("detail") or error.get("title") or f"could not {purpose}"
+    return _Refused(status, f"{status} {code}: {message}")

@@ -27,10 +27,17 @@ def text(order_id: str = "order", **changed: Any) -> Text:
     return Text(**{**defaults, **changed})
 
 
-@pytest.fixture
-async def double() -> AsyncIterator[TwilioDouble]:
+@pytest.fixture(scope="module")
+async def server() -> AsyncIterator[TwilioDouble]:
     async with TwilioDouble() as double:
         yield double
+
+
+@pytest.fixture
+def double(server: TwilioDouble) -> TwilioDouble:
+    """A double without texts and prepared responses."""
+    server.reset()
+    return server
 
 
 @pytest.fixture
@@ -83,38 +90,125 @@ async def test_different_code_to_the_same_number_is_sent(double: TwilioDouble, p
     assert [form["Body"][:6] for form in double.sent] == ["123456", "654321"]
 
 
-@pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 503])
-async def test_error_that_is_not_about_the_text_defers_it(
-    double: TwilioDouble, provider: MakeProvider, status: int
-) -> None:
-    double.responses.append((status, {"code": 20000, "message": f"no, not to {NUMBER}", "status": status}))
-    outcome = await provider().send(text())
-    assert isinstance(outcome, Deferred)
-    assert str(status) in outcome.reason
-    assert "791234567" not in outcome.reason
-
-
-async def test_error_about_the_text_rejects_it(double: TwilioDouble, provider: MakeProvider) -> None:
-    message = f"The 'To' number {NUMBER} is not a valid phone number."
-    double.responses.append((400, {"code": 21211, "message": message, "status": 400}))
-    assert await provider().send(text()) == Rejected(
-        "400 21211: Unable to create record: The 'To' number <recipient> is not a valid phone number."
+async def test_text_on_a_later_page_is_found(double: TwilioDouble, provider: MakeProvider) -> None:
+    double.page_size = 2
+    for n in range(5):
+        await provider().send(text(str(n), body=f"{n}23456 is your Nest code."))
+    assert await provider().send(text("0", body="023456 is your Nest code.", may_have_been_sent=True)) == Accepted(
+        f"SM{0:032}"
     )
+    assert len(double.sent) == 5
+    assert double.list_requests == 3
 
 
-async def test_error_in_the_newer_format_is_parsed(double: TwilioDouble, provider: MakeProvider) -> None:
-    double.responses.append((400, {"type": "x", "title": "Bad Request", "status": 400, "code": 21211, "detail": "No."}))
-    assert await provider().send(text()) == Rejected("400 21211: No.")
+async def test_only_the_latest_texts_are_searched(double: TwilioDouble, provider: MakeProvider) -> None:
+    double.page_size = 6
+    for n in range(30):
+        await provider().send(text(str(n), body=f"{n:06} is your Nest code."))
+    await provider().send(text("new", body="999999 is your Nest code.", may_have_been_sent=True))
+    assert len(double.sent) == 31
+    assert double.list_requests == 4
+
+
+@pytest.mark.parametrize("status", ["failed", "undelivered", "canceled"])
+async def test_text_that_was_not_sent_is_sent_again(double: TwilioDouble, provider: MakeProvider, status: str) -> None:
+    earlier = {"sid": "SM1", "body": text().body, "status": status}
+    double.list_responses.append((200, {"messages": [earlier], "next_page_uri": None}))
+    assert await provider().send(text(may_have_been_sent=True)) == Accepted(f"SM{0:032}")
+
+
+def legacy(status: int, code: Any, message: str) -> tuple[int, Any]:
+    return status, {
+        "code": code,
+        "message": message,
+        "more_info": "https://www.twilio.com/docs/errors",
+        "status": status,
+    }
+
+
+def problem(status: int, code: int, **members: Any) -> tuple[int, Any]:
+    return status, {"type": "https://www.twilio.com/docs/errors", "title": "Bad Request", "status": status} | {
+        "code": code,
+        **members,
+    }
+
+
+@pytest.mark.parametrize(
+    ("response", "outcome"),
+    [
+        # Errors about the text: https://www.twilio.com/docs/api/errors.
+        (
+            legacy(400, 21211, f"The 'To' number {NUMBER} is not a valid phone number."),
+            Rejected("400 21211: The 'To' number <recipient> is not a valid phone number."),
+        ),
+        (legacy(400, 21610, "unsubscribed recipient"), Rejected("400 21610: unsubscribed recipient")),
+        (legacy(422, 21614, "no mobile number"), Rejected("422 21614: no mobile number")),
+        (legacy(400, None, "no"), Rejected("400 None: no")),
+        # Problem documents (RFC 9457), Twilio's newer format.
+        (problem(400, 21211, detail="No."), Rejected("400 21211: No.")),
+        (problem(400, 21211), Rejected("400 21211: Bad Request")),
+        # Client errors of proxies, and bodies that are not the API's.
+        ((400, "<html>"), Rejected("400 400: could not create the text")),
+        ((413, []), Rejected("413 413: could not create the text")),
+        # Errors about the account or a rate limit.
+        *((legacy(status, 20000, f"no, not to {NUMBER}"), Deferred(f"{status} 20000: no, not to <recipient>"))
+          for status in (401, 403, 404, 407, 408, 409, 425, 429)),
+        (legacy(401, 20003, "Authenticate"), Deferred("401 20003: Authenticate")),
+        # Errors of Twilio, and redirects, which are not followed.
+        *(((status, "{}"), Deferred(f"{status} {status}: could not create the text"))
+          for status in (301, 302, 307, 308, 500, 502, 503, 504)),
+        (legacy(503, 20503, "naïve ☂ " + "x" * 400), Deferred(f"503 20503: na?ve ? {'x' * 400}"[:300])),
+    ],
+)  # fmt: skip
+async def test_error_responses_are_classified_by_status(
+    double: TwilioDouble, provider: MakeProvider, response: tuple[int, Any], outcome: Deferred | Rejected
+) -> None:
+    double.responses.append(response)
+    assert await provider().send(text()) == outcome
+    assert double.sent == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["<html>", "", "[]", "null", '{"sid": null}', '{"sid": ""}', "{}", "[" * 100_000, '{"sid": "SM1"}' + " " * 300_000],
+    ids=["HTML", "empty", "list", "null", "no SID", "empty SID", "no fields", "deep", "long"],
+)
+async def test_success_that_is_not_the_apis_defers_the_text(
+    double: TwilioDouble, provider: MakeProvider, body: str
+) -> None:
+    double.responses.append((201, body))
+    assert isinstance(await provider().send(text()), Deferred)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        {"messages": None},
+        {"messages": ["SM1"]},
+        {"messages": [], "next_page_uri": "https://elsewhere.example/2010-04-01/"},
+        {"messages": [], "next_page_uri": "//elsewhere.example/"},
+        {"messages": [], "next_page_uri": "@elsewhere.example/"},
+        {"messages": [], "next_page_uri": 1},
+    ],
+)
+async def test_wrong_page_of_earlier_texts_defers_the_text(
+    double: TwilioDouble, provider: MakeProvider, page: dict[str, Any]
+) -> None:
+    double.list_responses.append((200, page))
+    assert isinstance(await provider().send(text(may_have_been_sent=True)), Deferred)
+    assert double.sent == []
+
+
+async def test_endless_pages_of_earlier_texts_are_bounded(double: TwilioDouble, provider: MakeProvider) -> None:
+    following = f"/2010-04-01/Accounts/{SID}/Messages.json?To=%2B41791234567&PageSize=20"
+    double.list_responses.extend([(200, {"messages": [], "next_page_uri": following})] * 40)
+    assert isinstance(await provider().send(text(may_have_been_sent=True)), Accepted)
+    assert double.list_requests == 20
 
 
 async def test_wrong_token_defers_texts(double: TwilioDouble, provider: MakeProvider) -> None:
     assert isinstance(await provider(token="another").send(text()), Deferred)
     assert double.sent == []
-
-
-async def test_response_that_is_not_json_defers_the_text(double: TwilioDouble, provider: MakeProvider) -> None:
-    double.responses.append((201, "<html>"))
-    assert isinstance(await provider().send(text()), Deferred)
 
 
 async def test_timeout_or_outage_defers_the_text(double: TwilioDouble, provider: MakeProvider) -> None:
@@ -140,7 +234,7 @@ async def test_concurrent_texts_are_all_sent(double: TwilioDouble, provider: Mak
     assert len(double.sent) == 50
 
 
-async def test_library_logs_neither_number_nor_code(
+async def test_logs_contain_neither_number_nor_code(
     double: TwilioDouble, provider: MakeProvider, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.DEBUG):
