@@ -13,7 +13,19 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from services.operator import audit, branding, clients, dead_letters, deliveries, keys, news, stripe, topics, users
+from services.operator import (
+    audit,
+    branding,
+    clients,
+    database,
+    dead_letters,
+    deliveries,
+    keys,
+    news,
+    stripe,
+    topics,
+    users,
+)
 from services.operator.doctor.command import doctor
 from services.operator.output import example_text
 
@@ -31,6 +43,7 @@ app = typer.Typer(
     epilog="Start with [bold]nest up[/bold]: everything on this machine, nothing else to install.",
 )
 app.add_typer(topics.app, name="topics", rich_help_panel=SERVICES)
+app.add_typer(database.app, name="database", rich_help_panel=SERVICES)
 clients.app.add_typer(branding.app, name="looks")
 for name, group in (
     ("audit", audit.app),

@@ -38,8 +38,7 @@ from pydantic import BaseModel, Discriminator, RootModel, TypeAdapter
 from shared.batch_loader import BatchLoader
 from shared.bus.work import Work
 from shared.errors import Refusal
-from shared.mongo import Database, Document, rewrite
-from shared.telemetry import log
+from shared.mongo import Database, Document
 
 Entity = TypeVar("Entity")
 Convert = Callable[[Any], Any]
@@ -238,11 +237,9 @@ class Rows(Generic[Row]):
     class argument ``missing`` is the refusal of ``get``, required by stores that use it. ``taken`` is the refusal if a
     unique index rejects a new entity; by default the handler runs again and finds the entity that is stored by then.
 
-    A store whose documents changed their shape overrides ``_upgraded``, so that older ones can be read, and may declare
-    ``OLDER``, a query for them, so that ``upgrade_stored`` rewrites them at the start of the service.
+    A store whose documents changed their shape overrides ``_upgraded``, so that older ones can be read. A migration
+    (``shared.migrations``) rewrites them.
     """
-
-    OLDER: ClassVar[Document] = {}
 
     _name: ClassVar[str]
     _kind: type[Row]
@@ -293,15 +290,6 @@ class Rows(Generic[Row]):
     def require_unchanged(self, entity: Row, work: Work) -> None:
         """Fail the commit if the stored version has changed since it was read; the handler then runs again."""
         work.require_version(self._collection, entity.id, version=entity.version)
-
-    async def upgrade_stored(self) -> None:
-        """Rewrite the documents that ``OLDER`` finds in their present shape; call it before messages are handled.
-
-        Instances of earlier releases may still write older ones, which the next start rewrites.
-        """
-        count = await rewrite(self._collection, self.OLDER, self._upgraded)
-        if count:
-            log.info("documents rewritten", collection=self._name, count=count)
 
     async def _one(self, query: Document) -> Row | None:
         return self._read_or_none(await self._collection.find_one(query))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC
 from typing import Any, Final
@@ -11,7 +11,7 @@ from typing import Any, Final
 import pymongo
 from bson.codec_options import CodecOptions
 from pydantic import SecretStr
-from pymongo import AsyncMongoClient, IndexModel, ReplaceOne
+from pymongo import AsyncMongoClient, IndexModel
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
@@ -35,9 +35,6 @@ PING_SECONDS: Final = 1.0
 """Timeout of a ping."""
 INDEX_SECONDS: Final = 60.0
 """Timeout of creating indexes, which takes long on a large collection."""
-
-REWRITTEN_AT_ONCE: Final = 500
-"""Documents in one batch of ``rewrite``, which takes some 50 ms."""
 
 IDLE_TRANSACTION_SECONDS: Final = 3.0
 """A transaction without a statement for so long belongs to a dead process; Nest's transactions take milliseconds."""
@@ -205,24 +202,6 @@ async def _ensure_index(database: Database, collection: str, index: IndexModel) 
         await database.command(
             "collMod", collection, index={"name": index.document["name"], "expireAfterSeconds": expiry}
         )
-
-
-async def rewrite(collection: Collection, query: Document, change: Callable[[Document], Document]) -> int:
-    """Replace every document that a query finds by its changed form, which the query must not find; return the number.
-
-    Works in batches of ``REWRITTEN_AT_ONCE``. A document whose ``version`` changes meanwhile is not replaced.
-    """
-    count = 0
-    while documents := await collection.find(query).limit(REWRITTEN_AT_ONCE).to_list():
-        replacements = [
-            ReplaceOne({"_id": document["_id"], "version": document["version"]}, change(document))
-            for document in documents
-        ]
-        replaced = (await collection.bulk_write(replacements, ordered=False)).modified_count
-        if not replaced:
-            break
-        count += replaced
-    return count
 
 
 async def create_collection(database: Database, name: str) -> None:

@@ -41,13 +41,17 @@ from shared.bus.topic_reader import OnRecord, TopicReader
 from shared.bus.topics import CONSUMERS
 from shared.bus.watchdog import Watchdog, end_process
 from shared.clock_check import ClockCheck, ClockGate
+from shared.database_version import INDEXES as VERSION_INDEXES
+from shared.database_version import DatabaseVersion
 from shared.health import HealthServer
 from shared.ids import Ids
 from shared.listeners import CannotListen
 from shared.messages import Message
 from shared.messages.republishing import REPUBLISH_COMMANDS, RepublishMessages
+from shared.migrations import Migrations
 from shared.mongo import (
     PING_SECONDS,
+    Client,
     Database,
     check_server,
     connect,
@@ -89,6 +93,9 @@ OpenContext = Callable[[Resources], AbstractAsyncContextManager[Any]]
 """Opens the context of a service, the third argument of its handlers, and closes it at the stop."""
 
 
+NO_MIGRATIONS: Final = Migrations()
+
+
 class Service:
     """A service; it runs while it is entered as an async context manager.
 
@@ -109,6 +116,7 @@ class Service:
         topics: Sequence[str],
         indexes: Mapping[str, Sequence[IndexModel]],
         open_context: OpenContext,
+        migrations: Migrations = NO_MIGRATIONS,
         consumers: Mapping[str, Sequence[str]] = CONSUMERS,
         on_stuck: Callable[[], None] = end_process,
         republish_commands: Sequence[type[RepublishMessages]] = REPUBLISH_COMMANDS,
@@ -121,6 +129,8 @@ class Service:
         self._topics = topics
         self._indexes = indexes
         self._open_context = open_context
+        self._migrations = migrations
+        self._version: DatabaseVersion | None = None
         self._consumers = consumers
         self._on_stuck = on_stuck
         self._republish_commands = republish_commands
@@ -162,7 +172,8 @@ class Service:
         unread = [f"{topic} is not read" for topic, reader in self._readers.items() if not reader.following]
         faults = [] if self._consumer is None or self._consumer.fault is None else [self._consumer.fault]
         outages = [] if self._outage is None else self._outage.problems()
-        return [*outages, *self._clock_check.problems(), *faults, *unread]
+        version = [] if self._version is None or self._version.problem is None else [self._version.problem]
+        return [*outages, *self._clock_check.problems(), *faults, *unread, *version]
 
     async def _start(self) -> None:
         settings = self.settings
@@ -176,8 +187,7 @@ class Service:
         own = database(client, settings.database_prefix + self.name)
         encryption = RowEncryption(sealer, self.name)
         inbox = Inbox(client, own, retention=settings.inbox_retention, service=self.name, encryption=encryption)
-        await retry_until_available("MongoDB", lambda: check_server(client, settings.mongo_url))
-        await retry_until_available("MongoDB", lambda: ensure_indexes(own, {**inbox.indexes(), **self._indexes}))
+        version = await self._prepared_database(client, own, inbox)
 
         producer = Producer(settings.kafka, macs=macs, prefix=settings.topic_prefix, client_id=f"nest-{self.name}")
         await retry_until_available("Kafka", settings.kafka.check)
@@ -211,6 +221,8 @@ class Service:
         group = settings.topic_prefix + self.name
         instance = InstanceName(f"{settings.kafka_bootstrap} {group}", settings.instance)
         self._stack.callback(instance.release)
+        await retry_until_available("MongoDB", lambda: version.begin(instance.text))
+        self._stack.push_async_callback(version.stop)
         ping_client = connect(settings.mongo_url, application=f"nest-{self.name}-ping", timeout=PING_SECONDS)
         self._stack.push_async_callback(ping_client.close)
         pinged = database(ping_client, own.name)
@@ -242,6 +254,18 @@ class Service:
             health = HealthServer(settings.health_host, settings.health_port, self.problems)
             await health.start()
             self._stack.push_async_callback(health.stop)
+
+    async def _prepared_database(self, client: Client, own: Database, inbox: Inbox) -> DatabaseVersion:
+        """Check the server and the version of the database, and create the indexes."""
+        version = self._version = DatabaseVersion(own, oldest=self._migrations.oldest, known=self._migrations.known)
+
+        async def prepare() -> None:
+            await check_server(client, self.settings.mongo_url)
+            await version.check()
+            await ensure_indexes(own, {**VERSION_INDEXES, **inbox.indexes(), **self._indexes})
+
+        await retry_until_available("MongoDB", prepare)
+        return version
 
     @asynccontextmanager
     async def _consuming(

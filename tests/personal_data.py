@@ -38,6 +38,7 @@ class Classified:
 OF_THE_BUS: Final = {
     "inbox": Classified(Effect.SEALED, "detects redelivered messages; expires after NEST_INBOX_RETENTION"),
     "timers": Classified(Effect.SEALED, "delayed messages; deleted when published"),
+    "schema": Classified(Effect.NOT_ABOUT_PEOPLE, "version of the database and progress of its migrations"),
 }
 COLLECTIONS: Final = {
     "auth": {

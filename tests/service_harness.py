@@ -22,6 +22,7 @@ from shared.bus.topics import WRITERS
 from shared.ids import Ids, new_message_id
 from shared.messages import ANONYMOUS, MESSAGES, Caller, Message, Sealed
 from shared.messages.auth.audit import Audited, AuditEntryView, RecordAuditEntry
+from shared.migrations import MigrationContext, MigrationJob, Migrations
 from shared.mongo import connect, database, ensure_indexes
 from shared.sealing import Sealer
 from shared.service import OpenContext, Resources
@@ -138,6 +139,10 @@ class ServiceHarness:
     async def __aexit__(self, *_: object) -> None:
         await self._opened.__aexit__(None, None, None)
         await self._client.close()
+
+    async def migrate(self, migrations: Migrations) -> int:
+        """Run the job with these migrations; return the number of rewritten documents."""
+        return await MigrationJob(MigrationContext(self.database, self.sealer), migrations, lambda _: None).run()
 
     async def deliver(
         self,

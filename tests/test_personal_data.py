@@ -17,6 +17,7 @@ from services.mailer.personal_data.store import PersonalData as MailerPersonalDa
 from services.news.app import INDEXES as NEWS
 from services.news.store import personal_data as news_personal_data
 from shared.bus.inbox import Inbox
+from shared.database_version import COLLECTION as SCHEMA
 from shared.mongo import Database, connect, database
 from shared.personal_data.subjects import PersonalDataCollection
 from shared.sealing import Sealer
@@ -53,7 +54,7 @@ def test_every_way_to_name_a_collection_is_found() -> None:
 def test_every_collection_of_a_service_is_classified(service: str) -> None:
     files = (ROOT / "services" / service).rglob("*.py")
     named = set().union(*(named_in(path.read_text()) for path in files))
-    there = named | set(INDEXES[service]) | {Inbox.COLLECTION, Inbox.TIMERS}
+    there = named | set(INDEXES[service]) | {Inbox.COLLECTION, Inbox.TIMERS, SCHEMA}
     assert there == set(COLLECTIONS[service]), (
         "classify it in tests/personal_data.py and cover it in the service's erasure"
     )

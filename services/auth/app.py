@@ -9,6 +9,7 @@ from functools import partial
 from typing import Final
 
 from services.auth.account_links.store import AccountLinks
+from services.auth.accounts import api_key_upgrade
 from services.auth.accounts.models import DELETION_TYPE
 from services.auth.accounts.passwords import PasswordHasher
 from services.auth.accounts.store import Applications, Owners
@@ -35,6 +36,7 @@ from services.auth.sessions.geoip import GeoIp
 from services.auth.settings import AuthSettings
 from services.auth.signing_keys.keyring import Keyring
 from services.auth.signing_keys.store import SigningKeys
+from services.auth.tokens import store as token_store
 from services.auth.tokens.signer import LastingTokens, TokenSigner
 from services.auth.tokens.store import AccessTokens, RefreshTokens
 from services.auth.users.store import Identifiers, Users
@@ -43,6 +45,7 @@ from shared.messages import SERVICE_COMMANDS
 from shared.messages.auth.clients import AnnounceClient
 from shared.messages.auth.signing_keys import SigningKeyPublished
 from shared.messages.republishing import REPUBLISHING
+from shared.migrations import Migrations
 from shared.mongo import indexes_of
 from shared.service import Resources, Service
 from shared.settings import load
@@ -74,6 +77,7 @@ INDEXES: Final = indexes_of(
     Users,
 )
 """Indexes by collection, created before the first message is handled."""
+MIGRATIONS: Final = Migrations((*token_store.MIGRATIONS, api_key_upgrade.MIGRATION))
 
 
 def create(settings: AuthSettings | None = None) -> Service:
@@ -93,6 +97,7 @@ def create(settings: AuthSettings | None = None) -> Service:
             AuditEntries.COLLECTION: (*AuditEntries.INDEXES, AuditEntries.expiry(chosen.audit_retention)),
         },
         open_context=partial(opened, settings=chosen),
+        migrations=MIGRATIONS,
     )
 
 
@@ -107,10 +112,8 @@ async def opened(resources: Resources, settings: AuthSettings) -> AsyncIterator[
     """
     database, sealer = resources.database, resources.sealer
     access_tokens, refresh_tokens = AccessTokens(database), RefreshTokens(database)
-    for tokens in (access_tokens, refresh_tokens):
-        await tokens.upgrade_stored()
     applications = Applications(database, sealer)
-    await applications.upgrade_stored()
+    await applications.report_lost_keys()
     signing_keys, clients, audit_entries = SigningKeys(database), Clients(database), AuditEntries(database)
     sealing_keys = SealingKeys(database)
     await sealing_keys.export_metrics()

@@ -33,6 +33,7 @@ from services.billing.trials.store import Trials
 from services.billing.usage.store import UsageRows
 from shared.messages.billing.runs import SCHEDULE, SCHEDULED, KeepStripeSchedule
 from shared.messages.republishing import REPUBLISHING
+from shared.migrations import Migrations
 from shared.mongo import indexes_of
 from shared.personal_data.erasure import ErasedIds
 from shared.service import Resources, Service
@@ -65,6 +66,7 @@ INDEXES: Final = indexes_of(
     CatalogSyncs,
 )
 """Indexes by collection, created before the first message is handled."""
+MIGRATIONS: Final = Migrations()
 
 
 def create(settings: BillingSettings | None = None) -> Service:
@@ -80,6 +82,7 @@ def create(settings: BillingSettings | None = None) -> Service:
         topics=TOPICS,
         indexes=INDEXES,
         open_context=partial(open_context, settings=chosen),
+        migrations=MIGRATIONS,
     )
 
 

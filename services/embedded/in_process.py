@@ -11,8 +11,11 @@ from typing import Any
 
 from services.embedded.child_server import run_all
 from services.embedded.demo import CLIENT_ID
+from services.embedded.errors import CannotStart
 from services.embedded.machine import Machine
 from services.embedded.pages import Pages
+from services.operator.client import CommandError
+from services.operator.database import migrate_all
 from shared.service import Runnable
 from shared.settings import load_all
 
@@ -28,6 +31,7 @@ async def run_in_process(machine: Machine) -> AsyncIterator[None]:
         SettingsError: services refuse settings in the environment; the text names all of them.
     """
     gateway_settings, *settings = load_settings(machine)
+    await migrate_databases()
     pages = partial(
         Pages, inbox=machine.inbox, base_url=machine.base_url, client_id=CLIENT_ID, version=metadata.version("nest")
     )
@@ -68,6 +72,18 @@ def load_settings(machine: Machine) -> list[Any]:
     os.environ.update(machine.environment)
     names = ("gateway", *BACKGROUND)
     return load_all(getattr(import_module(f"services.{name}.settings"), f"{name.title()}Settings") for name in names)
+
+
+async def migrate_databases() -> None:
+    """Rewrite the documents that an earlier release has left in the data folder; after ``load_settings``.
+
+    Raises:
+        CannotStart: the data is of a newer release, or MongoDB failed.
+    """
+    try:
+        await migrate_all(wait=0, say=lambda _: None)
+    except CommandError as cannot:
+        raise CannotStart(str(cannot)) from None
 
 
 def _creator(name: str) -> Callable[..., Runnable]:

@@ -34,11 +34,12 @@ async def run_separately(*, folder: Path, host: str, port: int) -> None:
         machine = await stack.enter_async_context(
             run_machine(folder, host=host, port=port, progress=console, modules=modules)
         )
-        from services.embedded.in_process import load_settings  # noqa: PLC0415 - imported meanwhile
+        from services.embedded.in_process import load_settings, migrate_databases  # noqa: PLC0415 - imported meanwhile
         from services.embedded.pages import inbox_server  # noqa: PLC0415 - imported while Kafka and MongoDB start
 
         # Here, because the first service that exits stops the others, before they report theirs.
         load_settings(machine)
+        await migrate_databases()
         inbox_url = await stack.enter_async_context(inbox_server(machine))
         children: dict[str, Child] = {}
         try:

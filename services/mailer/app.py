@@ -30,6 +30,7 @@ from services.mailer.suppressions.store import Suppressions
 from services.mailer.texts.providers import ConsoleProvider, InboxProvider, NoProvider, TextProvider
 from services.mailer.texts.twilio import Twilio
 from shared.messages.republishing import REPUBLISHING
+from shared.migrations import Migrations
 from shared.mongo import indexes_of
 from shared.personal_data.erasure import ErasedIds
 from shared.service import Resources, Service
@@ -40,6 +41,7 @@ INDEXES: Final = indexes_of(
     AudienceMembers, ClientBrandings, ConsentChanges, Consents, Deliveries, ErasedIds, Suppressions
 )
 """Indexes by collection, created before the first message is handled."""
+MIGRATIONS: Final = Migrations()
 
 
 def create(settings: MailerSettings | None = None) -> Service:
@@ -59,6 +61,7 @@ def create(settings: MailerSettings | None = None) -> Service:
             Deliveries.COLLECTION: (*Deliveries.INDEXES, Deliveries.expiry(loaded.delivery_retention)),
         },
         open_context=partial(open_context, settings=loaded),
+        migrations=MIGRATIONS,
     )
 
 

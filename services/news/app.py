@@ -16,6 +16,7 @@ from services.news.store import Dismissals, NewsItems, Subscriptions, personal_d
 from shared.messages.auth.clients import ClientAnnounced
 from shared.messages.news import NewsItemCreated
 from shared.messages.republishing import REPUBLISHING
+from shared.migrations import Migrations
 from shared.mongo import indexes_of
 from shared.service import Resources, Service
 from shared.settings import load
@@ -23,6 +24,7 @@ from shared.settings import load
 TOPICS: Final = ("news.commands", "billing.events", REPUBLISHING)
 INDEXES: Final = indexes_of(NewsItems, Dismissals, Subscriptions)
 """Indexes by collection, created before the first message is handled."""
+MIGRATIONS: Final = Migrations()
 
 
 def create(settings: NewsSettings | None = None) -> Service:
@@ -39,6 +41,7 @@ def create(settings: NewsSettings | None = None) -> Service:
         topics=TOPICS,
         indexes=INDEXES,
         open_context=partial(open_context, settings=loaded),
+        migrations=MIGRATIONS,
     )
 
 

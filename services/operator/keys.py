@@ -66,12 +66,10 @@ def reseal(
     Takes the services' variables: NEST_SEALING_KEYS, NEST_MONGO_URL and NEST_DATABASE_PREFIX. May be interrupted and
     repeated. Prints what is left under each older key.
     """
-    from services.operator.reseal import reseal_all  # noqa: PLC0415 -- would slow down `nest --help`
-    from shared.bus.topics import SERVICES  # noqa: PLC0415
+    from services.operator.databases import chosen_services  # noqa: PLC0415 -- would slow down `nest --help`
+    from services.operator.reseal import reseal_all  # noqa: PLC0415
 
-    wanted = service or list(SERVICES)
-    if unknown := sorted(set(wanted) - set(SERVICES)):
-        raise typer.BadParameter(f"no service with a database: {', '.join(unknown)}")
+    wanted = chosen_services(service)
     shows_progress = not as_json and sys.stderr.isatty()
 
     def progress(name: str, documents: int) -> None:

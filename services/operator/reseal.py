@@ -14,19 +14,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
-from pydantic import SecretStr
-from pymongo.errors import PyMongoError
-
 from services.auth.personal_data.handlers import SEALING_PURPOSE as PEOPLE
 from services.auth.signing_keys.key_pairs import SEALING_PURPOSE as SIGNING_KEYS
 from services.auth.tokens.handlers import SUCCESSORS
-from services.operator.client import CommandError
+from services.operator.databases import opened_database
 from shared.bus.handling import REPLY_RECEIVER
-from shared.mongo import Database, Document, connect, database
-from shared.mongo_urls import InvalidMongoUrl
+from shared.mongo import Database, Document
 from shared.sealing import CannotUnseal, Sealer
-from shared.settings import load, parse_keys
-from shared.variables import SettingsError, VariableSettings
 
 MAX_PASSES: Final = 5
 """A service may store a value of before once more while it is resealed; another pass finds it."""
@@ -158,14 +152,6 @@ def _texts(value: Any, path: Path = ()) -> Iterator[tuple[Path, str | bytes]]:
             yield from _texts(each, (*path, str(index)))
 
 
-class DatabaseSettings(VariableSettings):
-    """Environment variables of resealing, those of the services."""
-
-    sealing_keys: SecretStr
-    mongo_url: SecretStr
-    database_prefix: str = "nest_"
-
-
 async def reseal_all(services: Sequence[str], progress: Callable[[str, int], None]) -> dict[str, Resealing]:
     """Seal the databases of these services again, with the settings of the environment.
 
@@ -178,26 +164,7 @@ async def reseal_all(services: Sequence[str], progress: Callable[[str, int], Non
     """
     outcomes: dict[str, Resealing] = {}
     for service in services:
-        settings_class = type("ServiceDatabaseSettings", (DatabaseSettings,), {"PROCESS": service})
-        try:
-            settings: DatabaseSettings = load(settings_class)
-            keys = parse_keys(settings.sealing_keys.get_secret_value())
-            client = connect(settings.mongo_url, application="nest-reseal")
-        except (SettingsError, InvalidMongoUrl, ValueError) as invalid:
-            raise CommandError("; ".join(str(invalid).splitlines())) from None
-        try:
-            resealer = Resealer(
-                database(client, settings.database_prefix + service),
-                service,
-                Sealer(keys),
-                frozenset(keys),
-                progress=partial(progress, service),
-            )
+        async with opened_database(service) as (own, keys):
+            resealer = Resealer(own, service, Sealer(keys), frozenset(keys), progress=partial(progress, service))
             outcomes[service] = await resealer.reseal()
-        except PyMongoError as failure:
-            raise CommandError(
-                f"MongoDB does not answer ({type(failure).__name__}); run it again to continue"
-            ) from None
-        finally:
-            await client.close()
     return outcomes

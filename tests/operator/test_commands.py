@@ -68,6 +68,8 @@ LOCAL = {
     "up",
     "services",
     "run",
+    "database migrate",
+    "database status",
     "doctor",
     "keys reseal",
     "mail preview",

@@ -25,6 +25,7 @@ from shared.bus.record_macs import RecordMacs
 from shared.dead_letters.records import DeadLetter, is_tombstone
 from shared.ids import new_message_id
 from shared.messages import Message
+from shared.migrations import Migrations
 from shared.mongo import Client, Database, connect, database
 from shared.sealing import Sealer
 from shared.service import Service
@@ -149,9 +150,21 @@ class BusHarness:
 
     @asynccontextmanager
     async def running(
-        self, name: str = "ledger", *, consumers: Mapping[str, Sequence[str]] | None = None, **changes: Any
+        self,
+        name: str = "ledger",
+        *,
+        consumers: Mapping[str, Sequence[str]] | None = None,
+        migrations: Migrations | None = None,
+        **changes: Any,
     ) -> AsyncIterator[RunningService]:
-        """Run an instance of ``ledger`` or ``audit`` in this process; ``consumers`` are those of each topic."""
+        """Run an instance of ``ledger`` or ``audit`` in this process.
+
+        Args:
+            name: the service.
+            consumers: the services that consume each topic.
+            migrations: those that its release knows.
+            changes: other settings.
+        """
         opened: list[Ledger] = []
         stuck: list[bool] = []
         service = Service(
@@ -161,6 +174,7 @@ class BusHarness:
             topics=CONSUMED[name],
             indexes=INDEXES,
             open_context=open_context(opened),
+            migrations=migrations or Migrations(),
             consumers=consumers or {},
             on_stuck=lambda: stuck.append(True),
             republish_commands=REPUBLISH_COMMANDS,

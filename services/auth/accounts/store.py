@@ -10,7 +10,7 @@ from uuid import UUID
 from pymongo import ASCENDING, IndexModel
 
 from services.auth.accounts import api_keys
-from services.auth.accounts.api_key_upgrade import upgrade_application, upgrade_applications
+from services.auth.accounts.api_key_upgrade import KEY_PURPOSE, key_hash_of, upgrade_application
 from services.auth.accounts.models import Application, Owner, upgraded_id
 from shared.batch_loader import BatchLoader
 from shared.bus.work import Work
@@ -19,9 +19,6 @@ from shared.messages.auth.errors import ApplicationNotFound, AppnameTaken, Email
 from shared.mongo import Database
 from shared.sealing import Sealer
 from shared.telemetry import log
-
-KEY_PURPOSE: Final = "api key"
-"""Purpose of the keyed hashes of API keys."""
 
 
 class Owners(Rows[Owner], taken=EmailTaken, missing=OwnerNotFound):
@@ -62,7 +59,7 @@ class Applications(Rows[Application], taken=AppnameTaken):
 
     def key_hash(self, key_id: UUID) -> str:
         """Keyed hash of the API key with this UUID, as it is stored."""
-        return self._sealer.keyed_hash(KEY_PURPOSE, key_id.bytes)
+        return key_hash_of(self._sealer, key_id)
 
     async def get_by_key(self, api_key: str) -> Application:
         """The application with this API key.
@@ -102,16 +99,12 @@ class Applications(Rows[Application], taken=AppnameTaken):
         found = self._by_id.find_first(audience, upgraded_id(audience))
         return self._read_or_none(await found)
 
-    async def upgrade_stored(self) -> None:
-        """Replace the API keys of earlier releases by keyed hashes; call it before messages are handled.
-
-        Logs an error if keys can't be found any more, because the sealing key of their hashes is not held.
-        """
-        await upgrade_applications(self._database, self.key_hash)
+    async def report_lost_keys(self) -> None:
+        """Log an error if keys can't be found any more, because the sealing key of their hashes is not held."""
         held = "|".join(map(re.escape, self._sealer.hash_keys(KEY_PURPOSE)))
-        lost = await self._collection.count_documents({"keyHash": {"$not": re.compile(rf"^(?:{held})\.")}})
-        if lost:
-            log.error("API keys not found: the sealing key of their hashes is missing", count=lost)
+        lost = {"keyHash": {"$type": "string", "$not": re.compile(rf"^(?:{held})\.")}}
+        if count := await self._collection.count_documents(lost):
+            log.error("API keys not found: the sealing key of their hashes is missing", count=count)
 
     def renew_key_hash(self, application: Application, api_key: str, work: Work) -> bool:
         """Save the hash of the key under the first sealing key, if it is under another one; return whether it was.

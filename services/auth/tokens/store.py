@@ -11,6 +11,7 @@ from services.auth.tokens.credentials import RefreshTokenString, require_key
 from services.auth.tokens.models import FAMILY_LIFETIME, AccessToken, RefreshToken
 from shared.batch_loader import BatchLoader
 from shared.documents import Rows
+from shared.migrations import Migration, replacing
 from shared.mongo import Database, Document
 
 RETENTION: Final = timedelta(days=30)
@@ -38,11 +39,16 @@ def _upgraded(document: Document) -> Document:
     return document
 
 
+def _upgraded_refresh_token(document: Document) -> Document:
+    if "chainBeganAt" not in document:
+        document = {**document, "chainBeganAt": document["chainEndsAt"] - FAMILY_LIFETIME}
+    return _upgraded(document)
+
+
 class AccessTokens(Rows[AccessToken]):
     """The collection ``access_tokens``."""
 
     COLLECTION: Final = "access_tokens"
-    OLDER = _OLDER
     INDEXES: Final = (
         _BY_USER,
         _BY_AGE,
@@ -79,7 +85,6 @@ class RefreshTokens(Rows[RefreshToken]):
     """
 
     COLLECTION: Final = "refresh_tokens"
-    OLDER = _OLDER
     INDEXES: Final = (
         _BY_USER,
         _BY_AGE,
@@ -103,6 +108,22 @@ class RefreshTokens(Rows[RefreshToken]):
         return await self._all(self._collection.find({"userId": user_id}).sort("revokedAt", ASCENDING).limit(limit))
 
     def _upgraded(self, document: Document) -> Document:
-        if "chainBeganAt" not in document:
-            document = {**document, "chainBeganAt": document["chainEndsAt"] - FAMILY_LIFETIME}
-        return _upgraded(document)
+        return _upgraded_refresh_token(document)
+
+
+MIGRATIONS: Final = (
+    Migration(
+        version=1,
+        title="access tokens with typed root grants",
+        collection=AccessTokens.COLLECTION,
+        older=_OLDER,
+        change=replacing(_upgraded),
+    ),
+    Migration(
+        version=2,
+        title="refresh tokens with typed root grants",
+        collection=RefreshTokens.COLLECTION,
+        older=_OLDER,
+        change=replacing(_upgraded_refresh_token),
+    ),
+)

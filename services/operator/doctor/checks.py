@@ -87,6 +87,7 @@ def _mongo_checks(clients: Sequence[Client], databases: mongo.Databases, loaded:
     checks = [
         Check("mongodb", partial(mongo.check_mongo, clients[0])),
         Check("indexes", partial(mongo.check_indexes, databases, loaded.settings)),
+        Check("versions", partial(mongo.check_versions, databases)),
         Check("timers", partial(mongo.check_timers, databases)),
         Check("stripe events", partial(mongo.check_stripe_events, databases)),
     ]

@@ -20,6 +20,7 @@ from services.operator.doctor.findings import Finding, ok, problem, warning
 from services.operator.doctor.http import clock_finding
 from shared.bus.inbox import CLOCK_MARGIN, THROTTLED_EXPIRY, Inbox
 from shared.bus.topics import SERVICES
+from shared.database_version import refusal_of, stored_version
 from shared.mongo import Client, Database
 from shared.mongo_urls import InvalidMongoUrl
 from shared.sealing import Sealer
@@ -140,6 +141,25 @@ def _same(existing: Any, declared: Any) -> bool:
     if declared == ANY_EXPIRY:
         return existing is not None
     return (None if existing is False else existing) == (None if declared is False else declared)
+
+
+async def check_versions(databases: Databases) -> AsyncIterator[Finding]:
+    """Check that this release can use each database, and that each is migrated."""
+    complete = True
+    for service in SERVICES:
+        own, migrations = databases[service], import_module(f"services.{service}.app").MIGRATIONS
+        version = await stored_version(own)
+        if (refusal := refusal_of(own.name, version, oldest=migrations.oldest, known=migrations.known)) is not None:
+            complete = False
+            yield problem(refusal.partition(": ")[0], refusal.partition(": ")[2])
+        elif version < migrations.known:
+            complete = False
+            yield warning(
+                f"{own.name} has version {version} of {migrations.known}",
+                "run nest database migrate once every instance runs this release",
+            )
+    if complete:
+        yield ok("every database has the version of this release")
 
 
 async def check_timers(databases: Databases) -> AsyncIterator[Finding]:

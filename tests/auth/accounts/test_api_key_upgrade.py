@@ -11,6 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from services.auth.accounts.api_keys import api_key
+from services.auth.app import MIGRATIONS
 from tests.auth.accounts.flows import (
     CHEAP,
     check_sign_in,
@@ -92,10 +93,12 @@ async def test_token_of_an_earlier_release_works_until_it_expires_and_shows_no_k
         assert await refusal(after, command) == ("unauthenticated", "not_logged_in")
 
 
-async def test_interrupted_upgrade_continues_at_the_next_start(new_harness: NewHarness, former: dict[str, Any]) -> None:
+async def test_next_job_continues_an_interrupted_one(new_harness: NewHarness, former: dict[str, Any]) -> None:
     async with new_harness(**CHEAP) as after:
         second = await new_application(after, email="other@example.com")
         await after.deliver(sign_up(second["apiKey"]))
+        await after.migrate(MIGRATIONS)
+        await after.database["schema"].delete_many({})
         # The first application is moved, the second is not yet.
         moved = await after.database["applications"].find_one({"name": "An app"})
         assert moved is not None
@@ -108,35 +111,41 @@ async def test_interrupted_upgrade_continues_at_the_next_start(new_harness: NewH
             {"applicationId": document["_id"]}, {"$set": {"applicationId": second["uuid"]}}
         )
     async with new_harness(**CHEAP) as again:
+        await again.migrate(MIGRATIONS)
         for application in (former, second):
             await again.deliver(sign_in_with_email(application["apiKey"]))
         assert await again.database["applications"].count_documents({"keyHash": None}) == 0
 
 
-async def test_users_left_by_an_interrupted_upgrade_are_moved_at_the_next_start(
+async def test_users_left_by_an_interrupted_job_are_moved_by_the_next(
     new_harness: NewHarness, former: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("services.auth.accounts.api_key_upgrade.MOVED_AT_ONCE", 2)
     async with new_harness(**CHEAP) as after:
-        # The process was killed after the application and one batch of users.
+        await after.migrate(MIGRATIONS)
+        await after.database["schema"].delete_many({})
+        # The job was killed after the application and one batch of users.
         users = after.database["application_users"]
         left = await users.find_one_and_update({"email": "0@example.com"}, {"$set": {"applicationId": former["uuid"]}})
         assert left is not None
     async with new_harness(**CHEAP) as again:
+        await again.migrate(MIGRATIONS)
         await again.deliver(sign_in_with_email(former["apiKey"], "0@example.com"))
         assert await again.database["application_users"].distinct("applicationId") == [left["applicationId"]]
 
 
-async def test_address_that_was_registered_twice_does_not_stop_the_start(
+async def test_address_that_was_registered_twice_does_not_stop_the_job(
     new_harness: NewHarness, former: dict[str, Any]
 ) -> None:
     async with new_harness(**CHEAP) as after:
+        await after.deliver(sign_in_with_email(former["apiKey"]))
         users = after.database["application_users"]
         user = await users.find_one({"email": "0@example.com"})
         assert user is not None
         await users.insert_one({**user, "_id": str(uuid4()), "applicationId": former["uuid"]})
     with capture_logs() as logs:
         async with new_harness(**CHEAP) as again:
+            await again.migrate(MIGRATIONS)
             await again.deliver(sign_in_with_email(former["apiKey"], "0@example.com"))
     assert "users not moved: address registered twice" in {entry["event"] for entry in logs}
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jwt
 import pytest
-from pymongo import MongoClient
 
-from services.auth.tokens.store import AccessTokens, RefreshTokens
+from services.auth.app import MIGRATIONS
+from services.auth.tokens import store as token_store
 from shared.messages import Caller
 from shared.messages.auth.sessions import ListSessions
-from shared.mongo import rewrite
 from tests.auth.flows import log_in, refresh
 from tests.service_harness import ServiceHarness
 
@@ -64,36 +62,19 @@ async def test_tokens_of_before_are_read(harness: ServiceHarness) -> None:
     assert (session["id"], session["current"]) == (listed[0]["id"], True)
 
 
-async def test_start_rewrites_tokens_of_before(
-    harness: ServiceHarness, new_harness: Callable[..., ServiceHarness], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("shared.mongo.REWRITTEN_AT_ONCE", 2)
+async def test_job_rewrites_tokens_of_before(harness: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.migrations.BATCH", 2)
     await logins_of_every_kind(harness)
     before = await stored(harness)
     roots = [document["rootGrant"]["type"] for document in before]
     assert sorted(roots) == ["authorization_code"] * 4 + ["phone_code", "test_login"]
     await make_older(harness)
     assert await stored(harness) != before
-    async with new_harness():
-        assert await stored(harness) == before
-
-
-async def test_token_that_changes_meanwhile_is_not_rewritten(
-    harness: ServiceHarness, mongo_client: MongoClient[dict[str, Any]]
-) -> None:
-    await log_in(harness)
-    await make_older(harness)
-    collection = harness.database["access_tokens"]
-
-    def change_while_another_writes(older: dict[str, Any]) -> dict[str, Any]:
-        mongo_client[harness.database.name]["access_tokens"].update_one({"_id": older["_id"]}, {"$inc": {"version": 1}})
-        return {**older, "rootGrant": {}}
-
-    assert await rewrite(collection, AccessTokens.OLDER, change_while_another_writes) == 0
-    assert isinstance((await collection.find_one({}))["rootGrant"], str)
+    assert await harness.migrate(MIGRATIONS) == len(before)
+    assert await stored(harness) == before
 
 
 async def test_older_tokens_are_found_by_an_index(harness: ServiceHarness) -> None:
-    for store in (AccessTokens, RefreshTokens):
-        plan = await harness.database[store.COLLECTION].find(store.OLDER).explain()
+    for migration in token_store.MIGRATIONS:
+        plan = await harness.database[migration.collection].find(migration.older).explain()
         assert "COLLSCAN" not in str(plan["queryPlanner"]["winningPlan"])

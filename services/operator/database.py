@@ -1,0 +1,133 @@
+"""`nest database`: versions of the services' databases, and their migrations."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from services.operator.client import CommandError
+from services.operator.output import AsJson, example_text, one_line_errors, print_json, without_logs
+
+if TYPE_CHECKING:
+    from shared.migrations import Migrations, Progress, Status
+
+COMMAND_SECONDS: Final = 600.0
+"""Timeout of one operation; counting the documents of a large collection reads all of it."""
+app = typer.Typer(no_args_is_help=True, help="Show the versions of the services' databases, and migrate them.")
+Service = Annotated[list[str] | None, typer.Option(help="Only the database of this service; repeat it.")]
+
+
+@app.command("status", epilog=example_text("nest database status", "nest database status --service auth --json"))
+def show_status(service: Service = None, *, as_json: AsJson = False) -> None:
+    """Print the version of each database, the newest that this release knows, and the documents to migrate.
+
+    Takes the services' variables: NEST_SEALING_KEYS, NEST_MONGO_URL and NEST_DATABASE_PREFIX.
+    """
+    with one_line_errors(), without_logs():
+        _print_status(asyncio.run(_statuses(service)), as_json=as_json)
+
+
+@app.command(
+    "migrate", epilog=example_text("nest database migrate --dry-run", "nest database migrate --service auth --rate 500")
+)
+def migrate(
+    service: Service = None,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; print what is to be done.")] = False,
+    rate: Annotated[
+        float | None, typer.Option(min=1, help="Documents per second at most; by default no limit.")
+    ] = None,
+    wait: Annotated[
+        int, typer.Option(min=0, help="Seconds to wait for instances of an older release, or another job, to end.")
+    ] = 600,
+) -> None:
+    """Rewrite the documents of older releases while the services run, then raise the versions of the databases.
+
+    Takes the services' variables. It may be killed and run again: it continues. A database gets its new version, which
+    older releases refuse, once no instance of an older release uses it.
+    """
+    with one_line_errors(), without_logs():
+        if dry_run:
+            _print_status(asyncio.run(_statuses(service)), as_json=False)
+            return
+        asyncio.run(migrate_all(service, rate=rate, wait=wait))
+
+
+async def migrate_all(
+    services: list[str] | None = None,
+    *,
+    rate: float | None = None,
+    wait: int = 600,
+    say: Callable[[str], None] = typer.echo,
+) -> None:
+    """Migrate the databases of these services, all by default, with the settings of the environment.
+
+    Raises:
+        CommandError: a setting is missing, MongoDB failed, or the job can't continue; a repeat continues.
+    """
+    from services.operator.databases import chosen_services, opened_database  # noqa: PLC0415
+    from shared.migrations import CannotMigrate, MigrationContext, MigrationJob  # noqa: PLC0415
+    from shared.sealing import Sealer  # noqa: PLC0415
+
+    for service in chosen_services(services):
+
+        def report(progress: Progress, service: str = service) -> None:
+            say(f"{service}: {_line(progress)}")
+
+        migrations = migrations_of(service)
+        async with opened_database(service, timeout=COMMAND_SECONDS) as (own, keys):
+            context = MigrationContext(own, Sealer(keys))
+            try:
+                count = await MigrationJob(context, migrations, report, rate=rate, wait_seconds=wait).run()
+            except CannotMigrate as cannot:
+                raise CommandError(str(cannot)) from None
+            say(f"{service}: version {migrations.known}, {count} documents rewritten")
+
+
+async def _statuses(services: list[str] | None) -> dict[str, Status]:
+    from services.operator.databases import chosen_services, opened_database  # noqa: PLC0415
+    from shared.migrations import status  # noqa: PLC0415
+
+    found = {}
+    for service in chosen_services(services):
+        async with opened_database(service, timeout=COMMAND_SECONDS) as (own, _):
+            found[service] = await status(own, migrations_of(service))
+    return found
+
+
+def migrations_of(service: str) -> Migrations:
+    """Return the migrations of a service."""
+    found: Migrations = import_module(f"services.{service}.app").MIGRATIONS
+    return found
+
+
+def _line(progress: Progress) -> str:
+    if progress.waits_for:
+        return f"waiting for instances of an older release to end: {', '.join(progress.waits_for)}"
+    line = f"{progress.migration.title}: {progress.done} of {progress.total} documents"
+    if progress.rate:
+        line += f", {progress.rate:.0f}/s"
+    if progress.seconds_left is not None:
+        line += f", {progress.seconds_left:.0f} s left"
+    return line
+
+
+def _print_status(statuses: dict[str, Status], *, as_json: bool) -> None:
+    if as_json:
+        print_json({service: _as_json(status) for service, status in statuses.items()})
+        return
+    for service, status in statuses.items():
+        typer.echo(f"{service}: version {status.version}, this release knows {status.known}")
+        for migration, left in status.left:
+            typer.echo(f"{service}: {migration.version} {migration.title}: {left} documents to rewrite")
+
+
+def _as_json(status: Status) -> dict[str, Any]:
+    pending = [
+        {"version": migration.version, "title": migration.title, "documents": left} for migration, left in status.left
+    ]
+    return {"version": status.version, "known": status.known, "pending": pending}
