@@ -402,6 +402,8 @@ def test_mongodb_is_spoken_to_in_stores_and_in_shared() -> None:
     rule = only_in(
         "shared/mongo.py",
         "shared/mongo_urls.py",
+        "shared/database_version.py",
+        "shared/migrations.py",
         "shared/paging.py",
         "shared/bus/inbox.py",
         "shared/bus/bulk_writes.py",
