@@ -9,7 +9,7 @@ COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-ha
 	--no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet $(UPGRADE)
 
 .PHONY: help run run-services backing test test-slow faults stripe-contract check format bench bench-recovery bench-overload \
-	bench-status reference sbom image lock clean install-run install-dev install-clients
+	bench-status reference sbom image lock clean install-run install-dev install-clients install-kustomize
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -23,7 +23,7 @@ run-services: install-run ## run the five services as separate processes, with i
 backing: install-dev ## run a Kafka and a MongoDB for test runs; prints the two variables to set
 	@exec $(BIN)/python -m tests.backing --folder .nest/backing
 
-test: install-dev install-clients ## run all tests except the slow ones, on real Kafka and MongoDB (WORKERS=4 for more workers)
+test: install-dev install-clients install-kustomize ## run all tests except the slow ones, on real Kafka and MongoDB (WORKERS=4 for more workers)
 	$(BIN)/pytest -n $(WORKERS) -m "not slow"
 
 test-slow: install-dev ## run the statistical, soak and load tests
@@ -61,7 +61,7 @@ bench-overload: install-dev ## measure goodput and latencies at three times the 
 bench-status: install-dev ## measure the subscription status with a million records and during a storm of renewals
 	$(BIN)/python -m tests.bench.subscription_status
 
-reference: install-dev ## regenerate the HTTP API reference, services/gateway/openapi.json, from the code
+reference: install-dev ## regenerate the HTTP API reference, services/gateway/openapi.json, and manifests from the code
 	$(BIN)/python -m services.reference
 
 sbom: install-dev ## write the software bill of materials of the image, dist/sbom.cdx.json (CycloneDX)
@@ -95,3 +95,6 @@ install-dev:
 
 install-clients:
 	@tests/reference/clients/install
+
+install-kustomize:
+	@tests/deploy/kustomize/install

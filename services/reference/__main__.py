@@ -1,10 +1,11 @@
-"""``make reference``: write the OpenAPI document to the gateway's folder, from where it is served unchanged."""
+"""``make reference``: write the OpenAPI document, which the gateway serves unchanged, and the generated manifests."""
 
 import json
 from pathlib import Path
 from typing import Final
 
 from services.reference.document import document
+from services.reference.manifests import manifests
 
 OUTPUT: Final = Path(__file__).parent.parent / "gateway" / "openapi.json"
 
@@ -15,4 +16,5 @@ def document_text() -> str:
 
 
 if __name__ == "__main__":
-    OUTPUT.write_text(document_text(), "utf-8")
+    for path, text in {OUTPUT: document_text(), **manifests()}.items():
+        path.write_text(text, "utf-8")

@@ -36,6 +36,10 @@ STAND_INS: Final = {
         for name in ("GATEWAY", "AUTH", "BILLING", "MAILER", "NEWS", "OPERATOR")
     },
     "NEST_MONGO_URL": "mongodb://nest:hunter2@mongo:27017/?replicaSet=rs0",
+    **{
+        f"NEST_{name}_MONGO_URL": f"mongodb://{name.lower()}:hunter2@mongo:27017/?replicaSet=rs0"
+        for name in ("AUTH", "BILLING", "MAILER", "NEWS")
+    },
     "NEST_INTERNAL_KEYS": "test:7f4e1c02b9a86d35e0c17b94d2f6a358",
     "NEST_STRIPE_API_KEY": "sk_test_of_a_test",
     "NEST_STRIPE_WEBHOOK_SECRETS": "whsec_of_one_single_test",
