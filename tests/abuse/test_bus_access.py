@@ -305,6 +305,52 @@ async def test_the_doctor_checks_a_secured_kafka_and_mongodb(secured: Secured) -
     assert not [each for each in checked if each["level"] == "problem"]
 
 
+SECRETS_OF = {
+    "gateway": {"NEST_INTERNAL_KEYS", "NEST_STRIPE_WEBHOOK_SECRETS", "NEST_MAIL_WEBHOOK_SECRETS"},
+    "auth": set(),
+    "billing": {"NEST_STRIPE_API_KEY"},
+    "mailer": {"NEST_SMTP_HOST"},
+    "news": set(),
+    "operator": set(),
+}
+"""Variables that only the pod of one process has, beside its Kafka user and its MongoDB user."""
+
+
+def pod(secured: Secured, process: str) -> dict[str, str]:
+    """Return the environment of a process's pod: the shared settings, and its own credentials only."""
+    mine, prefix = dict(secured.nest.environment), f"NEST_{process.upper()}_"
+    url = mine.get(f"{prefix}MONGO_URL", "")
+    others = set().union(*SECRETS_OF.values()) - SECRETS_OF[process]
+    for name in list(mine):
+        own = name.endswith(("_KAFKA_USER", "_KAFKA_PASSWORD")) and name != "NEST_KAFKA_USER"
+        if name in others or name.endswith("MONGO_URL") or (own and not name.startswith(prefix)):
+            del mine[name]
+    return {**mine, "NEST_URL": "", **({"NEST_MONGO_URL": url} if url else {})}
+
+
+@pytest.mark.parametrize(
+    ("process", "checked", "skipped"),
+    [
+        ("gateway", {"settings", "consumers", "gateway"}, {"topics", "clock", "mongodb", "stripe", "mail server"}),
+        ("auth", {"indexes", "timers", "sealing keys", "dead letters"}, {"topics", "mongodb", "stripe events"}),
+        ("billing", {"indexes", "timers", "stripe events", "stripe"}, {"topics", "clock", "mongodb", "sealing keys"}),
+        ("mailer", {"indexes", "timers", "mail server"}, {"topics", "mongodb", "stripe", "dead letters"}),
+        ("news", {"indexes", "timers", "consumers"}, {"mongodb", "stripe", "mail server", "dead letters"}),
+        ("operator", {"kafka", "topics", "consumers", "clock", "dead letters"}, {"settings", "mongodb", "stripe"}),
+    ],
+)
+async def test_the_doctor_of_a_pod_skips_what_the_pod_may_not_see(
+    secured: Secured, process: str, checked: set[str], skipped: set[str]
+) -> None:
+    done = await secured.nest.command("doctor", "--json", "--replication", "1", **pod(secured, process))
+    findings: list[dict[str, Any]] = json.loads(done.out)
+    assert (done.code, [each for each in findings if each["level"] == "problem"]) == (0, [])
+    assert {each["area"] for each in findings if each["level"] in ("ok", "warning")} >= checked
+    reasons = [each for each in findings if each["level"] == "skipped"]
+    assert {each["area"] for each in reasons} >= skipped
+    assert all(each["do"] and ("not" in each["says"]) for each in reasons)
+
+
 @pytest.mark.parametrize(
     ("case", "error"),
     [

@@ -23,7 +23,13 @@ from services.operator.output import AsJson, Data, one_line_errors, plain, print
 if TYPE_CHECKING:
     from services.operator.doctor.findings import Finding
 
-COLOURS: Final = {"ok": typer.colors.GREEN, "warning": typer.colors.YELLOW, "problem": typer.colors.RED}
+COLOURS: Final = {
+    "ok": typer.colors.GREEN,
+    "skipped": typer.colors.CYAN,
+    "warning": typer.colors.YELLOW,
+    "problem": typer.colors.RED,
+}
+PROCESSES: Final = ("gateway", "auth", "billing", "mailer", "news")
 LEVEL_WIDTH: Final = 8
 AREA_WIDTH: Final = 14
 """Width of the longest area with its colon."""
@@ -38,11 +44,17 @@ def doctor(
     replication: Annotated[
         int | None, typer.Option(min=1, help="Required replicas of each topic; by default one per broker, 3 at most.")
     ] = None,
+    service: Annotated[
+        list[str] | None,
+        typer.Option("--service", help="Service that this environment must start; repeat it.", callback=_known),
+    ] = None,
+    complete: Annotated[bool, typer.Option("--complete", help="Exit code 1 also for skipped checks.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check everything that Nest needs, and print problems with their remedies. The exit code is 1 for a problem.
+    """Check everything that this environment allows, and print problems with their remedies. Exit code 1: a problem.
 
-    Run it where the services run, with their environment; without, it checks the Nest of the data folder.
+    Run it where the services run, with their environment; without, it checks the Nest of the data folder. Checks for
+    which the environment lacks settings, credentials or rights are skipped, with the reason.
     """
     with one_line_errors():
         load_environment(data)
@@ -51,11 +63,16 @@ def doctor(
     with without_logs(), _progress() as report:
         findings = asyncio.run(
             check_everything(
-                services_known=_services_known(), selectors=dkim_selector or [], replication=replication, report=report
+                services_known=_services_known(),
+                required=service or (),
+                selectors=dkim_selector or [],
+                replication=replication,
+                report=report,
             )
         )
-    problems = sum(finding.level.value == "problem" for finding in findings)
-    warnings = sum(finding.level.value == "warning" for finding in findings)
+    problems, warnings, skipped = (
+        sum(finding.level.value == level for finding in findings) for level in ("problem", "warning", "skipped")
+    )
     if as_json:
         print_json([asdict(finding) for finding in findings])
     else:
@@ -63,13 +80,22 @@ def doctor(
             # Successive findings with the same remedy show it once.
             _print(finding, remedy=following is None or following.do != finding.do)
         summary = f"{_count(problems, 'problem')}, {_count(warnings, 'warning')}"
-        typer.echo(f"\n{summary if problems or warnings else 'All is well'}")
-    raise typer.Exit(1 if problems else 0)
+        summary = f"{summary}, {skipped} skipped" if skipped else summary
+        typer.echo(f"\n{summary if problems or warnings or skipped else 'All is well'}")
+    raise typer.Exit(1 if problems or (complete and skipped) else 0)
+
+
+def _known(services: list[str] | None) -> list[str] | None:
+    for name in services or ():
+        if name not in PROCESSES:
+            raise typer.BadParameter(f"{name}: choose among {', '.join(PROCESSES)}")
+    return services
 
 
 def _services_known() -> bool:
     """Whether the settings of the services are known, and not only the gateway's URL."""
-    return bool(os.environ.get("NEST_KAFKA_BOOTSTRAP") or os.environ.get("NEST_MONGO_URL"))
+    urls = ("NEST_MONGO_URL", *(f"NEST_{name.upper()}_MONGO_URL" for name in PROCESSES))
+    return any(os.environ.get(name) or os.environ.get(f"{name}_FILE") for name in ("NEST_KAFKA_BOOTSTRAP", *urls))
 
 
 def load_environment(data: Path) -> None:

@@ -10,6 +10,8 @@ class Level(StrEnum):
     """Severity of a finding."""
 
     OK = "ok"
+    SKIPPED = "skipped"
+    """Not checked, because this environment does not allow it."""
     WARNING = "warning"
     PROBLEM = "problem"
 
@@ -30,6 +32,11 @@ class Finding:
 def ok(says: str, *, area: str = "") -> Finding:
     """Return the finding that all is well."""
     return Finding(Level.OK, area, says)
+
+
+def skipped(says: str, do: str, *, area: str = "") -> Finding:
+    """Return the finding that something was not checked: what, and why; and how to have it checked."""
+    return Finding(Level.SKIPPED, area, says, do)
 
 
 def warning(says: str, do: str, *, area: str = "") -> Finding:

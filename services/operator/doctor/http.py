@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import aiohttp
 
-from services.operator.doctor.findings import Finding, ok, problem, warning
+from services.operator.doctor.findings import Finding, ok, problem, skipped, warning
 
 TIMEOUT_SECONDS: Final = 10.0
 OK: Final = 200
@@ -20,6 +20,7 @@ UNAVAILABLE: Final = 503
 CLOCK_WARNING: Final = 2.0
 """Seconds; tokens and codes expire to the second."""
 CLOCK_PROBLEM: Final = 10.0
+UNREACHABLE: Final = (aiohttp.ClientError, TimeoutError, OSError)
 CERTIFICATE_DAYS: Final = 14
 """Automatic renewal happens weeks before the end."""
 
@@ -62,6 +63,11 @@ async def get(url: str, *, headers: Mapping[str, str] | None = None) -> Response
             )
 
 
+def describe(failure: BaseException) -> str:
+    """Return the text of a failed request."""
+    return str(failure) or type(failure).__name__
+
+
 def certificate_expiry(transport: Any) -> datetime | None:
     """Return the end of the peer's certificate; None without TLS."""
     certificate = transport.get_extra_info("peercert") if transport is not None else None
@@ -99,13 +105,37 @@ def _clock_offset(date: str | None, started: float, ended: float) -> float | Non
     return seconds + 1 - started if seconds + 1 < started else max(0.0, seconds - ended)
 
 
+async def check_issuer(issuer: str, local: str | None, *, required: bool) -> AsyncIterator[Finding]:
+    """Check the gateway at its public URL, as ``check_gateway``, as far as it can be reached from here.
+
+    Args:
+        issuer: the public URL.
+        local: URL of a gateway beside this process, which is checked if the public one does not respond.
+        required: whether the public URL must respond here; otherwise a network policy may close it.
+    """
+    try:
+        await get(f"{issuer}/healthz")
+    except UNREACHABLE as failure:
+        if not required:
+            yield skipped(
+                f"{issuer} is not checked: no response here ({describe(failure)})",
+                "if this environment has no way to it, set NEST_URL to an address of the gateway that it can reach",
+            )
+            if local is not None:
+                async for finding in check_gateway(local, issuer):
+                    yield finding
+            return
+    async for finding in check_gateway(issuer, issuer):
+        yield finding
+
+
 async def check_gateway(url: str, issuer: str | None) -> AsyncIterator[Finding]:
     """Check the gateway's health, certificate and clock, and compare its issuer with that of the settings, if known."""
     try:
         health = await get(f"{url}/healthz")
-    except (aiohttp.ClientError, TimeoutError, OSError) as failure:
+    except UNREACHABLE as failure:
         yield problem(
-            f"no response from {url} ({str(failure) or type(failure).__name__})",
+            f"no response from {url} ({describe(failure)})",
             "check that it runs, and that NEST_ISSUER is reachable from this machine, through proxy and DNS",
         )
         return

@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import UnknownTopicOrPartitionError
 
-from services.operator.doctor.findings import Finding, ok, problem, warning
+from services.operator.doctor.findings import Finding, ok, problem, skipped, warning
+from services.operator.doctor.kafka import admin_client
 from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.record_macs import RecordMacs
 from shared.bus.topics import INSTANCES
@@ -26,7 +28,15 @@ async def check_clocks(kafka: KafkaConnection, prefix: str, macs: RecordMacs | N
     Announcements without a valid MAC are ignored; without the sealing keys nothing is checked.
     """
     if macs is None:
-        yield warning("the clocks are not compared", "set NEST_SEALING_KEYS, with which the announcements are checked")
+        yield skipped(
+            "the clocks of the processes are not compared: NEST_SEALING_KEYS is not set",
+            "set NEST_SEALING_KEYS, with which the announcements are checked",
+        )
+        return
+    async with admin_client(kafka) as admin:
+        (topic,) = await admin.describe_topics([prefix + INSTANCES.name])
+    if topic["error_code"] == UnknownTopicOrPartitionError.errno:
+        yield skipped(f"the clocks of the processes are not compared: {topic['topic']} is missing", "nest topics apply")
         return
     running = await _announcements(kafka, prefix + INSTANCES.name, macs)
     if not running:

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Any, Final
 
 from pymongo import IndexModel
+from pymongo.errors import OperationFailure
 
 from services.auth.audit.store import AuditEntries
 from services.auth.sealing_keys.store import SealingKeys
@@ -16,17 +17,18 @@ from services.auth.signing_keys.key_pairs import unseal_private_key
 from services.auth.signing_keys.models import KEY_SET_ID, KeyState
 from services.auth.signing_keys.store import SigningKeys
 from services.mailer.deliveries.store import Deliveries
-from services.operator.doctor.findings import Finding, ok, problem, warning
+from services.operator.doctor.access import MongoAccess, variable_of
+from services.operator.doctor.findings import Finding, Level, ok, problem, skipped, warning
 from services.operator.doctor.http import clock_finding
 from shared.bus.inbox import CLOCK_MARGIN, THROTTLED_EXPIRY, Inbox
 from shared.bus.topics import SERVICES
 from shared.database_version import refusal_of, stored_version
-from shared.mongo import Client, Database
-from shared.mongo_urls import InvalidMongoUrl
+from shared.mongo import Client, Database, refusal
 from shared.sealing import Sealer
 
 Databases = Mapping[str, Database]
-"""The database of each service, by its name."""
+"""The databases that are checked, by service."""
+ACCESS: Final = "run nest doctor in the environment of that service, or with a user who may read every database"
 OLDEST_VERSION: Final = (6, 0)
 TIMER_DELAY: Final = timedelta(minutes=1)
 PENDING: Final = timedelta(minutes=30)
@@ -43,9 +45,46 @@ EXPIRY_DELAY: Final = timedelta(hours=1)
 """MongoDB deletes expired rows every minute, but may take long if there are many."""
 
 
-async def report_invalid_url(error: InvalidMongoUrl) -> AsyncIterator[Finding]:
-    """Report a connection string with which no service starts."""
-    yield problem(f"NEST_MONGO_URL: {error}", "correct the connection string")
+async def check_access(access: MongoAccess) -> AsyncIterator[Finding]:
+    """Check every server, as ``check_mongo``, and that its user may log in and read the databases of the services."""
+    for line in access.invalid:
+        yield problem(line, "correct the connection string")
+    shown: list[Finding] = []
+    for client, services in access.clients:
+        # Each service may have a user of its own on the same server.
+        shown += [finding for finding in await _check_login(client, services) if finding not in shown]
+    for finding in shown:
+        yield finding
+    if shown and not any(finding.level is Level.PROBLEM for finding in shown):
+        for finding in await _check_rights(access):
+            yield finding
+    for service in SERVICES:
+        if service not in access.databases and not access.invalid:
+            yield skipped(f"the database of {service} is not checked: {variable_of(service)} is not set", ACCESS)
+
+
+async def _check_login(client: Client, services: Sequence[str]) -> list[Finding]:
+    try:
+        return [finding async for finding in check_mongo(client)]
+    except OperationFailure as failure:
+        if (reason := refusal(failure)) is None:
+            raise
+        return [problem(f"{reason} ({', '.join(services)})", f"check {variable_of(services[0])}")]
+
+
+async def _check_rights(access: MongoAccess) -> list[Finding]:
+    """Check that the users may read the databases: at least one, and those of the services of this environment."""
+    readable = await access.readable()
+    findings = []
+    for service, own in access.databases.items():
+        says = f"the MongoDB user may not read {own.name}"
+        if service in readable:
+            continue
+        if service in access.required or not readable:
+            findings.append(problem(says, f"grant it the role readWrite on {own.name}; see 'Access to MongoDB'"))
+        else:
+            findings.append(skipped(f"not checked: {says}", ACCESS))
+    return findings
 
 
 async def check_mongo(client: Client) -> AsyncIterator[Finding]:
@@ -74,8 +113,7 @@ async def check_indexes(databases: Databases, settings: Mapping[str, Any]) -> As
     The known settings by service contain the retentions.
     """
     complete = True
-    for service in SERVICES:
-        own = databases[service]
+    for service, own in databases.items():
         collections = set(await own.list_collection_names())
         if not collections:
             complete = False
@@ -146,8 +184,8 @@ def _same(existing: Any, declared: Any) -> bool:
 async def check_versions(databases: Databases) -> AsyncIterator[Finding]:
     """Check that this release can use each database, and that each is migrated."""
     complete = True
-    for service in SERVICES:
-        own, migrations = databases[service], import_module(f"services.{service}.app").MIGRATIONS
+    for service, own in databases.items():
+        migrations = import_module(f"services.{service}.app").MIGRATIONS
         version = await stored_version(own)
         if (refusal := refusal_of(own.name, version, oldest=migrations.oldest, known=migrations.known)) is not None:
             complete = False
@@ -165,8 +203,8 @@ async def check_versions(databases: Databases) -> AsyncIterator[Finding]:
 async def check_timers(databases: Databases) -> AsyncIterator[Finding]:
     """Check that no outbox timer is overdue."""
     overdue = False
-    for service in SERVICES:
-        timers = databases[service][Inbox.TIMERS]
+    for service, own in databases.items():
+        timers = own[Inbox.TIMERS]
         count = await timers.count_documents({"at": {"$lt": datetime.now(UTC) - TIMER_DELAY}})
         if count:
             overdue = True

@@ -3,26 +3,47 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from importlib import import_module
-from typing import Any
+from typing import Any, Final
 
-from services.operator.doctor.findings import Finding, ok, problem, warning
+from services.operator.doctor.findings import Finding, ok, problem, skipped, warning
 from shared.settings import SettingsError, load, parse_keys
+from shared.variables import FILE, PREFIX, VariableSettings
+
+PROCESSES: Final = ("gateway", "auth", "billing", "mailer", "news")
 
 
 class LoadedSettings:
-    """The services' settings in this environment, by service; for services that would not start, the error's lines."""
+    """The services' settings in this environment.
 
-    def __init__(self) -> None:
+    An environment may be that of one service, as in its pod, of several, or of none. A service belongs to it if it is
+    in ``required``, or if a variable of its own is set, such as ``NEST_AUTH_MONGO_URL``. Of the other services, those
+    whose variables are missing here have another environment.
+
+    Attributes:
+        settings: those of every service that would start, by service.
+        errors: lines about services that would not start although they belong here, or with wrong values, by service.
+        absent: lines about the missing variables of services with another environment, by service.
+        belonging: the services that belong to this environment.
+    """
+
+    def __init__(self, required: Collection[str] = ()) -> None:
         self.settings: dict[str, Any] = {}
         self.errors: dict[str, list[str]] = {}
-        for service in ("gateway", "auth", "billing", "mailer", "news"):
+        self.absent: dict[str, list[str]] = {}
+        self.belonging = {name for name in PROCESSES if name in required or has_own_variable(name)}
+        for service in PROCESSES:
             settings = getattr(import_module(f"services.{service}.settings"), f"{service.title()}Settings")
             try:
                 self.settings[service] = load(settings)
             except SettingsError as error:
-                self.errors[service] = str(error).splitlines()
+                lines = str(error).splitlines()
+                missing = [] if service in self.belonging else [line for line in lines if is_missing(line)]
+                if missing:
+                    self.absent[service] = missing
+                if wrong := [line for line in lines if line not in missing]:
+                    self.errors[service] = wrong
 
     def sealing_keys(self) -> dict[str, bytes] | None:
         """Return the sealing keys, the active one first; None if no service would start and they are not set."""
@@ -42,15 +63,27 @@ class LoadedSettings:
         return default
 
 
+def has_own_variable(process: str) -> bool:
+    """Whether a variable of this process only is set, such as ``NEST_AUTH_KAFKA_PASSWORD``."""
+    names = [f"{PREFIX}{process}_{name}".upper() for name in VariableSettings.OWN]
+    return any(os.environ.get(name) or os.environ.get(name + FILE) for name in names)
+
+
+def is_missing(line: str) -> bool:
+    """Whether a line of a ``SettingsError`` is about a variable that this environment does not have."""
+    name = line.partition(":")[0]
+    return name.startswith(PREFIX) and name not in os.environ
+
+
 async def check_settings(loaded: LoadedSettings, *, services_known: bool) -> AsyncIterator[Finding]:
     """Report services that would not start, with the reasons, and dangerous options.
 
     If the environment is not that of the services, nothing is checked.
     """
     if not services_known:
-        yield warning(
-            "only the gateway is checked",
-            "run nest doctor where the services run, with their environment, for the rest",
+        yield skipped(
+            "only the gateway is checked: this environment has no settings of Kafka, MongoDB and the services",
+            "run nest doctor where the services run, with their environment",
         )
         return
     services: dict[str, list[str]] = {}
@@ -61,6 +94,11 @@ async def check_settings(loaded: LoadedSettings, *, services_known: bool) -> Asy
         yield problem(f"{line} ({', '.join(names)})", "set the variable; docs/operations.md lists its values")
     if loaded.settings:
         yield ok(f"{', '.join(loaded.settings)} would start")
+    for service, lines in loaded.absent.items():
+        yield skipped(
+            f"{service} has another environment: {', '.join(line.partition(':')[0] for line in lines)} not set here",
+            "run nest doctor in it too; if it should be this one, --service reports what is missing",
+        )
     for finding in _dangers(loaded):
         yield finding
 

@@ -60,7 +60,7 @@ async def test_invalid_mongodb_url_is_a_finding_without_the_password(
     for name in [name for name in os.environ if name.startswith("NEST_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("NEST_MONGO_URL", url)
-    findings = await check_everything(services_known=False, selectors=(), replication=None, report=None)
+    findings = await check_everything(services_known=True, selectors=(), replication=None, report=None)
     [finding] = [finding for finding in findings if finding.area == "mongodb"]
     assert finding.level.value == "problem"
     assert finding.says.startswith(f"NEST_MONGO_URL: {text}")

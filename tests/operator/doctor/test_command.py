@@ -8,7 +8,9 @@ from typer.testing import CliRunner
 
 from services.cli import app
 from services.embedded import ports
+from services.operator.doctor import checks
 from services.operator.doctor.command import _lines
+from services.operator.doctor.findings import Finding, Level
 
 
 @pytest.fixture
@@ -31,10 +33,32 @@ def test_url_alone_checks_the_gateway_only(no_nest: Path, monkeypatch: pytest.Mo
     done = CliRunner().invoke(app, ["doctor", "--data", str(no_nest), "--json"])
     assert done.exit_code == 1
     findings = json.loads(done.stdout)
-    assert [(each["level"], each["area"]) for each in findings] == [("warning", "settings"), ("problem", "gateway")]
+    assert [(each["level"], each["area"]) for each in findings] == [("skipped", "settings"), ("problem", "gateway")]
     text = CliRunner().invoke(app, ["doctor", "--data", str(no_nest)])
-    assert text.stdout.splitlines()[-1] == "1 problem, 1 warning"
+    assert text.stdout.splitlines()[-1] == "1 problem, 0 warnings, 1 skipped"
     assert "\x1b" not in text.output
+
+
+@pytest.mark.parametrize(
+    ("level", "words", "code"),
+    [
+        ("ok", [], 0),
+        ("warning", [], 0),
+        ("skipped", [], 0),
+        ("skipped", ["--complete"], 1),
+        ("problem", [], 1),
+        ("ok", ["--service", "gateway", "--service", "news"], 0),
+        ("ok", ["--service", "gatway"], 2),
+    ],
+)
+def test_exit_code(no_nest: Path, monkeypatch: pytest.MonkeyPatch, level: str, words: list[str], code: int) -> None:
+    async def one_finding(**_: object) -> list[Finding]:
+        return [Finding(Level(level), "kafka", "a finding", "a remedy")]
+
+    monkeypatch.setattr(checks, "check_everything", one_finding)
+    monkeypatch.setenv("NEST_URL", "http://127.0.0.1:1")
+    done = CliRunner().invoke(app, ["doctor", "--data", str(no_nest), *words])
+    assert done.exit_code == code, done.output
 
 
 def test_long_lines_wrap_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:

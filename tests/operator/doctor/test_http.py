@@ -9,7 +9,7 @@ import pytest
 
 from services.embedded import ports
 from services.operator.doctor.findings import Finding, Level
-from services.operator.doctor.http import certificate_findings, check_gateway, clock_finding, get
+from services.operator.doctor.http import certificate_findings, check_gateway, check_issuer, clock_finding, get
 from tests.mailer.smtp_server import certificate, server_tls
 from tests.operator.http_server import Reply, serving
 
@@ -47,6 +47,25 @@ async def test_unreachable_foreign_and_untrusted_servers_are_distinguished(tmp_p
         last = findings[-1]
         assert (last.level, text in last.says) == (Level.PROBLEM, True), findings
         assert last.do
+
+
+@pytest.mark.parametrize(
+    ("required", "beside", "levels"),
+    [
+        (True, False, [Level.PROBLEM]),
+        (False, False, [Level.SKIPPED]),
+        (False, True, [Level.SKIPPED, Level.OK, Level.OK]),
+    ],
+)
+async def test_a_pod_skips_a_public_url_that_it_cannot_reach(
+    *, required: bool, beside: bool, levels: list[Level]
+) -> None:
+    issuer = f"http://127.0.0.1:{ports.any_free()}"
+    replies = {**HEALTHY, "/.well-known/openid-configuration": Reply({"issuer": issuer})}
+    async with serving(replies) as local:
+        findings = [each async for each in check_issuer(issuer, local if beside else None, required=required)]
+    assert [each.level for each in findings] == levels
+    assert issuer in findings[0].says
 
 
 @pytest.mark.parametrize(
