@@ -4,12 +4,18 @@ BIN := .venv/bin
 WORKERS ?= 2
 SEED := $(or $(SEED),$(shell date +%s))
 ROUNDS ?= 8
-IMAGE_TAG ?= 0.1.0
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+IMAGE_TAG ?= $(VERSION)
+# The time in the image's labels, in seconds since 1970: that of the commit, so that a repeated build has the same labels
+# (https://reproducible-builds.org/docs/source-date-epoch/).
+SOURCE_DATE_EPOCH ?= $(or $(shell git log -1 --format=%ct 2>/dev/null),0)
+OCI := org.opencontainers.image
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet $(UPGRADE)
 
 .PHONY: help run run-services backing test test-slow faults stripe-contract check format bench bench-recovery bench-overload \
-	bench-status reference sbom image lock clean install-run install-dev install-clients install-kustomize
+	bench-status reference sbom image image-local test-image lock clean install-run install-dev install-clients \
+	install-kustomize
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -72,7 +78,20 @@ sbom: install-dev ## write the software bill of materials of the image, dist/sbo
 image: ## build the image from a base image with a digest: make image PYTHON_IMAGE=python:3.13-slim@sha256:…
 	@case "$(PYTHON_IMAGE)" in *@sha256:*) ;; *) echo "name PYTHON_IMAGE with a digest, python:3.13-slim@sha256:…" >&2; \
 		exit 1;; esac
-	docker build -f deploy/Dockerfile --build-arg PYTHON_IMAGE="$(PYTHON_IMAGE)" -t "nest:$(IMAGE_TAG)" .
+	@$(MAKE) --no-print-directory image-local
+
+image-local: ## build the image from any base image, for tests: make image-local PYTHON_IMAGE=… (IMAGE_ARGS=… for docker)
+	docker build -f deploy/Dockerfile -t "nest:$(IMAGE_TAG)" $(IMAGE_ARGS) \
+		--build-arg PYTHON_IMAGE="$(PYTHON_IMAGE)" --build-arg VERSION="$(VERSION)" \
+		--build-arg REVISION="$$(git describe --always --dirty --abbrev=40 --exclude='*')" \
+		--build-arg CREATED="$$(date -u -d @$(SOURCE_DATE_EPOCH) +%Y-%m-%dT%H:%M:%SZ 2>/dev/null \
+			|| date -u -r $(SOURCE_DATE_EPOCH) +%Y-%m-%dT%H:%M:%SZ)" \
+		--label $(OCI).base.name="$(firstword $(subst @, ,$(PYTHON_IMAGE)))" \
+		$(addprefix --label $(OCI).base.digest=,$(word 2,$(subst @, ,$(PYTHON_IMAGE)))) \
+		$(addprefix --label $(OCI).source=,$(IMAGE_SOURCE)) .
+
+test-image: install-dev ## build the image, run Nest in containers and check both; needs a Docker engine; minutes
+	$(BIN)/pytest -m slow tests/deploy/test_image_in_docker.py
 
 lock: install-dev ## resolve all dependencies into lock files (UPGRADE=--upgrade for newer versions)
 	$(COMPILE) pyproject.toml requirements/build.in --extra embedded --extra dev -o requirements/dev.txt
