@@ -48,7 +48,7 @@ check: install-dev ## check formatting, lint, types, import rules and known vuln
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q tests/test_architecture.py
+	$(BIN)/pytest -q tests/test_architecture.py tests/reference/test_settings_page.py
 	$(BIN)/python requirements/audit.py
 
 format: install-dev ## format the code and auto-fix lint errors
@@ -67,7 +67,7 @@ bench-overload: install-dev ## measure goodput and latencies at three times the 
 bench-status: install-dev ## measure the subscription status with a million records and during a storm of renewals
 	$(BIN)/python -m tests.bench.subscription_status
 
-reference: install-dev ## regenerate the HTTP API reference, services/gateway/openapi.json, and manifests from the code
+reference: install-dev ## regenerate the HTTP API reference, docs/settings.md, deploy/example.env and manifests from the code
 	$(BIN)/python -m services.reference
 
 sbom: install-dev ## write the software bill of materials of the image, dist/sbom.cdx.json (CycloneDX)

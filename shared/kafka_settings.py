@@ -21,7 +21,7 @@ _CONFIRM: Final = "to confirm it, set NEST_KAFKA_INSECURE_IN_PRODUCTION"
 class EnvironmentSettings(VariableSettings):
     """Settings of the kind of deployment."""
 
-    environment: str = Field(default=PRODUCTION, pattern=r"^[a-z][a-z0-9]*$")
+    environment: str = Field(default=PRODUCTION, pattern=r"^[a-z][a-z0-9]*$", examples=["staging"])
     """``production``, or a name such as ``dev``, which becomes the prefix of every ID."""
     kafka_insecure_in_production: bool = False
     """Confirms connections to Kafka without encryption or without authentication in production."""
@@ -35,12 +35,13 @@ class EnvironmentSettings(VariableSettings):
 class KafkaSettings(VariableSettings):
     """Settings of the connection to Kafka, for every process and for the commands of ``nest``."""
 
-    kafka_bootstrap: str = Field(min_length=3)
+    kafka_bootstrap: str = Field(min_length=3, examples=["kafka:9092"])
     """Kafka brokers, ``host:port`` separated by commas."""
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         default="PLAINTEXT", validate_default=True
     )
-    """Encryption (SSL) and login (SASL). Production accepts SASL_SSL, and SSL with a client certificate."""
+    """Encryption (SSL) and login (SASL). Production accepts SASL_SSL, and SSL with a client certificate
+    (docs/operations.md#access-to-kafka)."""
     kafka_sasl_mechanism: Literal["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN", "OAUTHBEARER"] | None = Field(
         default=None, validate_default=True
     )

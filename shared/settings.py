@@ -6,7 +6,7 @@ import base64
 import binascii
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
@@ -19,27 +19,41 @@ from shared.sealing import KEY_BYTES, Sealer
 from shared.telemetry import log
 from shared.variables import PRODUCTION as PRODUCTION  # noqa: PLC0414 -- for other modules too
 from shared.variables import SettingsError as SettingsError  # noqa: PLC0414
-from shared.variables import VariableSettings
+from shared.variables import Unit, VariableSettings
 
 
 class BusSettings(KafkaSettings, EnvironmentSettings):
     """Settings of every process: Kafka, sealing keys, environment, logs."""
 
+    SECTIONS: ClassVar = {
+        "environment": "Deployment",
+        "kafka_insecure_in_production": "Kafka",
+        "topic_prefix": "Deployment",
+        "sealing_keys": "Sealing keys and records",
+        "instance": "Process",
+        "log_level": "Logs and traces",
+        "drain_seconds": "Process",
+        "health_port": "Health and metrics",
+    }
+
     topic_prefix: str = Field(default="", pattern=r"^[a-z0-9_.-]*$")
     """Prefix of every topic and consumer group, so that several deployments can share one Kafka."""
     sealing_keys: SecretStr
     """Master keys for secrets on the bus and in databases: ``id:base64 of 32 bytes``, separated by commas, the active
-    one first."""
+    one first (docs/operations.md#sealing-keys). ``echo "k1:$(openssl rand -base64 32)"`` generates one."""
     unauthenticated_records: Literal["refuse", "accept"] = "refuse"
     """``accept`` while processes of a release run that writes records without a MAC, or their records are needed:
-    everyone who reaches Kafka can then act as Nest. Records with a wrong MAC are always refused."""
+    everyone who reaches Kafka can then act as Nest. Records with a wrong MAC are always refused
+    (docs/operations.md#records-without-a-mac)."""
     instance: str = Field(default="", pattern=r"^[a-zA-Z0-9._-]*$", max_length=200)
     """Name of this process among those of its service, the same again after a restart. By default the host name and the
-    lowest number that is free on this machine."""
+    lowest number that is free on this machine (docs/operations.md#restarts)."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Lowest level of the entries that are written."""
     log_format: Literal["json", "console"] = "json"
+    """``json``: one line per entry; ``console``: for people."""
     otlp_endpoint: SecretStr | None = None
-    """URL that traces are exported to (OTLP over HTTP); none by default."""
+    """URL that traces are exported to (OTLP over HTTP); none by default. A secret, since it may contain a password."""
     drain_seconds: float = Field(default=20.0, gt=0, le=300)
     """How long a stop waits for unfinished messages."""
 
@@ -72,13 +86,13 @@ class ServiceSettings(BusSettings):
 
     mongo_url: SecretStr = Field(min_length=10)
     """``mongodb://…`` of a replica set, in production with credentials. Options that weaken durability or consistency
-    are refused."""
+    are refused (docs/operations.md#durability)."""
     database_prefix: str = Field(default="nest_", pattern=r"^[a-zA-Z0-9_-]*$", max_length=40)
     """Prefix of the name of each service's database."""
     inbox_retention: timedelta = Field(default=timedelta(days=8), ge=timedelta(seconds=1))
     """How long a handled message is remembered; at least the retention of its topic plus 24 hours."""
-    in_flight: int = Field(default=256, ge=1, le=10_000)
-    """Maximum number of messages that a process handles at once."""
+    in_flight: Annotated[int, Unit("messages")] = Field(default=256, ge=1, le=10_000)
+    """Queries that a process handles at the same time, and as many other messages."""
     health_port: int | None = Field(default=None, ge=0, le=65_535)
     """Port of ``/healthz`` and ``/metrics``; they are not served by default."""
     health_host: str = "127.0.0.1"
@@ -99,7 +113,7 @@ class OldClientsSettings(BusSettings):
     old_clients: bool = Field(default=False, validate_default=True)
     """Serve clients written before Nest: passwords in URLs, login with two IDs and no password, passwords of 6
     characters, changes and the deletion token for anybody who knows an owner's ID, deletion of an application for
-    anybody who knows its key."""
+    anybody who knows its key. Logs a warning; on in the embedded mode (docs/http-api.md#old-clients)."""
 
     @field_validator("old_clients")
     @classmethod

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Final, get_args
+from typing import Annotated, ClassVar, Final, get_args
 from urllib.parse import urlsplit
 
 from argon2 import Parameters
@@ -29,6 +29,7 @@ from shared.settings import (
     split_commas,
     without_credentials,
 )
+from shared.variables import Unit
 
 DEVELOPMENT_ISSUER: Final = "http://127.0.0.1:8080"
 """URL of the gateway in the embedded mode."""
@@ -52,21 +53,28 @@ class AuthSettings(ServiceSettings, OldClientsSettings):
     """The environment variables of auth."""
 
     PROCESS = "auth"
+    SECTIONS: ClassVar = {
+        "issuer": "Tokens and signing keys",
+        "authorization_minutes": "Logins",
+        "audit_days": "Retention",
+        "limit_magic_links_per_address": "Rate limits",
+        "password_memory": "Passwords",
+    }
 
-    # Tokens and signing keys.
     issuer: str = Field(default="", validate_default=True)
     """URL under which clients reach the gateway, without a slash at the end: claim ``iss`` of every access token
     (RFC 8414 section 2). Required in production, with https."""
     signing_algorithm: Algorithm = "ES256"
-    """Algorithm of signatures. A change takes effect with the next key, which a start publishes at once."""
+    """Algorithm of signatures. A change takes effect with the next key, which a start publishes at once
+    (docs/operations.md#signing-keys)."""
     access_token_type: AccessTokenType = "JWT"  # noqa: S105 -- the header ``typ``
-    """Header ``typ`` of access tokens. ``at+jwt`` is that of RFC 9068, whose claim ``client_id`` they then have too."""
+    """Header ``typ`` of access tokens. ``at+jwt`` is that of RFC 9068, whose claim ``client_id`` they then have too
+    (docs/http-api.md#verify-access-tokens-elsewhere)."""
     signing_key_days: int = Field(default=90, ge=1, le=3650)
     """How long a key signs before the next one takes over."""
     signing_key_lead_seconds: int = Field(default=900, ge=1, le=86_400)
     """How long a key is published before it signs; must be longer than verifiers cache the public keys."""
 
-    # Logins.
     authorization_minutes: int = Field(default=10, ge=1, le=20)
     """How long a magic link can be redeemed."""
     typed_code_minutes: int = Field(default=10, ge=1, le=10)
@@ -75,22 +83,23 @@ class AuthSettings(ServiceSettings, OldClientsSettings):
     """How long a texted code can be redeemed."""
     text_countries: CommaSeparated = ()
     """Countries whose phone numbers are texted, as ISO 3166-1 codes (``CH,DE``), or ``all``. Empty by default, since
-    each text costs money."""
+    each text costs money. All in the embedded mode (docs/operations.md#texts)."""
     test_login: bool = False
     """Whether ``POST /login`` logs any user in without a code, for tests. Refused in production."""
     places_database: FilePath | None = None
     """GeoIP database in MaxMind's format (GeoLite2 City or Country, or compatible), for the list of a user's sessions.
-    Read at the start. Without one, locations are not shown."""
+    Read at the start. Without one, locations are not shown (docs/http-api.md#sessions)."""
 
-    # Retention.
     audit_days: int = Field(default=180, ge=1, le=3650)
-    """Retention of audit entries. A change takes effect at the next start, for old entries too."""
+    """Retention of audit entries. A change takes effect at the next start, for old entries too
+    (docs/operations.md#audit)."""
     user_export_days: int = Field(default=7, ge=1, le=30)
-    """How long the document of an export can be read, counted from the end of the export."""
+    """How long the document of an export can be read, counted from the end of the export
+    (docs/operations.md#personal-data)."""
 
-    # Rate limits.
     limit_magic_links_per_address: LimitSetting = Limit.parse("1/1m, 5/1h, 10/1d")
-    """Magic links to one address, and links of accounts with passwords to one address, in counts of their own."""
+    """Magic links to one address, and links of accounts with passwords to one address, in counts of their own
+    (docs/operations.md#rate-limits)."""
     limit_magic_links_per_prefix: LimitSetting = Limit.parse("30/5m")
     """Magic links and links of accounts requested from one IP prefix (/24 of IPv4, /64 of IPv6)."""
     limit_magic_links_per_client: LimitSetting = Limit.parse("1000/1m, 20000/1h")
@@ -106,7 +115,7 @@ class AuthSettings(ServiceSettings, OldClientsSettings):
     """Wrong guesses at the codes of one address or number, whatever the number of codes."""
     limit_typed_codes_per_address: LimitSetting = Limit.parse("10/1h")
     """Wrong typed codes of one address, whatever the number of codes. A known device has a count of its own, and the
-    first guess at each code is allowed regardless."""
+    first guess at each code is allowed regardless (docs/http-api.md#typed-codes)."""
     limit_wrong_keys_per_prefix: LimitSetting = Limit.parse("60/5m")
     """Unknown codes and refresh tokens from one IP prefix; valid ones are accepted regardless."""
     limit_texts_per_number: LimitSetting = Limit.parse("3/10m, 10/1d")
@@ -114,30 +123,30 @@ class AuthSettings(ServiceSettings, OldClientsSettings):
     limit_texts_per_prefix: LimitSetting = Limit.parse("20/1h")
     """Texts requested from one IP prefix."""
     limit_texts_per_country: LimitSetting = Limit.parse("500/1h")
-    """Texts to the numbers of one country (ISO 3166-1), of the whole deployment."""
+    """Texts to the numbers of one country (ISO 3166-1), of the whole deployment (docs/operations.md#texts)."""
     limit_texts_per_deployment: LimitSetting = Limit.parse("1000/1h")
     """Texts to all numbers, of the whole deployment: an upper bound of their cost."""
     limit_passwords_per_user: LimitSetting = Limit.parse("10/15m")
     """Wrong passwords for one user."""
     limit_passwords_per_prefix: LimitSetting = Limit.parse("30/5m")
-    """Calls from one IP prefix that hash a password, except to accounts that were logged in to from there before."""
+    """Calls from one IP prefix that hash a password, except to accounts that were logged in to from there before
+    (docs/operations.md#passwords)."""
     limit_refusals_per_prefix: LimitSetting = Limit.parse("100/5m")
     """Refused anonymous commands from one IP prefix that are stored and audited one by one. Further ones get
-    ``throttled``; commands that are not refused are handled regardless."""
-    guesses_per_code: int = Field(default=5, ge=1, le=10)
+    ``throttled``; commands that are not refused are handled regardless (docs/operations.md#refused-calls)."""
+    guesses_per_code: Annotated[int, Unit("guesses")] = Field(default=5, ge=1, le=10)
     """Number of wrong guesses that void a code."""
     limit_lift_loopback: bool = False
     """Whether limits per IP prefix ignore callers on this machine. Refused in production, where behind an undeclared
-    proxy every caller seems to be on this machine."""
+    proxy every caller seems to be on this machine. On in the embedded mode."""
 
-    # Passwords.
-    password_memory: int = Field(default=RFC_9106_LOW_MEMORY.memory_cost // _KIB, ge=1, le=4096)
+    password_memory: Annotated[int, Unit("MiB")] = Field(default=RFC_9106_LOW_MEMORY.memory_cost // _KIB, ge=1, le=4096)
     """MiB of memory per password hash; at least 64 in production (RFC 9106 section 4). After a change, a password is
-    rehashed at its next login."""
-    password_passes: int = Field(default=RFC_9106_LOW_MEMORY.time_cost, ge=1, le=64)
+    rehashed at its next login (docs/operations.md#passwords)."""
+    password_passes: Annotated[int, Unit("passes")] = Field(default=RFC_9106_LOW_MEMORY.time_cost, ge=1, le=64)
     """Passes over the memory per password hash; at least 3 in production. After a change, a password is rehashed at its
     next login."""
-    password_threads: int = Field(default=2, ge=1, le=64)
+    password_threads: Annotated[int, Unit("threads")] = Field(default=2, ge=1, le=64)
     """Concurrent password hashes of a process; each takes the memory above and up to four cores."""
     password_wait_seconds: float = Field(default=5.0, gt=0, le=60)
     """A call whose password would wait longer for a thread is refused; must be less than ``NEST_REPLY_SECONDS``, after

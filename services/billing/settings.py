@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, EmailStr, Field, SecretStr, ValidationInfo, field_validator
@@ -11,6 +11,7 @@ from pydantic_settings import NoDecode
 
 from shared.messages.billing.runs import Scheduled
 from shared.settings import PRODUCTION, CommaSeparated, ServiceSettings, split_commas, without_credentials
+from shared.variables import Unit
 
 
 def _url(value: str) -> str:
@@ -38,6 +39,15 @@ class BillingSettings(ServiceSettings):
     """Environment variables of the billing service."""
 
     PROCESS = "billing"
+    SECTIONS: ClassVar = {
+        "stripe_livemode": "Account",
+        "stripe_grace_days": "Subscriptions",
+        "stripe_events_retention_days": "Events and comparisons",
+        "stripe_trial_price": "Trials and products",
+        "stripe_portal_return_url": "Customer portal",
+        "stripe_required_coupon": "Staging",
+        "renewal_notices": "Mails",
+    }
 
     stripe_livemode: bool
     """Whether this deployment handles real money; events and objects of the other mode are ignored."""
@@ -45,9 +55,9 @@ class BillingSettings(ServiceSettings):
     """A secret or restricted key of the account, of the same mode: ``sk_test_…``, ``rk_live_…``."""
     stripe_api_base: str | None = None
     """Base URL to call instead of Stripe's, of a test double. Rejected in production."""
-    stripe_calls_per_second: float | None = Field(default=None, ge=5, le=10_000)
+    stripe_calls_per_second: Annotated[float, Unit("calls per second")] | None = Field(default=None, ge=5, le=10_000)
     """Rate limit of this process for calls to Stripe; by default 80, or 20 in test mode. Stripe allows an account 100,
-    or 25 in test mode; several instances must share this."""
+    or 25 in test mode; several instances must share this (docs/operations.md#rate-limits-of-stripe)."""
     stripe_grace_days: int = Field(default=30, ge=0, le=365)
     """Grace period of an unpaid subscription, counted from its oldest open invoice. Stripe's own retries end within two
     months, and an account may be configured to leave a subscription ``past_due`` for ever."""
@@ -65,10 +75,10 @@ class BillingSettings(ServiceSettings):
     stripe_cancel_now: Literal["refused", "no_credit", "credit"] = "no_credit"
     """Whether ``cancel_subscription`` may end a subscription at once: ``refused``; ``no_credit``, the unused time is
     lost; ``credit``, its price is credited to the customer's balance and used up by the next invoices. Nothing is paid
-    back."""
+    back (docs/stripe.md#orders-of-a-person)."""
     stripe_several_subscriptions: bool = False
     """Whether a user may have several subscriptions of one product: then ``create_checkout`` sells another one instead
-    of leading to the change of the first, and none is cancelled as a duplicate."""
+    of leading to the change of the first, and none is cancelled as a duplicate (docs/stripe.md#checkouts)."""
     stripe_promotion_codes: bool = False
     """Whether the page of a checkout takes promotion codes."""
     stripe_automatic_tax: bool = False
@@ -83,23 +93,24 @@ class BillingSettings(ServiceSettings):
     stripe_events_retention_days: int = Field(default=90, ge=31, le=3650)
     """Retention of handled events; longer than the 30 days for which Stripe keeps them."""
     stripe_sweep_minutes: int = Field(default=15, ge=0, le=7 * 24 * 60)
-    """Interval at which events that Stripe could not deliver are fetched; 0 for never."""
+    """Interval at which events that Stripe could not deliver are fetched; 0 for never
+    (docs/stripe.md#fetch-missed-events)."""
     stripe_verify_lately_hours: int = Field(default=1, ge=0, le=15 * 24)
     """Interval at which the objects of Stripe's recent events, of twice this interval, are compared with our records; 0
-    for never."""
+    for never (docs/stripe.md#compare-with-stripe)."""
     stripe_verify_hours: int = Field(default=168, ge=0, le=90 * 24)
     """Interval at which all records are compared with Stripe, since some changes cause no event; 0 for never."""
     stripe_trial_price: str = Field(min_length=3, max_length=255)
     """The price, ``price_…``, of a subscription after its trial."""
     trial_redemption_hours: float = Field(default=24, gt=0, le=14 * 24)
     """How long a trial that was ordered waits until its magic link is redeemed; then it is undone: the subscription is
-    cancelled, and device and address may have a trial again."""
+    cancelled, and device and address may have a trial again (docs/stripe.md#trials)."""
     trial_unaliased: bool = True
     """Whether addresses that differ only in ``+tags``, or in dots at a provider that ignores them, are one person, who
-    gets one trial."""
+    gets one trial (docs/stripe.md#trials)."""
     stripe_products: Annotated[CommaSeparated, BeforeValidator(split_commas)] = ()
     """The products, ``prod_…``, that Nest sells, in an account that also sells others; empty for all. Subscriptions,
-    payments and disputes of other products are left alone."""
+    payments and disputes of other products are left alone (docs/stripe.md#other-products-and-accounts)."""
     stripe_portal_return_url: str
     """Page to which the customer portal leads back."""
     stripe_portal_in_status: bool = False
@@ -112,16 +123,18 @@ class BillingSettings(ServiceSettings):
     renewal_notices: Annotated[
         dict[Annotated[str, Field(pattern=r"^(\*|[A-Z]{2}(-[A-Z0-9]{1,3})?)$")], Annotated[int, Field(ge=1, le=90)]],
         NoDecode,
+        Unit("days"),
         BeforeValidator(_split_notices),
     ] = Field(default_factory=dict, max_length=300)
-    """Days before a renewal at which the person gets a mail about it, by the country of the customer's address:
-    codes of ISO 3166-1, or of ISO 3166-2 for a part of a country, and ``*`` for all others. ``FR:45,US-CA:30,*:14``."""
+    """Days before a renewal at which the person gets a mail about it, by the country of the customer's address: codes
+    of ISO 3166-1, or of ISO 3166-2 for a part of a country, and ``*`` for all others. ``FR:45,US-CA:30,*:14``
+    (docs/stripe.md#follow-stripes-events)."""
     renewal_notice_months: int = Field(default=12, ge=1, le=36)
     """Shortest period, in months, whose renewal is announced."""
     receipts: bool = False
     """Whether the person gets a mail about each payment of an invoice; Stripe can send receipts too."""
     operators_address: EmailStr | None = None
-    """Recipient of mails about disputes."""
+    """Recipient of mails about disputes. By default they are only counted and logged (docs/stripe.md#disputes)."""
 
     @property
     def calls_per_second(self) -> float:

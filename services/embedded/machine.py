@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -33,6 +33,31 @@ PARTITIONS = 4
 """Maximum partitions per topic: one machine needs no more, and each costs memory and files."""
 DRAIN_SECONDS = 2
 """How long services may take to finish messages, of the five seconds for a stop."""
+
+DEFAULTS: Mapping[str, str] = {
+    "NEST_ENVIRONMENT": "dev",
+    "NEST_STRIPE_LIVEMODE": "false",
+    # The double has no rate limits.
+    "NEST_STRIPE_CALLS_PER_SECOND": "1000",
+    "NEST_SMTP_TLS": "none",
+    "NEST_MAIL_FROM": "Beak <hello@beak.example>",
+    "NEST_MAIL_PRODUCT_NAME": "Beak",
+    "NEST_MAIL_SUPPORT_ADDRESS": "help@beak.example",
+    # All requests of an app's own tests come from this machine.
+    "NEST_LIMIT_LIFT_LOOPBACK": "true",
+    # Enables every call of the accounts API that old clients make.
+    "NEST_OLD_CLIENTS": "true",
+    "NEST_ACCOUNTS_API": "true",
+    "NEST_PHONE_API": "true",
+    "NEST_TEXT_PROVIDER": "inbox",
+    "NEST_TEXT_COUNTRIES": "all",
+    # The app under development runs on this machine.
+    "NEST_TEXT_DOMAIN": "localhost",
+    "NEST_TEST_LOGIN": "true",
+    "NEST_DRAIN_SECONDS": str(DRAIN_SECONDS),
+    "NEST_LOG_FORMAT": "console",
+}
+"""Variables of the services that differ here from their defaults; the others are generated or addresses."""
 
 _MODULES = (
     "services.embedded.demo",
@@ -77,14 +102,14 @@ async def run_machine(
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(lock_folder(folder))
         kafka = None if os.environ.get("NEST_KAFKA_BOOTSTRAP") else EmbeddedKafka(folder, progress=progress)
-        mongo = None if os.environ.get("NEST_MONGO_URL") else EmbeddedMongo(folder, progress=progress)
+        mongo = None if any(_given("NEST_MONGO_URL").values()) else EmbeddedMongo(folder, progress=progress)
         servers = [server for server in (kafka, mongo) if server]
         stack.push_async_callback(lambda: run_all(*(server.stop() for server in servers)))
         await run_all(*(server.start() for server in servers), asyncio.to_thread(_import, (*_MODULES, *modules)))
         base_url = ports.url(host, port)
         backing = {
             "NEST_KAFKA_BOOTSTRAP": kafka.bootstrap if kafka else os.environ["NEST_KAFKA_BOOTSTRAP"],
-            "NEST_MONGO_URL": mongo.url if mongo else os.environ["NEST_MONGO_URL"],
+            **({"NEST_MONGO_URL": mongo.url} if mongo else _given("NEST_MONGO_URL")),
             # These come from the command line.
             "NEST_HOST": host,
             "NEST_PORT": str(port),
@@ -98,14 +123,16 @@ async def _start_doubles(
     """Start the inbox and the Stripe double, prepare Kafka, and make the services' settings."""
     from services.embedded.demo import trial_price  # noqa: PLC0415 - see the module's docstring
     from services.embedded.mail_inbox import Inbox  # noqa: PLC0415
+    from services.embedded.settings import EmbeddedSettings  # noqa: PLC0415
     from services.stripe_double import StripeDouble  # noqa: PLC0415
     from shared.bus import topics  # noqa: PLC0415
     from shared.bus.kafka_connection import KafkaConnection  # noqa: PLC0415
     from shared.sealing import Sealer  # noqa: PLC0415
-    from shared.settings import SettingsError, parse_keys  # noqa: PLC0415
+    from shared.settings import SettingsError, load, parse_keys  # noqa: PLC0415
 
     secrets = generated_secrets(folder)
-    sealing_key = os.environ.get("NEST_SEALING_KEYS", secrets.sealing_key)
+    given = load(EmbeddedSettings)
+    sealing_key = secrets.sealing_key if given.sealing_keys is None else given.sealing_keys.get_secret_value()
     try:
         inbox = Inbox(folder, Sealer(parse_keys(sealing_key)))
     except ValueError as invalid:
@@ -122,43 +149,33 @@ async def _start_doubles(
         starting.append(topics.apply(KafkaConnection(kafka.bootstrap), prefix=prefix, max_partitions=PARTITIONS))
     await run_all(*starting)
     defaults = {
-        "NEST_ENVIRONMENT": "dev",
         "NEST_ISSUER": base_url,
-        "NEST_SEALING_KEYS": sealing_key,
+        "NEST_SEALING_KEYS": secrets.sealing_key,
         "NEST_INTERNAL_KEYS": secrets.internal_key,
-        "NEST_STRIPE_LIVEMODE": "false",
         "NEST_STRIPE_API_KEY": secrets.stripe_api_key,
         "NEST_STRIPE_API_BASE": stripe.url,
-        # The double has no rate limits.
-        "NEST_STRIPE_CALLS_PER_SECOND": "1000",
         "NEST_STRIPE_WEBHOOK_SECRETS": secrets.webhook_secret,
         "NEST_STRIPE_TRIAL_PRICE": await trial_price(secrets.stripe_api_key, stripe.url),
         "NEST_STRIPE_PORTAL_RETURN_URL": f"{base_url}/",
         "NEST_SMTP_HOST": ports.LOOPBACK,
         "NEST_SMTP_PORT": str(inbox.smtp_port),
-        "NEST_SMTP_TLS": "none",
-        "NEST_MAIL_FROM": "Beak <hello@beak.example>",
-        "NEST_MAIL_PRODUCT_NAME": "Beak",
-        "NEST_MAIL_SUPPORT_ADDRESS": "help@beak.example",
-        # All requests of an app's own tests come from this machine.
-        "NEST_LIMIT_LIFT_LOOPBACK": "true",
-        # Enables every call of the accounts API that old clients make.
-        "NEST_OLD_CLIENTS": "true",
-        "NEST_ACCOUNTS_API": "true",
-        "NEST_PHONE_API": "true",
-        "NEST_TEXT_PROVIDER": "inbox",
-        "NEST_TEXT_COUNTRIES": "all",
-        # The app under development runs on this machine.
-        "NEST_TEXT_DOMAIN": "localhost",
-        "NEST_TEST_LOGIN": "true",
-        "NEST_DRAIN_SECONDS": str(DRAIN_SECONDS),
-        "NEST_LOG_FORMAT": "console",
+        **DEFAULTS,
     }
-    environment = defaults | {name: os.environ[name] for name in defaults if name in os.environ} | backing
-    name, colon, key = environment["NEST_INTERNAL_KEYS"].partition(",")[0].partition(":")
+    environment = backing.copy()
+    for name, default in defaults.items():
+        environment |= _given(name) or {name: default}
+    keys = secrets.internal_key if given.internal_keys is None else given.internal_keys.get_secret_value()
+    name, colon, key = keys.partition(",")[0].partition(":")
     internal_key = (key if colon else name).strip()
     write_operator_credentials(folder, OperatorCredentials(base_url, internal_key, environment))
     return Machine(folder, base_url, inbox, internal_key, environment)
+
+
+def _given(variable: str) -> dict[str, str]:
+    """Return the variable, and the variable of its file with an absolute path, as far as the environment has them."""
+    file = variable + "_FILE"
+    given = {name: os.environ[name] for name in (variable, file) if name in os.environ}
+    return given | ({file: str(Path(given[file]).absolute())} if given.get(file) else {})
 
 
 def _import(modules: tuple[str, ...]) -> None:

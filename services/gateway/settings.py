@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from itertools import pairwise
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, ClassVar, Final
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
@@ -23,6 +23,7 @@ from shared.settings import (
     split_commas,
     without_credentials,
 )
+from shared.variables import Unit
 
 MIN_SECRET_CHARACTERS: Final = 16
 """Length of a webhook secret, and of an internal key outside of production."""
@@ -151,55 +152,70 @@ class GatewaySettings(OldClientsSettings):
     """Environment variables of the gateway, each with the prefix ``NEST_``."""
 
     PROCESS = "gateway"
+    SECTIONS: ClassVar = {
+        "host": "Address",
+        "internal_keys": "Keys and webhooks",
+        "cors_origins": "Callers",
+        "test_login": "Parts of the API",
+        "failed_authentications_per_minute": "Limits",
+    }
 
     host: str = "127.0.0.1"
     """Address to listen on; ``::`` for every address, of IPv4 and IPv6, ``0.0.0.0`` for those of IPv4."""
     port: int = Field(default=8080, ge=0, le=65_535)
     """TCP port; 0 for any free one."""
-    issuer: str
-    """Claim ``iss`` of access tokens: the URL under which clients reach this gateway, without a trailing slash."""
+    issuer: str = Field(examples=["http://127.0.0.1:8080"])
+    """URL under which clients reach the gateway, without a trailing slash: the claim ``iss`` of access tokens (RFC 8414
+    section 2) and the start of links in mails. In production auth requires it too, and it must be https."""
     internal_keys: Annotated[Secrets, AfterValidator(_internal_keys)] = ()
-    """Secrets of back ends and operators, ``name:key``; the audit shows the name. A key without a name is named
-    ``default``. Two keys may have one name, during a rotation. If empty, nobody can call the methods for operators."""
+    """Secrets of back ends and operators, ``name:key``, each key from ``openssl rand -hex 24``; the audit shows the
+    name. A key without a name is named ``default``. Two keys may have one name, during a rotation. If empty, nobody can
+    call the methods for operators (docs/operations.md#other-keys)."""
     stripe_webhook_secrets: Annotated[Secrets, AfterValidator(_long_enough_in_production)] = Field(min_length=1)
     """Signing secrets ``whsec_…`` of Stripe's webhook endpoint. At least one: without a secret anybody could sign."""
-    stripe_livemode: bool
-    """True for real money; events of the other mode are refused."""
+    stripe_livemode: bool = Field(examples=["false"])
+    """``true`` for real money; events and objects of Stripe's other mode are refused."""
     mail_webhook_secrets: Annotated[Secrets, AfterValidator(_long_enough)] = ()
-    """Signing secrets of ``/1/webhook/mail``. If empty, there is no such webhook."""
+    """Signing secrets of ``/1/webhook/mail``. If empty, there is no such webhook. Each has at least 16 characters
+    (docs/operations.md#bounces-and-complaints)."""
     cors_origins: Annotated[CommaSeparated, BeforeValidator(split_commas), AfterValidator(_origins)] = ()
     """Origins of pages that may call the API, separated by commas: ``https://app.example.com``,
     ``capacitor://localhost``."""
     trusted_proxies: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks), AfterValidator(_proxies)] = ()
-    """Networks of proxies whose ``x-forwarded-for`` or ``forwarded`` is used: ``10.0.0.0/8``, separated by commas."""
+    """Networks of proxies whose ``x-forwarded-for`` or ``forwarded`` is used: ``10.0.0.0/8``, separated by commas
+    (docs/operations.md#proxies)."""
     test_login: bool = False
     """Enables ``POST /login``, which logs any user in without a code, for tests. Refused in production."""
     accounts_api: bool = True
     """Whether the routes of owners, applications and their users are served. Off, they answer 404, as does the page at
-    ``/`` and ``/accounts``. On by default: an update must not take away an API that clients use."""
+    ``/`` and ``/accounts``. On by default: an update must not take away an API that clients use
+    (docs/http-api.md#accounts)."""
     phone_api: bool = True
     """Whether the routes of phone logins are served, with ``/login`` if ``test_login`` is on. Off, they answer 404. On
-    by default, as ``accounts_api``."""
-    failed_authentications_per_minute: int = Field(default=30, ge=1, le=100_000)
+    by default, as ``accounts_api`` (docs/http-api.md#log-in-by-phone)."""
+    failed_authentications_per_minute: Annotated[int, Unit("requests per minute")] = Field(default=30, ge=1, le=100_000)
     """Requests of one network (/24 of IPv4, /64 of IPv6) per minute and gateway whose wrong internal key, or wrong
-    bearer token, is answered with 403 or 401; further ones get 429. Good keys and tokens always pass."""
+    bearer token, is answered with 403 or 401; further ones get 429. Good keys and tokens always pass
+    (docs/operations.md#failed-authentications)."""
     reply_seconds: float = Field(default=10.0, gt=0, le=60)
     """Timeout of a call, from the request to the reply."""
-    calls_in_flight: int = Field(default=2_000, ge=1)
-    """Calls that may wait for a reply at the same time; further ones get 429. See ``admission`` for lower limits."""
-    connections: int = Field(default=8_000, ge=1)
+    calls_in_flight: Annotated[int, Unit("calls")] = Field(default=2_000, ge=1)
+    """Calls that may wait for a reply at the same time; further ones get 429. Fewer may wait for an overloaded
+    service (docs/operations.md#overload)."""
+    connections: Annotated[int, Unit("connections")] = Field(default=8_000, ge=1)
     """Connections that may be open at the same time. At the limit the idlest one is closed; if none is idle, the new
-    one gets 429."""
-    connections_per_peer: int = Field(default=2_000, ge=1)
+    one gets 429 (docs/operations.md#connections-and-memory)."""
+    connections_per_peer: Annotated[int, Unit("connections")] = Field(default=2_000, ge=1)
     """Connections of one IPv4 address or IPv6 network of 64 bits, as ``connections``. Trusted proxies have no such
     limit, and none of their connections is closed."""
-    body_megabytes: int = Field(default=64, ge=1)
+    body_megabytes: Annotated[int, Unit("megabytes")] = Field(default=64, ge=1)
     """Megabytes of request bodies that are held at the same time. At the limit unfinished bodies get 429, the large and
-    old ones first."""
+    old ones first (docs/operations.md#connections-and-memory)."""
     health_port: int | None = Field(default=None, ge=0, le=65_535)
-    """Port for ``/metrics`` and, in addition to the API's port, ``/healthz``; by default there is none."""
+    """Port of ``/healthz`` and ``/metrics``; they are not served by default. The gateway serves ``/healthz`` on the
+    API's port too."""
     health_host: str = "127.0.0.1"
-    """Address of the health port, as ``host``."""
+    """Address of the health port; ``::`` for every address, of IPv4 and IPv6."""
 
     _no_credentials = field_validator("issuer")(without_credentials)
     _test_login_outside_production = field_validator("test_login")(refuse_in_production)

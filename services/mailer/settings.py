@@ -6,7 +6,7 @@ import re
 from datetime import timedelta
 from email.utils import parseaddr
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
@@ -15,6 +15,7 @@ from services.mailer.mails.addresses import UnusableAddress, usable_address
 from services.mailer.smtp.smtp_client import Tls
 from shared.messages.types import Locale
 from shared.settings import ServiceSettings, in_production, without_credentials
+from shared.variables import Unit
 
 MAX_TAGGED_LOCAL_PART: Final = 31
 """Characters: with ``+`` and a tag of 32 characters, a local part has 64 (RFC 5321 section 4.5.3.1.1)."""
@@ -52,6 +53,15 @@ class MailerSettings(ServiceSettings):
     """Environment variables of the mailer."""
 
     PROCESS = "mailer"
+    SECTIONS: ClassVar = {
+        "smtp_host": "Mail server",
+        "smtp_second_host": "Second mail server",
+        "smtp_ca_file": "Sending",
+        "mail_from": "Appearance of mails",
+        "text_provider": "Texts",
+        "mailchimp_api_key": "Mailchimp",
+        "deliveries_days": "Retention",
+    }
 
     smtp_host: str = Field(min_length=1)
     """Host name of the mail server; its certificate must be valid for it."""
@@ -65,25 +75,26 @@ class MailerSettings(ServiceSettings):
     smtp_password: SecretStr | None = Field(default=None, validate_default=True)
     """Required with the user name."""
     smtp_second_host: str | None = Name
-    """Fallback server, used while the first one refuses connections or hangs; preferably of another provider."""
+    """Fallback server, used while the first one refuses connections or hangs; preferably of another provider
+    (docs/operations.md#mail)."""
     smtp_second_port: int = Field(default=587, ge=1, le=65_535)
-    """As for the first server."""
+    """Port of the second server, as for the first."""
     smtp_second_tls: Tls = "required"
-    """As for the first server."""
+    """TLS of the second server, as for the first."""
     smtp_second_username: SecretStr | None = Name
-    """As for the first server."""
+    """User name at the second server; an empty value counts as unset."""
     smtp_second_password: SecretStr | None = Field(default=None, validate_default=True)
-    """As for the first server."""
+    """Required with that user name; an empty value counts as unset."""
     smtp_ca_file: Path | None = None
     """PEM file of CA certificates to trust instead of the system's, for servers of your own."""
-    smtp_connections: int = Field(default=8, ge=1, le=64)
+    smtp_connections: Annotated[int, Unit("connections")] = Field(default=8, ge=1, le=64)
     """Maximum number of connections per process and server."""
     # Attempts at two servers that hang must take less than the 60 seconds that a message may take.
-    smtp_timeout: float = Field(default=20.0, ge=1, le=20)
+    smtp_timeout: Annotated[float, Unit("seconds")] = Field(default=20.0, ge=1, le=20)
     """Seconds that one mail may take with a server."""
     mail_return_path_tags: bool = False
     """Whether each mail has its own return path, ``mail+<order>@example.com``: for a mail server of your own that posts
-    bounces to ``/1/webhook/mail``."""
+    bounces to ``/1/webhook/mail`` (docs/operations.md#bounces-and-complaints)."""
     issuer: str
     """Public URL of the gateway; unsubscribe links and links to apps start with it."""
     mail_from: Annotated[Line, AfterValidator(_sender)]
@@ -99,41 +110,44 @@ class MailerSettings(ServiceSettings):
     mail_logo_url: str | None = Field(default=None, pattern=r"^https?://[^\s\"<>]+$")
     """Image that replaces the product's name, shown 32 pixels high."""
     mail_locale: Locale = "en"
-    """Language for people who have not chosen one, unless the branding of their app names another."""
+    """Language for people who have not chosen one, unless the branding of their app names another
+    (docs/operations.md#languages)."""
     mail_templates: Path | None = None
-    """Folder of templates that override Nest's own."""
+    """Folder of templates that override Nest's own (docs/operations.md#your-own-templates)."""
     text_provider: Literal["none", "twilio", "inbox", "console"] = "none"
     """Provider of texts. ``inbox``: texts are sent to the mail server as mails to ``<number>@texts.localhost``, which
-    the embedded inbox shows as texts; ``console``: the terminal shows them. Both are refused in production."""
+    the embedded inbox shows as texts; ``console``: the terminal shows them. Both are refused in production
+    (docs/operations.md#texts)."""
     text_domain: str | None = Field(default=None, pattern=r"^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?$")
     """Website on whose pages a phone's browser may fill in the login code automatically: ``example.com``."""
-    text_timeout: float = Field(default=8.0, ge=1, le=20)
+    text_timeout: Annotated[float, Unit("seconds")] = Field(default=8.0, ge=1, le=20)
     """Seconds that one text may take with the provider."""
     twilio_account_sid: str | None = Field(default=None, validate_default=True, pattern=r"^AC[0-9a-zA-Z]{32}$")
-    """``AC…``."""
+    """ID of Twilio's account, ``AC…``; required with ``twilio``."""
     twilio_auth_token: SecretStr | None = Field(default=None, validate_default=True)
-    """Secret of the account; an empty value counts as unset."""
+    """Secret of the account; required with ``twilio``. An empty value counts as unset."""
     twilio_messaging_service_sid: str | None = Field(
         default=None, validate_default=True, pattern=r"^MG[0-9a-zA-Z]{32}$"
     )
-    """``MG…``: the Messaging Service that chooses the number or name a text is sent from."""
+    """``MG…``, required with ``twilio``: the Messaging Service that chooses the number or name a text is sent from."""
     twilio_api_base: str | None = Field(default=None, pattern=r"^https?://[^\s/]+$")
     """URL of a test double instead of Twilio; refused in production."""
 
     mailchimp_api_key: SecretStr | None = None
-    """``…-us21``; with a key, marketing consents are synced to Mailchimp. An empty value counts as unset."""
+    """``…-us21``; with a key, marketing consents are synced to Mailchimp. An empty value counts as unset
+    (docs/operations.md#mailchimp)."""
     mailchimp_list_id: Annotated[str, Field(pattern=r"^[0-9A-Za-z]{1,40}$")] | None = Field(
         default=None, validate_default=True
     )
     """ID of the audience; required with the key."""
-    mailchimp_timeout: float = Field(default=10.0, ge=1, le=30)
+    mailchimp_timeout: Annotated[float, Unit("seconds")] = Field(default=10.0, ge=1, le=30)
     """Seconds that one call may take."""
     mailchimp_api_base: str | None = Field(default=None, pattern=r"^https?://[^\s]+[^\s/]$")
     """URL of a test double instead of Mailchimp; refused in production."""
 
     deliveries_days: int = Field(default=90, ge=31, le=3650)
     """Retention of deliveries after their last change; a bounce or complaint that comes later fits no mail. A change
-    takes effect at the next start, for old deliveries too."""
+    takes effect at the next start, for old deliveries too (docs/operations.md#mail)."""
 
     @property
     def delivery_retention(self) -> timedelta:

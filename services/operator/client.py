@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -82,13 +81,20 @@ class Client:
     key: str = field(repr=False)
 
     @classmethod
-    def of(cls, data: Path, environment: Mapping[str, str] = os.environ) -> Client:
+    def of(cls, data: Path) -> Client:
         """Return a client for ``NEST_URL`` and ``NEST_INTERNAL_KEY``, or else for the Nest of a data folder.
 
         Raises:
-            CommandError: only one variable is set, or none and the data folder belongs to no Nest.
+            CommandError: a variable is invalid, only one is set, or none and the data folder belongs to no Nest.
         """
-        url, key = environment.get(URL, ""), environment.get(KEY, "")
+        from services.operator.settings import AccessSettings  # noqa: PLC0415 -- would slow down `nest --help`
+        from shared.variables import SettingsError  # noqa: PLC0415
+
+        try:
+            access = AccessSettings()
+        except SettingsError as invalid:
+            raise CommandError(str(invalid)) from None
+        url, key = access.url, access.internal_key.get_secret_value() if access.internal_key else ""
         if url and key:
             return cls(url.rstrip("/"), key)
         if url or key:

@@ -6,23 +6,15 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import typer
-from pydantic import SecretStr
 from pymongo.errors import PyMongoError
 
 from services.operator.client import CommandError
+from services.operator.settings import DatabaseSettings
 from shared.bus.topics import SERVICES
 from shared.mongo import OPERATION_SECONDS, Database, connect, database, describe_failure
 from shared.mongo_urls import InvalidMongoUrl
 from shared.settings import load, parse_keys
-from shared.variables import SettingsError, VariableSettings
-
-
-class DatabaseSettings(VariableSettings):
-    """Environment variables of these commands, those of the services."""
-
-    sealing_keys: SecretStr
-    mongo_url: SecretStr
-    database_prefix: str = "nest_"
+from shared.variables import SettingsError
 
 
 @asynccontextmanager

@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 from services.operator.client import CommandError
+from services.operator.settings import OperatorSettings
 from shared.bus.kafka_connection import KafkaConnection
-from shared.kafka_settings import KafkaSettings
 from shared.settings import SettingsError, load
-
-
-class OperatorSettings(KafkaSettings):
-    """Environment variables of operator commands that connect to Kafka."""
-
-    PROCESS = "operator"
 
 
 def connection(bootstrap: str) -> KafkaConnection:

@@ -1,1 +1,1 @@
-"""Generator of the API reference: an OpenAPI document from the gateway's tables, the messages and the refusals."""
+"""Generator of the references: the OpenAPI document of the HTTP API, and the page and example of all settings."""

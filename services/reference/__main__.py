@@ -1,4 +1,4 @@
-"""``make reference``: write the OpenAPI document, which the gateway serves unchanged, and the generated manifests."""
+"""``make reference``: write the OpenAPI document, the settings page, the example of all variables and the manifests."""
 
 import json
 from pathlib import Path
@@ -6,8 +6,12 @@ from typing import Final
 
 from services.reference.document import document
 from services.reference.manifests import manifests
+from services.reference.settings_page import example, page
 
-OUTPUT: Final = Path(__file__).parent.parent / "gateway" / "openapi.json"
+ROOT: Final = Path(__file__).parents[2]
+OUTPUT: Final = ROOT / "services/gateway/openapi.json"
+SETTINGS_PAGE: Final = ROOT / "docs/settings.md"
+EXAMPLE: Final = ROOT / "deploy/example.env"
 
 
 def document_text() -> str:
@@ -16,5 +20,6 @@ def document_text() -> str:
 
 
 if __name__ == "__main__":
-    for path, text in {OUTPUT: document_text(), **manifests()}.items():
+    generated = {OUTPUT: document_text(), SETTINGS_PAGE: page(), EXAMPLE: example(), **manifests()}
+    for path, text in generated.items():
         path.write_text(text, "utf-8")

@@ -17,7 +17,7 @@ from services.billing.settings import BillingSettings
 from services.gateway.settings import GatewaySettings
 from services.mailer.settings import MailerSettings
 from services.news.settings import NewsSettings
-from services.operator.kafka import OperatorSettings
+from services.operator.settings import OperatorSettings
 from shared.settings import BusSettings, load
 from shared.variables import PREFIX, VariableSettings
 

@@ -21,7 +21,7 @@ def example() -> dict[str, str]:
 
 
 def environment(service: str) -> dict[str, str]:
-    filled_in = {name: value or STAND_INS[name] for name, value in example().items()}
+    filled_in = {name: value or STAND_INS.get(name, "") for name, value in example().items()}
     declared: dict[str, str] = SERVICES[service]["environment"]
     return {name: REQUIRED.sub(lambda match: filled_in[match[1]], value) for name, value in declared.items()}
 
@@ -56,16 +56,17 @@ def test_all_services_use_one_image() -> None:
     assert (ROOT / build["dockerfile"]).is_file()
 
 
-def test_the_example_lists_exactly_the_required_variables() -> None:
+def test_the_example_sets_every_required_variable() -> None:
     required = set(REQUIRED.findall((DEPLOY / "compose.yaml").read_text()))
-    assert set(example()) == required
-    assert required <= all_variables()
+    assert required <= set(example()) <= all_variables()
 
 
 def test_the_example_contains_no_secret() -> None:
     assert {name: value for name, value in example().items() if value} == {
         "NEST_ENVIRONMENT": "staging",
         "NEST_ISSUER": "http://127.0.0.1:8080",
+        "NEST_KAFKA_BOOTSTRAP": "kafka:9092",
+        "NEST_STRIPE_LIVEMODE": "false",
     }
 
 

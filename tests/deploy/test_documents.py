@@ -9,12 +9,10 @@ import re
 import shlex
 import subprocess
 import tomllib
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from pydantic_core import PydanticUndefined
 from typer.main import get_command
 
 import services
@@ -26,7 +24,6 @@ from shared.dead_letters.records import DEAD_LETTER_HEADERS, REPLAY_HEADERS
 from shared.errors import Refusal
 from shared.fault_points import POINTS
 from shared.messages import SERVICE
-from shared.variables import PREFIX
 from tests.deploy.environments import (
     ROOT,
     SETTINGS,
@@ -34,7 +31,6 @@ from tests.deploy.environments import (
     command_named,
     command_variables,
     other_variables,
-    variables,
 )
 
 DOCUMENTS: Final = {
@@ -51,6 +47,7 @@ REFERENCE: Final[dict[str, Any]] = json.loads((ROOT / "services/gateway/openapi.
 OPERATIONS: Final = DOCUMENTS["docs/operations.md"]
 SOURCE: Final = "".join(path.read_text() for folder in ("services", "shared") for path in (ROOT / folder).rglob("*.py"))
 LINK: Final = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+CODE_SPAN: Final = re.compile(r"`[^`\n]*`")
 CODE_BLOCK: Final = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 NAMES: Final = ("auth", "billing", "gateway", "mailer", "news")
 DIVIDED: Final = ("auth", "billing", "mailer")
@@ -100,15 +97,9 @@ def reference_codes() -> dict[int, set[str]]:
     return codes
 
 
-def documented() -> dict[str, str]:
-    """Return each variable of the settings tables with its default as written."""
-    rows = re.findall(r"^\| `(NEST_[A-Z_]+)` \| ([^|]+) \|", OPERATIONS, re.MULTILINE)
-    return {name: default.strip().strip("`") for name, default in rows}
-
-
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_relative_link_resolves(document: str) -> None:
-    for target in LINK.findall(CODE_BLOCK.sub("", DOCUMENTS[document])):
+    for target in LINK.findall(CODE_SPAN.sub("", CODE_BLOCK.sub("", DOCUMENTS[document]))):
         if target.startswith("https://"):
             continue
         path, _, anchor = target.partition("#")
@@ -122,43 +113,6 @@ def test_every_relative_link_resolves(document: str) -> None:
 def test_every_named_variable_exists(document: str) -> None:
     named = set(re.findall(r"\bNEST_[A-Z_]+\b", DOCUMENTS[document]))
     assert named <= all_variables() | other_variables() | command_variables() | {"NEST_CRASH_AT", "NEST_", URL, KEY}
-
-
-def test_exactly_the_existing_settings_are_documented() -> None:
-    assert set(documented()) == all_variables()
-
-
-@pytest.mark.parametrize("service", SETTINGS)
-def test_documented_defaults_match_the_settings(service: str) -> None:
-    for name, field in SETTINGS[service].model_fields.items():
-        written = documented()[PREFIX + name.upper()]
-        if written == "the embedded gateway" or (written == "required" and name == "issuer"):
-            continue
-        assert written == _as_written(field.get_default(call_default_factory=True)), name
-
-
-def _as_written(default: Any) -> str:
-    if default is PydanticUndefined:
-        return "required"
-    if hasattr(default, "get_secret_value"):
-        default = default.get_secret_value()
-    if isinstance(default, timedelta):
-        return f"{default.days} days"
-    if isinstance(default, tuple):
-        default = ",".join(default)
-    if isinstance(default, bool):
-        return str(default).lower()
-    if isinstance(default, float):
-        return f"{default:g}"
-    if default in ("", {}):
-        return "empty"
-    return "none" if default is None else str(default)
-
-
-def test_settings_are_documented_under_a_service_that_reads_them() -> None:
-    tables = dict(re.findall(r"^### (\w+)\n(.*?)(?=^##|\Z)", OPERATIONS, re.MULTILINE | re.DOTALL))
-    for service in SETTINGS:
-        assert set(re.findall(r"^\| `(NEST_[A-Z_]+)`", tables[service], re.MULTILINE)) <= variables(service)
 
 
 def test_every_error_code_is_in_the_reference_or_the_guide() -> None:

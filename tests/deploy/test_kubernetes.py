@@ -13,7 +13,7 @@ from services.billing.settings import BillingSettings
 from services.gateway.middleware import MAX_BODY_BYTES
 from services.gateway.server import ARRIVAL_SECONDS, IDLE_SECONDS
 from services.gateway.settings import GatewaySettings
-from services.operator.kafka import OperatorSettings
+from services.operator.settings import OperatorSettings
 from shared.settings import SettingsError, load
 from tests.deploy.environments import (
     ROOT,

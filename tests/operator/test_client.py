@@ -9,19 +9,27 @@ from services.operator.client import Client, CommandError, Refused, Unreachable
 CLIENT = Client("http://nest.test", "a-key")
 
 
-def test_environment_takes_precedence_over_the_data_folder(tmp_path: Path) -> None:
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in ("NEST_URL", "NEST_INTERNAL_KEY", "NEST_INTERNAL_KEY_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def test_environment_takes_precedence_over_the_data_folder(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
     write_operator_credentials(tmp_path, OperatorCredentials("http://127.0.0.1:8080", "folder-key"))
-    environment = {"NEST_URL": "https://api.example.com/", "NEST_INTERNAL_KEY": "environment-key"}
-    assert Client.of(tmp_path, environment) == Client("https://api.example.com", "environment-key")
+    environment.setenv("NEST_URL", "https://api.example.com/")
+    environment.setenv("NEST_INTERNAL_KEY", "environment-key")
+    assert Client.of(tmp_path) == Client("https://api.example.com", "environment-key")
 
 
 def test_data_folder_provides_url_and_key(tmp_path: Path) -> None:
     write_operator_credentials(tmp_path, OperatorCredentials("http://127.0.0.1:8080", "folder-key"))
-    assert Client.of(tmp_path, {}) == Client("http://127.0.0.1:8080", "folder-key")
+    assert Client.of(tmp_path) == Client("http://127.0.0.1:8080", "folder-key")
 
 
 @pytest.mark.parametrize(
-    ("environment", "message"),
+    ("variables", "message"),
     [
         ({}, "Set NEST_URL and NEST_INTERNAL_KEY, or start one with nest up"),
         ({"NEST_URL": "http://nest.test"}, "NEST_INTERNAL_KEY is not set"),
@@ -29,10 +37,12 @@ def test_data_folder_provides_url_and_key(tmp_path: Path) -> None:
     ],
 )
 def test_missing_url_or_key_is_an_error_with_a_remedy(
-    tmp_path: Path, environment: dict[str, str], message: str
+    environment: pytest.MonkeyPatch, tmp_path: Path, variables: dict[str, str], message: str
 ) -> None:
+    for name, value in variables.items():
+        environment.setenv(name, value)
     with pytest.raises(CommandError, match=message):
-        Client.of(tmp_path, environment)
+        Client.of(tmp_path)
 
 
 def test_unreachable_nest_is_an_error_with_its_url() -> None:

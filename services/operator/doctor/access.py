@@ -17,7 +17,7 @@ from pydantic import Field, SecretStr
 from pymongo.errors import OperationFailure
 
 from services.operator.doctor.settings import PROCESSES, LoadedSettings, is_missing
-from services.operator.kafka import OperatorSettings
+from services.operator.settings import OperatorSettings
 from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.topics import SERVICES
 from shared.kafka_settings import KafkaSettings

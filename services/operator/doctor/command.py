@@ -108,7 +108,10 @@ def load_environment(data: Path) -> None:
         return
     stored = operator_credentials(data)
     if stored is not None:
-        os.environ.update({name: value for name, value in stored.environment.items() if name not in os.environ})
+        given = {name.removesuffix("_FILE") for name in os.environ}
+        os.environ.update(
+            {name: value for name, value in stored.environment.items() if name.removesuffix("_FILE") not in given}
+        )
     elif not os.environ.get(URL):
         raise CommandError(
             "which Nest? Run this command where the services run, with their environment, or beside nest up (there is"

@@ -28,7 +28,7 @@ RETENTION_MARGIN: Final = timedelta(days=1)
 async def report_invalid_settings(lines: Sequence[str]) -> AsyncIterator[Finding]:
     """Report settings with which no command connects to Kafka."""
     for line in lines:
-        yield problem(line, "set the variable; docs/operations.md lists its values")
+        yield problem(line, "set the variable; docs/settings.md lists its values")
 
 
 async def check_topics(

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any, Final
 
 from services.operator.doctor.findings import Finding, ok, problem, skipped, warning
+from services.operator.settings import DiagnosticSettings
 from shared.settings import SettingsError, load, parse_keys
 from shared.variables import FILE, PREFIX, VariableSettings
 
@@ -51,8 +52,8 @@ class LoadedSettings:
             keys: dict[str, bytes] = settings.master_keys()
             return keys
         try:
-            return parse_keys(os.environ.get("NEST_SEALING_KEYS", ""))
-        except ValueError:
+            return parse_keys(load(DiagnosticSettings).sealing_keys.get_secret_value())
+        except (SettingsError, ValueError):
             return None
 
     def first(self, name: str, default: Any = None) -> Any:
@@ -91,7 +92,7 @@ async def check_settings(loaded: LoadedSettings, *, services_known: bool) -> Asy
         for line in lines:
             services.setdefault(line, []).append(service)
     for line, names in services.items():
-        yield problem(f"{line} ({', '.join(names)})", "set the variable; docs/operations.md lists its values")
+        yield problem(f"{line} ({', '.join(names)})", "set the variable; docs/settings.md lists its values")
     if loaded.settings:
         yield ok(f"{', '.join(loaded.settings)} would start")
     for service, lines in loaded.absent.items():
