@@ -17,7 +17,7 @@ from services.billing.settings import BillingSettings
 from services.gateway.settings import GatewaySettings
 from services.mailer.settings import MailerSettings
 from services.news.settings import NewsSettings
-from services.operator.settings import OperatorSettings
+from services.reference.settings import COMMANDS
 from shared.settings import BusSettings, load
 from shared.variables import PREFIX, VariableSettings
 
@@ -68,13 +68,15 @@ def own_variables(process: str) -> set[str]:
 
 
 def other_variables() -> set[str]:
-    """Return the variables that stand for documented ones: files with secrets, and those of one process."""
-    kinds = [*SETTINGS.values(), OperatorSettings]
-    fields = {name: str(field.annotation) for kind in kinds for name, field in kind.model_fields.items()}
-    own = set().union(*(own_variables(kind.PROCESS) for kind in kinds))
-    secrets = {name for name, annotation in fields.items() if "SecretStr" in annotation}
-    names = own | {PREFIX + name.upper() for name in secrets}
-    return own | {f"{name}_FILE" for name in names if name.lower().endswith(tuple(secrets))}
+    """Return the variables that stand for documented ones, files with secrets and those of one process, and those of
+    the commands of `nest`."""
+    found: set[str] = set()
+    for kind in (*SETTINGS.values(), *COMMANDS):
+        for field in kind.model_fields:
+            own = {f"{PREFIX}{kind.PROCESS}_{field}".upper()} if kind.PROCESS and field in kind.OWN else set()
+            names = own | {kind.variable(field)}
+            found |= names | ({f"{name}_FILE" for name in names} if kind.secret(field) else set())
+    return found
 
 
 def all_variables() -> set[str]:
