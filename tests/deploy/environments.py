@@ -68,8 +68,10 @@ def own_variables(process: str) -> set[str]:
 
 
 def other_variables() -> set[str]:
-    """Return the variables that stand for documented ones, files with secrets and those of one process, and those of
-    the commands of `nest`."""
+    """Return the variables that stand for documented ones, and those of the commands of `nest`.
+
+    They are those of files with secrets, and those of one process.
+    """
     found: set[str] = set()
     for kind in (*SETTINGS.values(), *COMMANDS):
         for field in kind.model_fields:
