@@ -17,6 +17,7 @@ from prometheus_client import Gauge
 
 from shared.bus.producer import BusDown, Producer
 from shared.bus.topics import INSTANCES
+from shared.metrics import DEPENDENCY_UP
 from shared.mongo import Client, dependency_down
 from shared.telemetry import log
 
@@ -98,10 +99,12 @@ class ClockCheck:
             async with asyncio.timeout(MEASURE_SECONDS):
                 there = await read()
         except Exception as failure:
+            DEPENDENCY_UP.labels(self._service, reference.lower()).set(0)
             if not (dependency_down(failure) or isinstance(failure, BusDown | TimeoutError)):
                 raise
             # The outage has log entries and health checks of its own.
             return {}
+        DEPENDENCY_UP.labels(self._service, reference.lower()).set(1)
         if there is None:
             return {}
         uncertainty = (time.monotonic() - began) / 2

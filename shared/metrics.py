@@ -43,4 +43,48 @@ EXPIRED: Final = Counter(
 REPUBLISHED: Final = Counter(
     "nest_messages_republished", "Messages sent again after their records expired unread.", ["service", "topic"]
 )
-TIMERS_DUE: Final = Counter("nest_timers_published", "Delayed messages that were sent when due.", ["service"])
+GROUP_LAG: Final = Gauge(
+    "nest_consumer_group_lag_records",
+    "Records of a partition that a consumer group has not handled yet.",
+    ["service", "group", "topic", "partition"],
+)
+GROUP_OLDEST: Final = Gauge(
+    "nest_consumer_group_oldest_record_timestamp_seconds",
+    "When the oldest record that a consumer group has not handled was written to a partition; 0 without any.",
+    ["service", "group", "topic", "partition"],
+)
+PARTITIONS: Final = Gauge(
+    "nest_consumer_partitions_assigned", "Partitions that Kafka has assigned to this process.", ["service"]
+)
+WORKS_WAITING: Final = Gauge(
+    "nest_commit_works_waiting", "Handled messages whose changes wait for their commit to MongoDB.", ["service"]
+)
+TIMERS_PUBLISHED: Final = Counter("nest_timers_published", "Delayed messages that were sent when due.", ["service"])
+TIMERS_DUE: Final = Gauge("nest_timers_due", "Delayed messages that are due and not sent yet.", ["service"])
+TIMERS_DUE_SINCE: Final = Gauge(
+    "nest_timers_due_since_timestamp_seconds",
+    "When the longest overdue delayed message was due; 0 without any.",
+    ["service"],
+)
+DEPENDENCY_UP: Final = Gauge(
+    "nest_dependency_up",
+    "1 if a dependency (MongoDB, Kafka) answered the last check of a process, else 0.",
+    ["service", "dependency"],
+)
+EVENT_LOOP_DELAY: Final = Histogram(
+    "nest_event_loop_delay_seconds",
+    "How much later than scheduled the event loop ran a timer.",
+    ["service"],
+    buckets=_BUCKETS,
+)
+LOGINS: Final = Counter(
+    "nest_logins",
+    "Logins by method and step: asked (a link or code was ordered), mailed, texted, or redeemed (tokens were issued).",
+    ["method", "step"],
+)
+LOGINS_REFUSED: Final = Counter(
+    "nest_logins_refused", "Refused steps of logins (asked or redeemed), by error code.", ["method", "step", "code"]
+)
+BUILD: Final = Gauge(
+    "nest_build_info", "1, with the versions of Nest and Python as labels.", ["service", "version", "python_version"]
+)

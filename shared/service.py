@@ -60,6 +60,7 @@ from shared.mongo import (
     responds,
     usable,
 )
+from shared.process_metrics import process_metrics
 from shared.sealing import Sealer
 from shared.settings import ServiceSettings, SettingsError
 from shared.startup import DependencyUnavailable, retry_until_available
@@ -181,6 +182,7 @@ class Service:
         ids = Ids(settings.environment)
         tracing = Tracing(self.name, settings.otlp_endpoint)
         self._stack.callback(tracing.stop)
+        await self._stack.enter_async_context(process_metrics(self.name))
 
         client = connect(settings.mongo_url, application=f"nest-{self.name}")
         self._stack.push_async_callback(client.close)

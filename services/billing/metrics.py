@@ -13,13 +13,18 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge
 
+from services.billing.events.models import EventRow
 from services.billing.events.store import StripeEvents
 from services.billing.runs.models import KINDS, count_by_kind
 from services.billing.runs.store import KnownDrifts, Runs
+from shared.bus.work import Work
+from shared.messages.billing.stripe_events import EVENT_TYPES
 from shared.telemetry import log
 
 EVENTS: Final = Counter(
-    "nest_stripe_events", "Stripe events received, by type; types without a handler are counted as other.", ["type"]
+    "nest_stripe_events",
+    "Stripe events by type and outcome, counted when an event is no longer pending. Types without a handler are other.",
+    ["type", "outcome"],
 )
 OTHER_MODE: Final = Counter(
     "nest_stripe_other_mode", "Events and objects of the other mode, live or test, that were ignored."
@@ -90,6 +95,11 @@ def count_other_mode(subject: str, *, livemode: bool, expected: bool, **fields: 
     OTHER_MODE.inc()
     log.error(f"{subject} of the other mode", livemode=livemode, **fields)
     return True
+
+
+def count_event(row: EventRow, work: Work) -> None:
+    """Count a settled event once the work is committed."""
+    work.count(EVENTS.labels(row.type if row.type in EVENT_TYPES else "other", row.outcome))
 
 
 @asynccontextmanager

@@ -42,6 +42,7 @@ from shared.health import routes as health_routes
 from shared.messages.auth.clients import ClientAnnounced
 from shared.messages.auth.signing_keys import SigningKeyPublished
 from shared.messages.auth.tokens import AccessTokenRevoked
+from shared.process_metrics import process_metrics
 from shared.sealing import Sealer
 from shared.settings import load
 from shared.startup import retry_until_available
@@ -174,6 +175,7 @@ class Gateway:
 
     async def _start(self) -> None:
         self._stack.callback(self._tracing.stop)
+        await self._stack.enter_async_context(process_metrics("gateway"))
         await retry_until_available("Kafka", self.settings.kafka.check)
         await retry_until_available("Kafka", self._producer.start)
         self._stack.push_async_callback(self._producer.stop)

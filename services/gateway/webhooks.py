@@ -21,11 +21,11 @@ from services.gateway.requests import HttpRequest, read_body
 from services.gateway.responses import HttpResponse
 from shared.bus.envelope import MAX_BODY_BYTES, Envelope, encode, unix_milliseconds
 from shared.bus.producer import BusDown, Producer
-from shared.errors import Unavailable
+from shared.errors import Refusal, Unavailable
 from shared.fault_points import fault_point
 from shared.ids import derived_message_id
 from shared.messages import SERVICE
-from shared.messages.billing.stripe_events import parse_stripe_event
+from shared.messages.billing.stripe_events import EVENT_TYPES, THIN_PREFIX, StripeThinEvent, parse_stripe_event
 from shared.messages.mailer.suppressions import NoticeKind, Status
 from shared.sealing import Sealer
 from shared.telemetry import log, new_traceparent
@@ -34,11 +34,19 @@ GROUP: Final = "webhook"
 """Label of these routes in metrics."""
 TOLERANCE_SECONDS: Final = 300
 """How far a signature's time may be off, into the past or the future."""
+OTHER: Final = "other"
+"""Type, in metrics, of webhooks that Nest does not handle."""
 RECEIVED: Final = b'{"received": true}'
 STRIPE_SIGNATURES: Final = Counter(
     "nest_webhook_signatures",
     "Requests to Stripe's webhook by the index of the matching secret in NEST_STRIPE_WEBHOOK_SECRETS, or none.",
     ["secret"],
+)
+WEBHOOKS: Final = Counter(
+    "nest_webhooks",
+    "Webhooks by provider (stripe, mail), type and outcome: accepted, ignored, or the code of the refusal. The type is "
+    "other if Nest does not handle it, and unknown for a request that was refused before it was read.",
+    ["provider", "type", "outcome"],
 )
 REPORTS_IGNORED: Final = Counter(
     "nest_mail_reports_ignored",
@@ -69,26 +77,35 @@ class Webhook(Endpoint):
 
         Raises:
             MissingWebhookBody: the body is empty.
-            InvalidWebhookPayload: as ``envelope``. Without a signature the body is not read.
+            InvalidWebhookPayload: as ``event``. Without a signature the body is not read.
             BodyTooLarge, RequestIncomplete: as ``read_body``.
             Unavailable: Kafka did not acknowledge the message; the sender should repeat the request.
         """
-        if not request.has_body:
-            raise MissingWebhookBody
-        # Before the body is read: anybody can send one.
-        self.check_header(request)
-        body = await read_body(request.receive, MAX_BODY_BYTES)
-        if not body:
-            raise MissingWebhookBody
-        envelope = self.envelope(request, body)
-        if envelope is not None:
-            try:
-                await self._producer.send(envelope)
-            except BusDown as down:
-                log.warning("bus down", type=envelope.wire, id=envelope.id, error=str(down))
-                raise Unavailable from down
-            fault_point("W1")
+        kind = "unknown"
+        try:
+            if not request.has_body:
+                raise MissingWebhookBody
+            # Before the body is read: anybody can send one.
+            self.check_header(request)
+            body = await read_body(request.receive, MAX_BODY_BYTES)
+            if not body:
+                raise MissingWebhookBody
+            kind, envelope = self.event(request, body)
+            if envelope is not None:
+                await self._publish(envelope)
+        except Refusal as refusal:
+            WEBHOOKS.labels(self.operation[1], kind, refusal.code).inc()
+            raise
+        WEBHOOKS.labels(self.operation[1], kind, "ignored" if envelope is None else "accepted").inc()
         return HttpResponse(200, RECEIVED)
+
+    async def _publish(self, envelope: Envelope) -> None:
+        try:
+            await self._producer.send(envelope)
+        except BusDown as down:
+            log.warning("bus down", type=envelope.wire, id=envelope.id, error=str(down))
+            raise Unavailable from down
+        fault_point("W1")
 
     @abstractmethod
     def check_header(self, request: HttpRequest) -> None:
@@ -99,8 +116,8 @@ class Webhook(Endpoint):
         """
 
     @abstractmethod
-    def envelope(self, request: HttpRequest, body: bytes) -> Envelope | None:
-        """Verify the signature and return the message to publish; None if the body needs none.
+    def event(self, request: HttpRequest, body: bytes) -> tuple[str, Envelope | None]:
+        """Verify the signature; return the type for metrics and the message to publish, None if the body needs none.
 
         Raises:
             InvalidWebhookPayload: the signature or the body is not valid.
@@ -156,8 +173,8 @@ class StripeWebhook(Webhook):
         # The library checks only that the time is not too old.
         _check_time(_signed_at(signature))
 
-    def envelope(self, request: HttpRequest, body: bytes) -> Envelope:
-        """Verify signature and event, and return its message."""
+    def event(self, request: HttpRequest, body: bytes) -> tuple[str, Envelope]:
+        """Verify signature and event, and return its type and message."""
         self._check_signature(body, request.header(b"stripe-signature"))
         try:
             event = parse_stripe_event(body)
@@ -168,7 +185,8 @@ class StripeWebhook(Webhook):
         if event.livemode is not self._livemode and not event.of_account:
             log.warning("webhook of the other mode", id=event.id, livemode=event.livemode)
             raise InvalidWebhookPayload
-        return Envelope(
+        kind = event.type.removeprefix(THIN_PREFIX) if isinstance(event, StripeThinEvent) else event.type
+        return kind if kind in EVENT_TYPES else OTHER, Envelope(
             # Event IDs are unique per account, and several accounts may use the same endpoint.
             id=derived_message_id("stripe", event.of_account, "live" if event.livemode else "test", event.id),
             wire=event.wire,
@@ -251,8 +269,8 @@ class MailWebhook(Webhook):
         """Check the form and the time of the signature."""
         self._parsed_signature(request)
 
-    def envelope(self, request: HttpRequest, body: bytes) -> Envelope | None:
-        """Verify the signature and return the command to the mailer; None for a report without effect."""
+    def event(self, request: HttpRequest, body: bytes) -> tuple[str, Envelope | None]:
+        """Verify the signature; return the kind and the command to the mailer, None for a report without effect."""
         self._check_signature(body, *self._parsed_signature(request))
         media_type = request.header(b"content-type").partition(";")[0].strip().lower()
         try:
@@ -260,8 +278,8 @@ class MailWebhook(Webhook):
         except IgnoredReport as ignored:
             REPORTS_IGNORED.labels(ignored.reason).inc()
             log.warning("mail report ignored", reason=ignored.reason)
-            return None
-        return Envelope(
+            return OTHER, None
+        return command.notice, Envelope(
             # Providers repeat a notice, sometimes with another reason; that is the same fact.
             id=derived_message_id("mail notice", command.key, command.notice, command.status or ""),
             wire=command.wire,

@@ -37,7 +37,7 @@ from shared.bus.offset_gaps import OffsetGap, find_gaps
 from shared.bus.offset_tracker import OffsetTracker
 from shared.bus.producer import BusDown
 from shared.dead_letters.records import is_replay
-from shared.metrics import EXPIRED, IN_FLIGHT, OLDEST
+from shared.metrics import EXPIRED, IN_FLIGHT, OLDEST, PARTITIONS
 from shared.telemetry import log
 
 COMMIT_SECONDS: Final = 0.1
@@ -118,6 +118,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._spare_heartbeats: SpareHeartbeats | None = None
         self._gauge = IN_FLIGHT.labels(service)
         OLDEST.labels(service).set_function(self._oldest_seconds)
+        PARTITIONS.labels(service).set_function(lambda: len(self.assigned))
         self.last_progress = time.monotonic()
         self.fault: str | None = None
         self.broker = KafkaBroker(

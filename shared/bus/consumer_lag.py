@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -16,7 +16,7 @@ from aiokafka.errors import KafkaError
 from shared.bus.background_task import BackgroundTask
 from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.offset_gaps import OffsetGap, find_gaps, last_read_of
-from shared.metrics import LAG, LAG_SECONDS, UNREAD_EXPIRED
+from shared.metrics import GROUP_LAG, GROUP_OLDEST, LAG, LAG_SECONDS, UNREAD_EXPIRED
 from shared.telemetry import log
 
 READ_SECONDS: Final = 10.0
@@ -24,6 +24,14 @@ READ_SECONDS: Final = 10.0
 INTERVAL_SECONDS: Final = 30.0
 RETRY_SECONDS: Final = 5.0
 """Pause after a failure."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionLag:
+    """Lag of a consumer group in one partition; ``oldest`` as in ``Lag``."""
+
+    records: int
+    oldest: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +43,14 @@ class Lag:
         oldest: timestamp of the oldest of them, Unix milliseconds; None if there is none.
         handled: sum of the committed offsets, which grows by one with each handled record.
         gaps: records that expired unread and that the group does not know of yet, because it is away.
+        partitions: the lag in each partition, also in those without lag.
     """
 
     records: int
     oldest: int | None
     handled: int
     gaps: tuple[OffsetGap, ...]
+    partitions: Mapping[TopicPartition, PartitionLag] = field(default_factory=dict)
 
     def seconds(self, now: float) -> float:
         """Age of the oldest record at a Unix time; 0 without lag."""
@@ -96,29 +106,32 @@ class LagReader:
             beginnings = await self._consumer.beginning_offsets(partitions)
             ends = await self._consumer.end_offsets(partitions)
             offsets = {each: max(committed[each].offset, 0) if each in committed else 0 for each in partitions}
-            behind = [each for each in partitions if ends[each] > max(offsets[each], beginnings[each])]
+            records = {each: max(ends[each] - max(offsets[each], beginnings[each]), 0) for each in partitions}
+            oldest = await self._oldest(
+                {
+                    each: last_read_of(committed.get(each))
+                    for each in partitions
+                    # Commits of an older version do not state what was read last.
+                    if records[each] and (not offsets[each] or last_read_of(committed.get(each)))
+                }
+            )
             return Lag(
-                records=sum(ends[each] - max(offsets[each], beginnings[each]) for each in behind),
-                oldest=await self._oldest(
-                    {
-                        each: last_read_of(committed.get(each))
-                        for each in behind
-                        # Commits of an older version do not state what was read last.
-                        if not offsets[each] or last_read_of(committed.get(each))
-                    }
-                ),
+                records=sum(records.values()),
+                oldest=min(oldest.values(), default=None),
                 handled=sum(offsets.values()),
                 gaps=tuple(find_gaps(partitions, committed, beginnings)),
+                partitions={each: PartitionLag(records[each], oldest.get(each)) for each in partitions},
             )
 
-    async def _oldest(self, last_read: dict[TopicPartition, int]) -> int | None:
-        """Timestamp of the oldest record after those that were read last; None if that is unknown."""
+    async def _oldest(self, last_read: dict[TopicPartition, int]) -> dict[TopicPartition, int]:
+        """Timestamps of the oldest records after those that were read last."""
         if not last_read:
-            return None
+            return {}
         after = {each: timestamp + 1 for each, timestamp in last_read.items()}
         found = await self._consumer.offsets_for_times(after)
         # A record may have the same timestamp as the one read last. Then none is found: the record has just arrived.
-        return min((each.timestamp for each in found.values() if each is not None), default=int(time.time() * 1000))
+        now = int(time.time() * 1000)
+        return {each: now if (there := found.get(each)) is None else there.timestamp for each in last_read}
 
 
 class LagMonitor(BackgroundTask):
@@ -182,3 +195,7 @@ class LagExporter(LagMonitor):
         LAG.labels(service).set(lag.records)
         LAG_SECONDS.labels(service).set(lag.seconds(time.time()))
         UNREAD_EXPIRED.labels(service).set(sum(gap.count for gap in lag.gaps))
+        for (topic, partition), each in lag.partitions.items():
+            labels = (service, self._prefix + service, topic.removeprefix(self._prefix), partition)
+            GROUP_LAG.labels(*labels).set(each.records)
+            GROUP_OLDEST.labels(*labels).set(0 if each.oldest is None else each.oldest / 1000)

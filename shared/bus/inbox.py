@@ -26,7 +26,7 @@ from shared.bus.row_encryption import RowEncryption
 from shared.bus.work import Insert, Work
 from shared.errors import Refusal
 from shared.fault_points import fault_point
-from shared.metrics import COMMITS
+from shared.metrics import COMMITS, WORKS_WAITING
 from shared.mongo import WRITE_CONCERN, Client, Collection, Database, Document, dependency_down, kill_idle_transactions
 from shared.telemetry import log
 
@@ -118,6 +118,7 @@ class Inbox:
         self._loader = BatchLoader(self._rows)
         self._timers: Collection = database[self.TIMERS]
         self._sizes = COMMITS.labels(service)
+        self._works_waiting = WORKS_WAITING.labels(service)
         self._waiting: list[_Pending] = []
         self._committer: asyncio.Task[None] | None = None
         self._next_kill = 0.0
@@ -180,7 +181,9 @@ class Inbox:
         if self._committer is None:
             # One transaction at a time: two at once made both smaller and cost a fifth of the throughput on two cores.
             self._committer = asyncio.create_task(self._commit_waiting())
-        await pending.committed
+        with self._works_waiting.track_inprogress():
+            await pending.committed
+        work.increment_counters()
 
     async def _commit_waiting(self) -> None:
         try:

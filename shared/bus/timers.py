@@ -8,6 +8,7 @@ collection.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -20,13 +21,17 @@ from shared.bus.inbox import Inbox
 from shared.bus.producer import BusDown, Producer
 from shared.bus.row_encryption import RowEncryption
 from shared.fault_points import fault_point
-from shared.metrics import TIMERS_DUE
+from shared.metrics import TIMERS_DUE, TIMERS_DUE_SINCE, TIMERS_PUBLISHED
 from shared.mongo import Collection, Database, dependency_down
 from shared.telemetry import log
 
 POLL_SECONDS: Final = 0.5
 LEASE: Final = timedelta(seconds=30)
 """How long an instance has to send a row's message before another instance may take the row."""
+COUNT_SECONDS: Final = 15.0
+"""Interval of counting the due rows, for metrics."""
+MAX_COUNTED: Final = 10_000
+"""Largest count of due rows; so counting stays cheap after a long outage."""
 
 
 class Timers(BackgroundTask):
@@ -44,7 +49,10 @@ class Timers(BackgroundTask):
         self._rows: Collection = database[Inbox.TIMERS]
         self._producer = producer
         self._encryption = encryption
-        self._sent = TIMERS_DUE.labels(service)
+        self._sent = TIMERS_PUBLISHED.labels(service)
+        self._due = TIMERS_DUE.labels(service)
+        self._due_since = TIMERS_DUE_SINCE.labels(service)
+        self._next_count = 0.0
         self._clock = clock
         self._stopping = asyncio.Event()
 
@@ -63,10 +71,12 @@ class Timers(BackgroundTask):
         count = 0
         while not self._stopping.is_set():
             now = self._clock()
+            if time.monotonic() >= self._next_count:
+                await self._count_due(now)
             row = await self._rows.find_one_and_update(
                 {"at": {"$lte": now}},
                 # The lease is a later due time, so the row of a crashed instance becomes due again.
-                {"$set": {"at": now + LEASE}},
+                [{"$set": {"at": now + LEASE, "dueAt": {"$ifNull": ["$dueAt", "$at"]}}}],
                 sort=[("at", ASCENDING)],
                 return_document=ReturnDocument.AFTER,
             )
@@ -81,6 +91,21 @@ class Timers(BackgroundTask):
             self._sent.inc()
             count += 1
         return count
+
+    async def _count_due(self, now: datetime) -> None:
+        """Export how many rows are due, leased or not, and since when."""
+        self._next_count = time.monotonic() + COUNT_SECONDS
+        found = await self._rows.aggregate(
+            [
+                # The first condition is for the index.
+                {"$match": {"at": {"$lte": now + LEASE}, "$or": [{"at": {"$lte": now}}, {"dueAt": {"$lte": now}}]}},
+                {"$limit": MAX_COUNTED},
+                {"$group": {"_id": None, "count": {"$sum": 1}, "since": {"$min": {"$ifNull": ["$dueAt", "$at"]}}}},
+            ]
+        )
+        groups = await found.to_list()
+        self._due.set(groups[0]["count"] if groups else 0)
+        self._due_since.set(groups[0]["since"].timestamp() if groups else 0)
 
     async def _run(self) -> None:
         while not self._stopping.is_set():

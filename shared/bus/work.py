@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from prometheus_client import Counter
+
 from shared.bus.envelope import Envelope, encode
 from shared.errors import Refusal
 from shared.ids import Ids, derived_message_id
@@ -74,7 +76,7 @@ class Work:
 
     __slots__ = (
         *("annotations", "cause", "now", "outgoing", "replies", "timers", "writes"),
-        *("_ids", "_on_outcome", "_sealer"),
+        *("_counts", "_ids", "_on_outcome", "_sealer"),
     )
 
     def __init__(self, cause: Envelope, *, now: datetime, ids: Ids, sealer: Sealer) -> None:
@@ -82,6 +84,7 @@ class Work:
         self._ids = ids
         self._sealer = sealer
         self._on_outcome: OutcomeHook | None = None
+        self._counts: list[Counter] = []
         self.writes: list[Write] = []
         self.timers: list[tuple[datetime, Envelope]] = []
         self.annotations: dict[str, str | None] = {}
@@ -153,6 +156,15 @@ class Work:
         """
         self._on_outcome = hook
 
+    def count(self, counter: Counter) -> None:
+        """Increment a metric once the work is committed. A handler may run several times, and a refusal discards it."""
+        self._counts.append(counter)
+
+    def increment_counters(self) -> None:
+        """Increment the metrics given to ``count``; the bus does so after the commit."""
+        for counter in self._counts:
+            counter.inc()
+
     def annotate(self, **fields: str | None) -> None:
         """Add fields to the audit entry of the message, such as the ID of the user it concerns. Refusals keep them."""
         self.annotations.update(fields)
@@ -197,6 +209,7 @@ class Work:
         self.writes.clear()
         self.timers.clear()
         self.outgoing.clear()
+        self._counts.clear()
         self.replies = True
 
     def _caller_for(self, kind: type[Message]) -> Caller:

@@ -56,7 +56,7 @@ def test_the_metrics_of_an_alarm_exist_with_their_labels(alert: str) -> None:
         assert name in EXPORTED, name
         assert name.endswith(("_total", "_bucket")) or f"{name}_total" not in EXPORTED, f"{name} is a counter"
         assert selected <= EXPORTED[name]
-    labels = set().union(*(EXPORTED[name] for name, _ in used))
+    labels = {"le"}.union(*(EXPORTED[name] for name, _ in used))
     for by in re.findall(r"\bby \(([^)]*)\)", expression):
         assert set(by.split(", ")) <= labels
 

@@ -12,6 +12,7 @@ from stripe import WebhookSignature
 from shared.bus.producer import BusDown
 from shared.messages.billing.stripe_events import StripeEvent, StripeThinEvent
 from tests.gateway.conftest import WEBHOOK_SECRETS, GatewayStack
+from tests.metrics import increments
 from tests.stack import eventually
 from tests.stripe_events import CONNECTED, SHAPES
 
@@ -122,6 +123,26 @@ async def test_event_of_a_connected_account_is_accepted_in_both_modes(
 ) -> None:
     body = json.dumps(connected).encode()
     assert await post(stack, body, signed(body)) == (200, "received")
+
+
+@pytest.mark.parametrize(
+    ("sent", "counted"),
+    [
+        (event(), ("customer.subscription.updated", "accepted")),
+        (thin(), ("payment_intent.succeeded", "accepted")),
+        (event(type="customer.created"), ("other", "accepted")),
+        (event(type="evt_" + "x" * 200), ("other", "accepted")),
+        (event(livemode=True), ("unknown", "invalid_webhook_payload")),
+        ({"object": "event"}, ("unknown", "invalid_webhook_payload")),
+    ],
+)
+async def test_an_event_is_counted_by_a_known_type_and_its_outcome(
+    stack: GatewayStack, sent: dict[str, Any], counted: tuple[str, str]
+) -> None:
+    body = json.dumps(sent).encode()
+    with increments("nest_webhooks_total") as webhooks:
+        await post(stack, body, signed(body))
+    assert webhooks == {("stripe", *counted): 1}
 
 
 async def test_unknown_provider_is_refused(stack: GatewayStack) -> None:

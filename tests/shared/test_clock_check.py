@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from shared.clock_check import ClockCheck, ClockGate
 from shared.mongo import connect
+from tests.metrics import value
 from tests.shared.bus_harness import BusHarness, wait_until
 from tests.shared.sample_services import Append
 
@@ -78,6 +79,8 @@ async def test_references_that_do_not_answer_are_ignored(bus: BusHarness, clock:
     check = ClockCheck(service="ledger", instance="one", producer=bus.producer, client=away)
     await check.measure()
     assert list(check.skew) == ["Kafka"]
+    assert value("nest_dependency_up", service="ledger", dependency="mongodb") == 0
+    assert value("nest_dependency_up", service="ledger", dependency="kafka") == 1
     assert check.wrong
     await away.close()
 

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import httpx
@@ -82,6 +83,10 @@ async def test_healthz_and_metrics_are_served(bus: BusHarness) -> None:
         metrics = (await client.get("/metrics")).text
         assert 'nest_messages_handled_total{outcome="done",service="ledger",type="ledger.append"}' in metrics
         assert "nest_message_seconds_bucket" in metrics
+        assert 'nest_consumer_partitions_assigned{service="ledger"} 6.0' in metrics
+        assert f'service="ledger",version="{version("nest")}"}} 1.0' in metrics
+        for dependency in ("kafka", "mongodb"):
+            assert f'nest_dependency_up{{dependency="{dependency}",service="ledger"}} 1.0' in metrics
         assert (await client.get("/other")).status_code == 404
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", port)

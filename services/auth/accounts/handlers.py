@@ -21,6 +21,7 @@ from services.auth.accounts.models import (
 from services.auth.accounts.password_checks import check_password, hash_caller, new_password_hash, owner_subject
 from services.auth.audit.recorder import audited, pseudonym
 from services.auth.context import Auth
+from services.auth.login_steps import login_step
 from shared.bus.work import Work
 from shared.messages import Sealed
 from shared.messages.auth.accounts import (
@@ -91,6 +92,7 @@ async def get_owner(query: GetOwner, _work: Work, auth: Auth) -> OwnerView:
     return OwnerView(firstname=owner.first_name, lastname=owner.last_name, email=owner.email, uuid=owner.id)
 
 
+@login_step("password", "redeemed")
 @audited("log_in_owner")
 async def log_in_owner(command: LogInOwner, work: Work, auth: Auth) -> LoggedInOwnerView:
     """Check an owner's password, and return the owner with a token and the deletion token.

@@ -14,6 +14,7 @@ from services.auth.accounts.password_checks import check_password, hash_caller, 
 from services.auth.application_users.models import TOKEN_TYPE, ApplicationUser
 from services.auth.audit.recorder import audited, pseudonym
 from services.auth.context import Auth
+from services.auth.login_steps import login_step
 from shared.bus.work import Work
 from shared.messages.auth.accounts import (
     ApplicationUserDataView,
@@ -94,6 +95,7 @@ async def sign_in(command: SignIn, work: Work, auth: Auth) -> SignedInView:
     return SignedInView(token=_token(user, work, auth))
 
 
+@login_step("password", "redeemed")
 @audited("sign_in_with_email")
 async def sign_in_with_email(command: SignInWithEmail, work: Work, auth: Auth) -> SignedInWithEmailView:
     """Log a user in with address and password.

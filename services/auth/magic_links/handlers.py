@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 from services.auth.audit.recorder import audited
 from services.auth.clients.models import Client
 from services.auth.context import Auth
+from services.auth.login_steps import login_step
 from services.auth.magic_links.models import TYPED_CODE_PURPOSE, Authorization, TypedCode, magic_link
 from services.auth.phone.models import new_code
 from services.auth.rate_limits.known_devices import device_ids
@@ -32,6 +33,7 @@ MAIL_WITHIN: Final = 1 / 2
 """A link that waits longer than this fraction of its lifetime is not mailed: the person would have too little time."""
 
 
+@login_step("mail", "asked")
 @audited("send_magic_link")
 async def send_magic_link(command: SendMagicLink, work: Work, auth: Auth) -> None:
     """Mail a link that logs this address in.
@@ -47,6 +49,7 @@ async def send_magic_link(command: SendMagicLink, work: Work, auth: Auth) -> Non
     await _send_link(command, work, auth, with_digits=False)
 
 
+@login_step("mail", "asked")
 @audited("send_magic_link")
 async def send_magic_link_and_code(command: SendMagicLinkAndCode, work: Work, auth: Auth) -> None:
     """Mail a link and a typed code, which replaces the open code of this address and app.
@@ -58,6 +61,7 @@ async def send_magic_link_and_code(command: SendMagicLinkAndCode, work: Work, au
     await _send_link(command, work, auth, with_digits=True)
 
 
+@login_step("mail", "asked")
 @audited("create_trial_and_magic_link")
 async def create_trial_and_magic_link(command: CreateTrialAndMagicLink, work: Work, auth: Auth) -> None:
     """Find or create the user of this address, and forward the request to billing.
@@ -80,6 +84,7 @@ async def create_trial_and_magic_link(command: CreateTrialAndMagicLink, work: Wo
     )
 
 
+@login_step("mail", "asked")
 @audited("create_trial_and_magic_link")
 async def order_trial_magic_link(command: OrderTrialMagicLink, work: Work, auth: Auth) -> None:
     """Order the link of a trial that starts when the link is redeemed, or a link that only logs in.

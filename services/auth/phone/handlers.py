@@ -10,6 +10,7 @@ from prometheus_client import Counter
 from services.auth.audit.recorder import audited
 from services.auth.clients.models import Client
 from services.auth.context import Auth
+from services.auth.login_steps import login_step
 from services.auth.phone.models import TOKEN_LIFETIME, PhoneCode, new_code, new_nonce
 from services.auth.rate_limits.known_devices import network_ids
 from services.auth.rate_limits.models import LimitName
@@ -47,6 +48,7 @@ CODE_HASH_PURPOSE: Final = "phone codes"
 """Purpose of the key with which codes are hashed."""
 
 
+@login_step("phone", "asked")
 @audited("send_phone_code")
 async def send_phone_code(command: SendPhoneCode, work: Work, auth: Auth) -> NonceView:
     """Text a code to a number, and return the nonce with which it can be redeemed.
@@ -97,6 +99,7 @@ async def send_phone_code(command: SendPhoneCode, work: Work, auth: Auth) -> Non
     return NonceView(nonce=nonce)
 
 
+@login_step("phone", "redeemed")
 @audited("verify_phone_code")
 async def verify_phone_code(command: VerifyPhoneCode, work: Work, auth: Auth) -> PhoneTokenView:
     """Log in the person who requested the code and received it; create the user at the first login.

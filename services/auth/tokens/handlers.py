@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from services.auth.audit.recorder import audited
 from services.auth.context import Auth
+from services.auth.login_steps import login_step
 from services.auth.magic_links.models import TYPED_CODE_PURPOSE, Authorization, typed_digits
 from services.auth.rate_limits.known_devices import device_ids
 from services.auth.rate_limits.limiter import Quota
@@ -87,6 +88,7 @@ async def _exchange(command: AuthenticateUser, work: Work, auth: Auth) -> TokenV
         raise
 
 
+@login_step("mail", "redeemed")
 @audited("log_in")
 async def _redeem_code(command: AuthenticateUser, work: Work, auth: Auth) -> TokenView:
     """Log a user in with a code from a mail and the verifier of its request; create the user at the first login.

@@ -29,6 +29,7 @@ from shared.messages.billing.payments import FindPayments, FollowPayment
 from shared.messages.billing.plans import FollowPrice, FollowProduct
 from shared.messages.billing.runs import ReplayStripeEvent
 from shared.messages.billing.stripe_events import (
+    THIN_PREFIX,
     StripeEvent,
     StripeEventData,
     StripeObject,
@@ -41,10 +42,6 @@ from shared.telemetry import log
 EventHandler = Callable[[EventRow], StripeReread]
 EVENT_HANDLERS: Final[dict[str, EventHandler]] = {}
 """Handlers by event type. Events of all other types are stored and counted: Stripe has many types and adds more."""
-THIN_PREFIX: Final = "v1."
-"""Prefix of the types of thin events that have a snapshot event
-(https://docs.stripe.com/webhooks/migrate-snapshot-to-thin-events)."""
-
 METER_ERRORS: Final = frozenset({"billing.meter.error_report_triggered", "billing.meter.no_meter_found"})
 """Types of the events about usage that Stripe rejected after it had accepted it."""
 
@@ -198,7 +195,7 @@ async def stripe_event(event: StripeEvent, work: Work, billing: Billing) -> None
     if await billing.events.find(row.id) is not None:
         # Received again after its inbox row expired. Only ReplayStripeEvent handles it again.
         return
-    billing.events.add(_dispatch(row, work, billing), work)
+    billing.events.add(_dispatched(row, work, billing), work)
 
 
 async def stripe_thin_event(event: StripeThinEvent, work: Work, billing: Billing) -> None:
@@ -227,7 +224,14 @@ async def replay_stripe_event(command: ReplayStripeEvent, work: Work, billing: B
     if row is None:
         await stripe_event(event, work, billing)
         return
-    billing.events.save(_dispatch(row.reopened(), work, billing), work)
+    billing.events.save(_dispatched(row.reopened(), work, billing), work)
+
+
+def _dispatched(row: EventRow, work: Work, billing: Billing) -> EventRow:
+    dispatched = _dispatch(row, work, billing)
+    if dispatched.outcome is not None:
+        metrics.count_event(dispatched, work)
+    return dispatched
 
 
 def _dispatch(row: EventRow, work: Work, billing: Billing) -> EventRow:
@@ -247,7 +251,6 @@ def _dispatch(row: EventRow, work: Work, billing: Billing) -> EventRow:
         log.error("stripe rejected usage", meter=row.object_id, stripe_event=row.stp_event_id)
         return row.settled("read", at=work.now, retention=billing.event_retention)
     handler = EVENT_HANDLERS.get(row.type) if row.object_id else None
-    metrics.EVENTS.labels("other" if handler is None else row.type).inc()
     if handler is None:
         return row.settled("not_followed", at=work.now, retention=billing.event_retention)
     work.publish(handler(row))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from services.billing import metrics
 from services.billing.context import Billing
 from services.billing.events.models import EventRow, Outcome
 from shared.bus.work import Work
@@ -28,4 +29,6 @@ async def pending_events(command: StripeReread, object_id: str, billing: Billing
 def settle(rows: Sequence[EventRow], outcome: Outcome, work: Work, billing: Billing) -> None:
     """Record the outcome of events with the reading that they waited for."""
     for row in rows:
-        billing.events.save(row.settled(outcome, at=work.now, retention=billing.event_retention), work)
+        settled = row.settled(outcome, at=work.now, retention=billing.event_retention)
+        billing.events.save(settled, work)
+        metrics.count_event(settled, work)

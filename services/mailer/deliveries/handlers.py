@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+from prometheus_client import Counter
+
 from services.mailer.context import Mailer
-from services.mailer.deliveries.models import Delivery
+from services.mailer.deliveries.models import Delivery, ReportKind
 from shared.bus.work import Work
-from shared.messages.mailer.deliveries import DeliveriesView, DeliveryView, ListDeliveries
+from shared.messages.mailer.deliveries import DeliveriesView, DeliveryState, DeliveryView, ListDeliveries
 from shared.messages.mailer.mails import SendMail
 from shared.messages.mailer.texts import SendText
 from shared.paging import cursor_of
+
+DELIVERIES: Final = Counter(
+    "nest_deliveries",
+    "Mails and texts (medium) by outcome: handed_over to the server, queued for another attempt, failed for good, "
+    "suppressed, or reported later as delivered, bounced or complained.",
+    ["medium", "template", "outcome"],
+)
 
 
 async def list_deliveries(query: ListDeliveries, _work: Work, mailer: Mailer) -> DeliveriesView:
@@ -28,6 +39,11 @@ async def find_delivery(command: SendMail | SendText, mailer: Mailer) -> Deliver
     A first order without ``order_id`` can have no delivery: a repeat of it would have found its own inbox row.
     """
     return None if command.order_id is None else await mailer.deliveries.find(command.order_id)
+
+
+def count_delivery(delivery: Delivery, outcome: DeliveryState | ReportKind, work: Work) -> None:
+    """Count the outcome of an attempt, or a report, once the work is committed."""
+    work.count(DELIVERIES.labels(delivery.medium, delivery.template, outcome))
 
 
 def order_retry(command: SendMail | SendText, delivery: Delivery, work: Work) -> None:

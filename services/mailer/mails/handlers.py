@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from prometheus_client import Counter
-
 from services.mailer.context import Mailer
-from services.mailer.deliveries.handlers import find_delivery, order_retry
+from services.mailer.deliveries.handlers import count_delivery, find_delivery, order_retry
 from services.mailer.deliveries.models import Accepted, Delivery, Outcome, Rejected
 from services.mailer.mails.addresses import UnusableAddress, usable_address
 from services.mailer.mails.mime import compose
@@ -16,6 +14,7 @@ from services.mailer.suppressions.handlers import find_suppression, suppress
 from shared.bus.work import Work
 from shared.fault_points import fault_point
 from shared.messages.mailer.mails import MailHandedOver, NoteLinkRedeemed, SendMail, Template
+from shared.metrics import LOGINS
 from shared.telemetry import log
 
 LINKS: Final[frozenset[Template]] = frozenset({"magic-link", "trial-magic-link", "password-reset", "verify-address"})
@@ -23,12 +22,8 @@ LINKS: Final[frozenset[Template]] = frozenset({"magic-link", "trial-magic-link",
 OWN_BRANDING: Final[frozenset[Template]] = LINKS | {"dispute", "password-changed", "address-changed"}
 """Templates whose client and language are final in the order: the reader requested them through an app, or they go to
 operators."""
-
-FAILED: Final = Counter(
-    "nest_mails_failed",
-    "Mails that failed: the server rejected them, deferred them for a day, or its answer was lost; by template.",
-    ["template"],
-)
+LOGIN_LINKS: Final[frozenset[Template]] = frozenset({"magic-link", "trial-magic-link"})
+"""Templates whose mails are a step of a login."""
 
 
 async def send_mail(command: SendMail, work: Work, mailer: Mailer) -> None:
@@ -44,22 +39,26 @@ async def send_mail(command: SendMail, work: Work, mailer: Mailer) -> None:
     delivery = stored or await _new_delivery(command, address, work, mailer)
     suppression = await find_suppression(address, command.template, mailer)
     if suppression is not None:
-        mailer.deliveries.add_or_save(delivery.suppressed(suppression.cause, at=work.now), work, stored=stored)
+        delivery = delivery.suppressed(suppression.cause, at=work.now)
+        mailer.deliveries.add_or_save(delivery, work, stored=stored)
+        count_delivery(delivery, delivery.state, work)
         return
     outcome = await _send(command, address, delivery, work, mailer)
     if isinstance(outcome, Accepted):
         fault_point("M1")
     delivery = delivery.after(outcome, at=work.now, until=command.expires_at)
     mailer.deliveries.add_or_save(delivery, work, stored=stored)
+    count_delivery(delivery, delivery.state, work)
     match delivery.state:
         case "handed_over":
+            if command.template in LOGIN_LINKS:
+                work.count(LOGINS.labels("mail", "mailed"))
             work.publish(
                 MailHandedOver(key=delivery.id, delivery_id=delivery.id, template=command.template, at=work.now)
             )
         case "queued":
             order_retry(command, delivery, work)
         case "failed":
-            FAILED.labels(delivery.template).inc()
             log.error("mail failed", delivery=delivery.id, template=delivery.template, reason=delivery.reason)
             if isinstance(outcome, Rejected) and outcome.dead_address:
                 await suppress("bounce", delivery, work, mailer)

@@ -8,6 +8,7 @@ from typing import Final
 from prometheus_client import Counter
 
 from services.mailer.context import SERVICE, Mailer
+from services.mailer.deliveries.handlers import count_delivery
 from services.mailer.deliveries.models import Delivery
 from services.mailer.suppressions.models import NEVER_SUPPRESSED, Suppression, precise_status, shows_dead_address
 from shared.bus.work import Work
@@ -64,6 +65,7 @@ async def _record(command: MailNoticeCommand, stored: Delivery | None, work: Wor
     delivery = stored.reported(command.notice, reason, at=work.now)
     if delivery is not stored:
         mailer.deliveries.save(delivery, work)
+    count_delivery(delivery, command.notice, work)
     match command.notice:
         case "bounced":
             if delivery is not stored:

@@ -6,11 +6,12 @@ from datetime import timedelta
 from typing import Final
 
 from services.mailer.context import Mailer
-from services.mailer.deliveries.handlers import find_delivery, order_retry
+from services.mailer.deliveries.handlers import count_delivery, find_delivery, order_retry
 from services.mailer.deliveries.models import Delivery, Outcome, Rejected
 from services.mailer.texts.providers import Text
 from shared.bus.work import Work
 from shared.messages.mailer.texts import SendText, TextHandedOver
+from shared.metrics import LOGINS
 from shared.telemetry import log
 
 PROMPT: Final = timedelta(seconds=2)
@@ -27,8 +28,10 @@ async def send_text(command: SendText, work: Work, mailer: Mailer) -> None:
     outcome = await _send(command, number, delivery, work, mailer)
     delivery = delivery.after(outcome, at=work.now, until=command.expires_at)
     mailer.deliveries.add_or_save(delivery, work, stored=stored)
+    count_delivery(delivery, delivery.state, work)
     match delivery.state:
         case "handed_over":
+            work.count(LOGINS.labels("phone", "texted"))
             work.publish(
                 TextHandedOver(key=delivery.id, delivery_id=delivery.id, template=command.template, at=work.now)
             )

@@ -14,6 +14,65 @@ LATEST_SECOND: Final = 253_402_300_799
 """The last second of the year 9999, in Unix time."""
 THIN: Final = "v2.core.event"
 """The ``object`` of a thin event."""
+THIN_PREFIX: Final = "v1."
+"""Prefix of the types of thin events that have a snapshot event
+(https://docs.stripe.com/webhooks/migrate-snapshot-to-thin-events)."""
+EVENT_TYPES: Final = frozenset(
+    {
+        "billing.meter.error_report_triggered",
+        "billing.meter.no_meter_found",
+        "charge.dispute.closed",
+        "charge.dispute.created",
+        "charge.dispute.funds_reinstated",
+        "charge.dispute.funds_withdrawn",
+        "charge.dispute.updated",
+        "charge.refund.updated",
+        "charge.refunded",
+        "checkout.session.async_payment_failed",
+        "checkout.session.async_payment_succeeded",
+        "checkout.session.completed",
+        "checkout.session.expired",
+        "credit_note.created",
+        "credit_note.updated",
+        "credit_note.voided",
+        "customer.subscription.created",
+        "customer.subscription.deleted",
+        "customer.subscription.paused",
+        "customer.subscription.pending_update_applied",
+        "customer.subscription.pending_update_expired",
+        "customer.subscription.resumed",
+        "customer.subscription.trial_will_end",
+        "customer.subscription.updated",
+        "customer.updated",
+        "entitlements.active_entitlement_summary.updated",
+        "invoice.payment_action_required",
+        "invoice.payment_failed",
+        "invoice_payment.paid",
+        "payment_intent.canceled",
+        "payment_intent.created",
+        "payment_intent.payment_failed",
+        "payment_intent.processing",
+        "payment_intent.requires_action",
+        "payment_intent.succeeded",
+        "price.created",
+        "price.deleted",
+        "price.updated",
+        "product.created",
+        "product.deleted",
+        "product.updated",
+        "refund.created",
+        "refund.failed",
+        "refund.updated",
+        "subscription_schedule.aborted",
+        "subscription_schedule.canceled",
+        "subscription_schedule.completed",
+        "subscription_schedule.created",
+        "subscription_schedule.expiring",
+        "subscription_schedule.released",
+        "subscription_schedule.updated",
+    }
+)
+"""Types that billing handles. Events of other types are stored and ignored; metrics call them ``other``."""
 MAX_STRIPE_TEXT: Final = 255
 """Maximum length of Stripe's IDs, in characters (https://docs.stripe.com/upgrades)."""
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from services.billing.events.handlers import EVENT_HANDLERS, NEEDED_EVENTS
+from services.billing.events.handlers import EVENT_HANDLERS, METER_ERRORS, NEEDED_EVENTS
 from services.operator.doctor.stripe import PAYMENT_EVENTS, SUBSCRIPTION_EVENTS
 from shared.messages.billing.payments import (
     PaymentSucceeded,
 )
+from shared.messages.billing.stripe_events import EVENT_TYPES
 from shared.messages.billing.subscriptions import (
     FollowSubscription,
 )
 from tests.billing.conftest import ADA, Shop, counter
+from tests.metrics import increments
 
 
 def commands(shop: Shop) -> list[FollowSubscription]:
@@ -62,14 +64,27 @@ async def test_an_event_of_an_unhandled_type_is_stored(shop: Shop) -> None:
     }
 
 
+def test_metrics_name_exactly_the_handled_types() -> None:
+    assert EVENT_HANDLERS.keys() | METER_ERRORS == EVENT_TYPES
+
+
+async def test_an_event_is_counted_with_its_outcome_once(shop: Shop) -> None:
+    await shop.post("/v1/products", name="Plan")
+    event = [event for event in shop.double.objects("event") if event["type"] == "product.created"][-1]
+    with increments("nest_stripe_events_total") as counted:
+        for _ in range(2):
+            await shop.deliver(event)
+    assert counted == {("product.created", "read"): 1}
+
+
 async def test_events_of_unhandled_types_are_counted_and_cause_nothing(shop: Shop) -> None:
-    before = counter("nest_stripe_events", type="other")
     await shop.post("/v1/customers", email="ada@example.com")
     (event,) = [event for event in shop.double.objects("event") if event["type"] == "customer.created"]
     calls = len(shop.double.log)
-    await shop.deliver(event)
-    await shop.deliver({**event, "id": "evt_new", "type": "a.future.type", "data": {"object": {"object": "x"}}})
-    assert counter("nest_stripe_events", type="other") == before + 2
+    with increments("nest_stripe_events_total") as counted:
+        await shop.deliver(event)
+        await shop.deliver({**event, "id": "evt_new", "type": "a.future.type", "data": {"object": {"object": "x"}}})
+    assert counted == {("other", "not_followed"): 2}
     assert (len(shop.double.log), shop.harness.published) == (calls, [])
 
 

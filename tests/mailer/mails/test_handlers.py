@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from services.mailer.deliveries import models
-from services.mailer.mails.handlers import FAILED
 from shared.bus.envelope import encode
 from shared.bus.inbox import Inbox
 from shared.fault_points import EXIT_CODE
 from shared.messages import Sealed
 from shared.messages.mailer.mails import MailHandedOver, SendMail, Template
 from tests.mailer.smtp_server import SmtpServer
+from tests.metrics import increments
 from tests.service_harness import ServiceHarness
 
 LINK = "https://magic.getbeak.app/?code=authzcode_1." + "ab" * 32 + "&state=a%2Fb"
@@ -51,7 +51,10 @@ async def next_retry(harness: ServiceHarness) -> SendMail:
 
 
 async def test_mail_has_headers_and_link(harness: ServiceHarness, server: SmtpServer) -> None:
-    await harness.deliver(mail_command(client_id="client_1"), id=ORDER_ID)
+    with increments("nest_deliveries_total") as outcomes, increments("nest_logins_total") as steps:
+        await harness.deliver(mail_command(client_id="client_1"), id=ORDER_ID)
+    assert outcomes == {("mail", "magic-link", "handed_over"): 1}
+    assert steps == {("mail", "mailed"): 1}
     [arrival] = server.arrivals
     assert (arrival.sender, arrival.recipients) == ("mail@nest.example", ["Person@example.com"])
     message = arrival.message
@@ -179,12 +182,11 @@ async def test_mail_deferred_for_a_day_fails(
 
 
 async def test_expired_mail_is_not_sent(harness: ServiceHarness, server: SmtpServer) -> None:
-    failed = FAILED.labels("magic-link")._value
-    before = failed.get()
-    await harness.deliver(mail_command(expires_at=harness.now - timedelta(seconds=1)), id=ORDER_ID)
+    with increments("nest_deliveries_total") as outcomes:
+        await harness.deliver(mail_command(expires_at=harness.now - timedelta(seconds=1)), id=ORDER_ID)
     [row] = await delivery_rows(harness)
     assert (row["state"], row["reason"]) == ("failed", "expired before it could be sent")
-    assert failed.get() == before + 1
+    assert outcomes == {("mail", "magic-link", "failed"): 1}
     assert server.arrivals == []
 
 
@@ -222,11 +224,10 @@ async def test_mail_whose_acknowledgement_is_always_lost_has_four_copies(
 
 async def test_rejected_mail_fails_at_once(harness: ServiceHarness, server: SmtpServer) -> None:
     server.reply_to("RCPT", "550 5.1.1 no such user")
-    failed = FAILED.labels("magic-link")._value
-    before = failed.get()
-    await harness.deliver(mail_command(), id=ORDER_ID)
+    with increments("nest_deliveries_total") as outcomes, increments("nest_logins_total") as steps:
+        await harness.deliver(mail_command(), id=ORDER_ID)
     [row] = await delivery_rows(harness)
-    assert failed.get() > before
+    assert (outcomes, steps) == ({("mail", "magic-link", "failed"): 1}, {})
     assert (row["state"], row["attempts"], row["reason"]) == ("failed", 1, "RCPT: 550 5.1.1 no such user")
     assert (harness.published_of(MailHandedOver), await harness.delayed()) == ([], [])
     await harness.deliver(mail_command(order_id=ORDER_ID, attempt=2))

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY, Counter
 
 from shared.bus.bulk_writes import VersionConflict
 from shared.bus.inbox import AlreadyHandled, Inbox, MessageIdReused, Outcome, WriteConflict
@@ -15,6 +16,7 @@ from shared.ids import new_message_id
 from shared.messages import Sealed
 from shared.messages.mailer.mails import SendMail
 from shared.mongo import ensure_indexes
+from tests.metrics import value
 from tests.shared.inbox_harness import ROW_ENCRYPTION, SEALER, InboxHarness, envelope
 
 
@@ -44,6 +46,26 @@ async def test_works_ready_at_the_same_time_share_one_commit(harness: InboxHarne
     assert harness.commits() == (1, 64)
     assert await harness.things.count_documents({}) == 64
     assert all([await harness.row(work.id) for work in works])
+
+
+async def test_a_metric_of_a_work_is_incremented_by_its_commit_only(harness: InboxHarness) -> None:
+    counter = Counter("nest_test_commits", "Counter of this test.")
+    await harness.things.insert_one({"_id": "theirs", "name": "taken"})
+    done, refused = naming(harness, "free"), naming(harness, "taken")
+    for work in (done, refused):
+        work.count(counter)
+    assert value("nest_test_commits_total") == 0
+    await results_of(harness, [done, refused])
+    assert value("nest_test_commits_total") == 1
+    REGISTRY.unregister(counter)
+
+
+async def test_works_that_wait_for_their_commit_are_a_metric(harness: InboxHarness) -> None:
+    commits = [asyncio.create_task(harness.commit(naming(harness, f"n{number}"))) for number in range(5)]
+    await asyncio.sleep(0)
+    assert value("nest_commit_works_waiting", service=harness.database.name) == 5
+    await asyncio.gather(*commits)
+    assert value("nest_commit_works_waiting", service=harness.database.name) == 0
 
 
 async def test_two_failing_works_do_not_affect_the_others_of_their_group(harness: InboxHarness) -> None:

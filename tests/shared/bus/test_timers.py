@@ -14,6 +14,7 @@ from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.producer import BusDown, Producer
 from shared.bus.timers import LEASE, Timers
 from shared.messages import Caller
+from tests.metrics import value
 from tests.shared.bus_harness import BusHarness, wait_until
 from tests.shared.inbox_harness import ROW_ENCRYPTION
 from tests.shared.sample_services import Append, Appended
@@ -107,6 +108,27 @@ async def test_a_message_that_was_not_sent_is_sent_after_the_lease(bus: BusHarne
     clock.now += LEASE
     assert await timers(bus, clock).publish_due() == 1
     assert await sent_ids(bus) == [timer.id]
+
+
+async def test_due_messages_are_counted_with_the_oldest_while_they_cannot_be_sent(bus: BusHarness) -> None:
+    clock = Clock()
+    stopped = Producer(KafkaConnection(bus.bootstrap), macs=bus.macs, prefix=bus.prefix)
+    since = clock.now - timedelta(seconds=50)
+    await add_timer(bus, since, 1)
+    await add_timer(bus, clock.now, 2)
+    await add_timer(bus, clock.now + timedelta(hours=1), 3)
+    for _ in range(2):
+        # The second time another instance has leased the oldest one.
+        with pytest.raises(BusDown):
+            await timers(bus, clock, stopped).publish_due()
+        assert value("nest_timers_due", service="ledger") == 2
+        measured = value("nest_timers_due_since_timestamp_seconds", service="ledger")
+        assert measured == pytest.approx(since.timestamp(), abs=0.002)
+    clock.now += LEASE
+    assert await timers(bus, clock).publish_due() == 2
+    assert await timers(bus, clock).publish_due() == 0
+    assert value("nest_timers_due", service="ledger") == 0
+    assert value("nest_timers_due_since_timestamp_seconds", service="ledger") == 0
 
 
 async def test_a_delayed_event_is_handled_later_and_once(bus: BusHarness) -> None:
