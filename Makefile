@@ -13,8 +13,11 @@ OCI := org.opencontainers.image
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet $(UPGRADE)
 
-.PHONY: help run run-services backing test test-slow faults stripe-contract check format bench bench-recovery bench-overload \
-	bench-status reference sbom image image-local test-image lock clean install-run install-dev install-clients \
+MANIFEST_TESTS := $(addprefix tests/deploy/test_,kubernetes.py network_policies.py generated_manifests.py \
+	manifest_schemas.py)
+
+.PHONY: help run run-services backing test test-slow faults stripe-contract check manifests format bench bench-recovery \
+	bench-overload bench-status reference sbom image image-local test-image lock clean install-run install-dev install-clients \
 	install-kustomize
 
 help: ## list the commands
@@ -44,12 +47,15 @@ stripe-contract: install-dev ## compare the Stripe double and Nest's requests wi
 	$(BIN)/pytest -p tests.stripe_contract.recorder -m "not slow" tests/stripe_double tests/billing \
 		tests/stripe_contract/contract.py
 
-check: install-dev ## check formatting, lint, types, import rules and known vulnerabilities; about a minute
+check: install-dev install-kustomize ## check formatting, lint, types, import rules, manifests and known vulnerabilities; about a minute
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q tests/test_architecture.py tests/reference/test_settings_page.py
+	$(BIN)/pytest -q tests/test_architecture.py tests/reference/test_settings_page.py $(MANIFEST_TESTS)
 	$(BIN)/python requirements/audit.py
+
+manifests: install-dev install-kustomize ## render and validate the Kubernetes manifests; a part of make check
+	$(BIN)/pytest -q $(MANIFEST_TESTS)
 
 format: install-dev ## format the code and auto-fix lint errors
 	$(BIN)/ruff check --fix-only .
