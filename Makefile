@@ -18,7 +18,7 @@ MANIFEST_TESTS := $(addprefix tests/deploy/test_,kubernetes.py network_policies.
 
 .PHONY: help run run-services backing test test-slow faults stripe-contract check manifests format bench bench-recovery \
 	bench-overload bench-status reference sbom image image-local test-image lock clean install-run install-dev install-clients \
-	install-kustomize
+	install-kustomize try-apiserver
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -60,6 +60,9 @@ manifests: install-dev install-kustomize ## render and validate the Kubernetes m
 format: install-dev ## format the code and auto-fix lint errors
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
+
+try-apiserver: ## apply the Kubernetes manifests to a kube-apiserver built from Go modules; the first build takes 8 minutes
+	@exec python3 deploy/kubernetes/try_apiserver
 
 bench: install-dev ## measure requests per second and latencies beside the floors of this machine
 	$(BIN)/python -m tests.bench

@@ -24,14 +24,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from control_plane import ControlPlane
-from go_programs import DEFINITIONS, build, module
+from go_programs import build
 from overlay_proof import OverlayProof
 from steps import Failed, step
 
 FOLDER = Path(__file__).resolve().parents[1]
+DEFINITIONS = FOLDER.parents[1] / "tests/deploy/crds"
+"""Custom resource definitions of the operators' releases."""
 NAMESPACE = "try-refusals"
-STAND_INS = {"kafka.strimzi.io": {"KafkaTopic": "kafkatopics", "KafkaUser": "kafkausers"}}
-"""Kinds by API group without a Go module that has their definitions; stand-ins accept any fields."""
 
 
 def main() -> int:
@@ -75,6 +75,8 @@ def prove(programs: Path, folder: Path, stack: ExitStack) -> None:
         notes.append(json.loads(cluster.kubectl("version", "--output", "json"))["serverVersion"]["gitVersion"])
     with step("the server refuses unknown fields and pods that are not restricted"):
         _expect_refusals(cluster)
+    with step("custom resource definitions of the operators") as notes:
+        notes.append(f"{_define_kinds(cluster)} kinds")
     manifests = folder / "kubernetes"
     shutil.copytree(FOLDER, manifests, ignore=shutil.ignore_patterns("secrets", "__pycache__"))
     overlays = sorted(each for each in (manifests / "overlays").iterdir() if each.is_dir())
@@ -82,48 +84,25 @@ def prove(programs: Path, folder: Path, stack: ExitStack) -> None:
         proof = OverlayProof(cluster, each)
         proof.prove()
         if each == overlays[0]:
-            _prove_components(cluster, proof, manifests / "components", (each / "kustomization.yaml").read_text())
+            _prove_components(proof, manifests / "components", (each / "kustomization.yaml").read_text())
         proof.delete()
 
 
-def _prove_components(cluster: ControlPlane, proof: OverlayProof, components: Path, kustomization: str) -> None:
-    """Apply each component that the overlay does not have already, after the definitions of its kinds."""
+def _prove_components(proof: OverlayProof, components: Path, kustomization: str) -> None:
+    """Apply each component that the overlay does not have already."""
     included = set(re.findall(r"components/([a-z-]+)", kustomization))
-    unknown = _define_kinds(cluster)
     for each in sorted(components.iterdir()):
         if each.is_dir() and each.name not in included:
-            proof.prove_component(each, unknown)
+            proof.prove_component(each)
 
 
-def _define_kinds(cluster: ControlPlane) -> set[str]:
-    """Apply custom resource definitions; return the API groups with stand-ins."""
-    for group, (name, path) in DEFINITIONS.items():
-        with step(f"definitions of {group} from {name}"):
-            found = module(name) / path
-            files = [found] if found.is_file() else sorted(found.glob(f"*{group}_*.yaml"))
-            for file in files:
-                cluster.apply(file)
-    with step(f"stand-ins of {', '.join(STAND_INS)}"):
-        for group, kinds in STAND_INS.items():
-            for kind, plural in kinds.items():
-                cluster.apply("-", stdin=json.dumps(_stand_in(group, kind, plural)))
+def _define_kinds(cluster: ControlPlane) -> int:
+    """Apply the custom resource definitions of the operators; return their number."""
+    files = sorted(DEFINITIONS.glob("*.json"))
+    for file in files:
+        cluster.apply(file)
     cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd", "--all")
-    return set(STAND_INS)
-
-
-def _stand_in(group: str, kind: str, plural: str) -> dict[str, object]:
-    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    versions = [
-        {"name": name, "served": True, "storage": name == "v1", "schema": {"openAPIV3Schema": schema}}
-        for name in ("v1", "v1beta2")
-    ]
-    names = {"kind": kind, "listKind": f"{kind}List", "plural": plural, "singular": kind.lower()}
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{plural}.{group}"},
-        "spec": {"group": group, "scope": "Namespaced", "names": names, "versions": versions},
-    }
+    return len(files)
 
 
 def _expect_refusals(cluster: ControlPlane) -> None:

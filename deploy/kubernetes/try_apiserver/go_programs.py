@@ -1,10 +1,9 @@
-"""Programs of Kubernetes and custom resource definitions, from Go modules."""
+"""Programs of Kubernetes, built from Go modules."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +19,6 @@ PROGRAMS = {
     "kubectl": ("k8s.io/kubectl/pkg/cmd", "os.Exit(cli.Run(cmd.NewDefaultKubectlCommand()))"),
 }
 """Programs by name: the Go package of the command, and the statement that runs it."""
-DEFINITIONS = {
-    "keda.sh": ("github.com/kedacore/keda/v2@v2.21.0", "config/crd/bases"),
-    "external-secrets.io": ("github.com/external-secrets/external-secrets@v0.16.2", "config/crds/bases"),
-    "monitoring.coreos.com": (
-        "github.com/prometheus-operator/prometheus-operator@v0.85.0",
-        "example/prometheus-operator-crd",
-    ),
-    "traefik.io": (
-        "github.com/traefik/traefik/v3@v3.6.12",
-        "docs/content/reference/dynamic-configuration/kubernetes-crd-definition-v1.yml",
-    ),
-}
-"""Go modules with the custom resource definitions of an API group, and their folder or file."""
 
 
 def go_mod(kubernetes: str, requirements: dict[str, Any]) -> str:
@@ -63,12 +49,6 @@ def main_go(package: str, statement: str) -> str:
     return f"package main\n\nimport (\n{imports})\n\nfunc main() {{ {statement} }}\n"
 
 
-def module(name: str) -> Path:
-    """Download a Go module with its version, and return its folder."""
-    found: dict[str, str] = json.loads(run("go", "mod", "download", "-json", name, folder=Path(tempfile.gettempdir())))
-    return Path(found["Dir"])
-
-
 def build(kubernetes: str, cache: Path) -> Path:
     """Build the programs that the cache does not have; return their folder."""
     programs = cache / f"v{kubernetes}"
@@ -77,10 +57,10 @@ def build(kubernetes: str, cache: Path) -> Path:
         if not missing:
             notes.append("built before")
             return programs
-        source = module(f"k8s.io/kubernetes@v{kubernetes}")
         work = programs / "source"
         work.mkdir(parents=True, exist_ok=True)
-        requirements = json.loads(run("go", "mod", "edit", "-json", source / "go.mod"))
+        downloaded = json.loads(run("go", "mod", "download", "-json", f"k8s.io/kubernetes@v{kubernetes}", folder=work))
+        requirements = json.loads(run("go", "mod", "edit", "-json", downloaded["GoMod"]))
         (work / "go.mod").write_text(go_mod(kubernetes, requirements))
         minor = kubernetes.split(".")[1]
         version = {"gitVersion": f"v{kubernetes}", "gitMajor": "1", "gitMinor": minor}
