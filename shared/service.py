@@ -21,6 +21,7 @@ import structlog
 import uvloop
 from pymongo import IndexModel
 
+from shared.bus.committed_topics import CommittedTopics
 from shared.bus.consumer import Consumer, OnGaps
 from shared.bus.delivery import Delivery
 from shared.bus.handling import Handler, Handlers, Handling
@@ -38,7 +39,7 @@ from shared.bus.sealed_message_counts import SealedMessageCounts
 from shared.bus.sent_messages import SentMessages
 from shared.bus.timers import Timers
 from shared.bus.topic_reader import OnRecord, TopicReader
-from shared.bus.topics import CONSUMERS
+from shared.bus.topics import CONSUMERS, TOPICS
 from shared.bus.watchdog import Watchdog, end_process
 from shared.clock_check import ClockCheck, ClockGate
 from shared.database_version import INDEXES as VERSION_INDEXES
@@ -132,6 +133,7 @@ class Service:
         self._open_context = open_context
         self._migrations = migrations
         self._version: DatabaseVersion | None = None
+        self._committed_topics: CommittedTopics | None = None
         self._consumers = consumers
         self._on_stuck = on_stuck
         self._republish_commands = republish_commands
@@ -209,7 +211,9 @@ class Service:
         counts.start()
         self._stack.push_async_callback(counts.stop)
         context = await self._stack.enter_async_context(self._open_context(resources))
-        republisher = Republisher(own, producer, service=self.name, encryption=encryption)
+        republisher = Republisher(
+            own, producer, service=self.name, encryption=encryption, retention=settings.inbox_retention
+        )
         own_commands = [command for command in self._republish_commands if command.service == self.name]
         bus_handlers: dict[type[Message], Handler] = dict.fromkeys(own_commands, republisher.republish)
         handling = Handling(
@@ -235,13 +239,14 @@ class Service:
         sent = self.sent = SentMessages(inbox, settings.kafka, prefix=settings.topic_prefix, consumers=self._consumers)
         sent.start()
         self._stack.push_async_callback(sent.stop)
-        timers = partial(Timers, own, producer, service=self.name, encryption=encryption)
+        timers = partial(Timers, own, producer, service=self.name, encryption=encryption, sent=sent)
         deliver = partial(
             Delivery, handling, producer, macs, outage=outage, group=group, sealer=sealer, tracing=tracing, sent=sent
         )
         on_gaps = partial(
             order_republishing,
             commands=self._republish_commands,
+            resent={topic.name: own_commands for topic in TOPICS if topic.resent and self.name in topic.writers},
             producer=producer,
             sealer=sealer,
             prefix=settings.topic_prefix,
@@ -258,13 +263,16 @@ class Service:
             self._stack.push_async_callback(health.stop)
 
     async def _prepared_database(self, client: Client, own: Database, inbox: Inbox) -> DatabaseVersion:
-        """Check the server and the version of the database, and create the indexes."""
+        """Check the server and the version of the database, create the indexes, and read what was committed."""
         version = self._version = DatabaseVersion(own, oldest=self._migrations.oldest, known=self._migrations.known)
+
+        committed_topics = self._committed_topics = CommittedTopics(own)
 
         async def prepare() -> None:
             await check_server(client, self.settings.mongo_url)
             await version.check()
             await ensure_indexes(own, {**VERSION_INDEXES, **inbox.indexes(), **self._indexes})
+            await committed_topics.load()
 
         await retry_until_available("MongoDB", prepare)
         return version
@@ -293,6 +301,7 @@ class Service:
             in_flight=settings.in_flight,
             service=self.name,
             on_gaps=on_gaps,
+            committed_topics=self._committed_topics,
         )
         async with AsyncExitStack() as stack:
             notices = OutageNotices(

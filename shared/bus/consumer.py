@@ -22,6 +22,7 @@ from faststream.kafka.message import FAKE_CONSUMER, KafkaMessage
 from faststream.kafka.subscriber.usecase import BatchSubscriber
 
 from shared.bus.aiokafka_patch import patch_aiokafka
+from shared.bus.committed_topics import CommittedTopics
 from shared.bus.delivery import Delivery, Stopping
 from shared.bus.group_member import (
     HEARTBEAT_SECONDS,
@@ -33,7 +34,7 @@ from shared.bus.group_member import (
 )
 from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.keyed_executor import KeyedExecutor, Record, TrackedRecord, kind_of
-from shared.bus.offset_gaps import OffsetGap, find_gaps
+from shared.bus.offset_gaps import OffsetGap, find_gaps, find_lost
 from shared.bus.offset_tracker import OffsetTracker
 from shared.bus.producer import BusDown
 from shared.dead_letters.records import is_replay
@@ -77,6 +78,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         service: service name, for metrics.
         on_gaps: awaited with the records that expired unread, before the offsets after them are committed. It may raise
             BusDown, and is awaited again.
+        committed_topics: topics in which the group has committed offsets before; without it no topic counts as lost.
 
     Attributes:
         last_progress: when a record was last fetched or finished, monotonic seconds.
@@ -95,6 +97,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         in_flight: int,
         service: str,
         on_gaps: OnGaps,
+        committed_topics: CommittedTopics | None = None,
     ) -> None:
         patch_aiokafka()
         use_group_members()
@@ -111,6 +114,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._record_ended = asyncio.Event()
         self._committer: asyncio.Task[None] | None = None
         self._on_gaps = on_gaps
+        self._committed_topics = committed_topics
         self._unchecked: set[TopicPartition] = set()
         """Partitions to be checked for gaps before their next commit, which would hide them."""
         self._service = service
@@ -343,15 +347,32 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             return
         try:
             async with asyncio.timeout(GAP_CHECK_SECONDS):
-                committed = await self._member.fetch_committed_offsets(list(partitions))
                 beginnings = await self._consumer.beginning_offsets(list(partitions))
+                ends = await self._consumer.end_offsets(list(partitions))
+                committed = await self._member.fetch_committed_offsets(self._all_partitions(partitions))
             gaps = find_gaps(partitions, committed, beginnings)
+            had_offsets = frozenset() if self._committed_topics is None else self._committed_topics.names
+            lost = find_lost(partitions, committed, beginnings, ends, had_offsets)
+            gaps = [*lost, *(gap for gap in gaps if gap.partition not in {each.partition for each in lost})]
             if gaps:
                 await self._on_gaps(gaps)
         except (KafkaError, BusDown, TimeoutError) as failure:
             log.warning("expired records not checked", group=self.group, error=type(failure).__name__)
             return
+        for partition in partitions - committed.keys():
+            # Otherwise a partition without records would look lost at the next start.
+            trackers[partition].begin_at(beginnings[partition])
         for gap in gaps:
+            if gap.lost:
+                trackers[gap.partition].begin_at(gap.next)
+                log.critical(
+                    "records lost",
+                    topic=gap.partition.topic,
+                    partition=gap.partition.partition,
+                    first=gap.next,
+                    group=self.group,
+                )
+                continue
             EXPIRED.labels(self._service, gap.partition.topic.removeprefix(self._prefix)).inc(gap.count)
             log.critical(
                 "records expired unread",
@@ -365,6 +386,15 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             tracker.position = max(tracker.position or 0, gap.next)
         if trackers is self._trackers:
             self._unchecked -= partitions
+
+    def _all_partitions(self, some: Iterable[TopicPartition]) -> list[TopicPartition]:
+        """Return all partitions of the topics of some."""
+        assert self._consumer is not None  # noqa: S101 -- the caller has checked it
+        return [
+            TopicPartition(topic, number)
+            for topic in {partition.topic for partition in some}
+            for number in self._consumer.partitions_for_topic(topic) or ()
+        ]
 
     async def _commit_within_timeout(self) -> None:
         """Commit the offsets; on a timeout the records are delivered again and the inbox absorbs them."""
@@ -392,6 +422,8 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             # The records are delivered again to the partition's new owner; the inbox absorbs them.
             log.warning("offsets not committed", group=self.group, error=type(failure).__name__)
             return
+        if self._committed_topics is not None:
+            await self._committed_topics.add(partition.topic for partition in offsets)
         for partition, (position, _) in offsets.items():
             if trackers[partition].position == position:
                 trackers[partition].position = None

@@ -126,10 +126,14 @@ class Inbox:
 
     def indexes(self) -> Mapping[str, list[IndexModel]]:
         """Indexes to create before the first message."""
-        expiry = IndexModel(
-            [("at", ASCENDING)], expireAfterSeconds=int((self.retention + CLOCK_MARGIN).total_seconds())
-        )
-        return {self.COLLECTION: [expiry, THROTTLED_EXPIRY], self.TIMERS: [IndexModel([("at", ASCENDING)])]}
+        kept = int((self.retention + CLOCK_MARGIN).total_seconds())
+        return {
+            self.COLLECTION: [IndexModel([("at", ASCENDING)], expireAfterSeconds=kept), THROTTLED_EXPIRY],
+            self.TIMERS: [
+                IndexModel([("at", ASCENDING)]),
+                IndexModel([("sentAt", ASCENDING)], expireAfterSeconds=kept),
+            ],
+        }
 
     async def find(self, message: Envelope) -> Outcome | None:
         """Return the stored outcome of a message; None if it was not handled.
@@ -149,6 +153,10 @@ class Inbox:
         await self._rows.update_many(
             {"_id": {"$in": list(row_ids)}}, {"$pull": {"messages": {"forwarded": {"$in": [False, None]}}}}
         )
+
+    async def drop_sent_timers(self, row_ids: Sequence[str]) -> None:
+        """Delete timers that were sent, unless they were ordered anew; raise PyMongoError if MongoDB is unavailable."""
+        await self._timers.delete_many({"_id": {"$in": list(row_ids)}, "sentAt": {"$exists": True}})
 
     async def kill_abandoned_transactions(self) -> None:
         """Kill the transactions of dead processes, which block documents; at most once a second."""

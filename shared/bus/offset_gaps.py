@@ -1,4 +1,4 @@
-"""Offset gaps: records that Kafka deleted before a consumer group read them.
+"""Offset gaps: records that Kafka deleted or lost before a consumer group read them.
 
 They can be detected only until the group commits its next offset, so each partition is checked before that.
 """
@@ -21,12 +21,14 @@ class OffsetGap:
         first: offset of the first one.
         next: offset of the first record that can still be read.
         last_read: timestamp of the last record that the group has read, Unix milliseconds; 0 if it is unknown.
+        lost: Kafka has lost the topic, or its newest records. Nobody knows which records the group has missed.
     """
 
     partition: TopicPartition
     first: int
     next: int
     last_read: int
+    lost: bool = False
 
     @property
     def count(self) -> int:
@@ -51,6 +53,34 @@ def find_gaps(
         if first < beginnings[partition]:
             gaps.append(OffsetGap(partition, first, beginnings[partition], last_read_of(found)))
     return gaps
+
+
+def find_lost(
+    partitions: Collection[TopicPartition],
+    committed: Mapping[TopicPartition, OffsetAndMetadata],
+    beginnings: Mapping[TopicPartition, int],
+    ends: Mapping[TopicPartition, int],
+    had_offsets: Collection[str],
+) -> list[OffsetGap]:
+    """Return the partitions whose records Kafka has lost.
+
+    Either the group had offsets in the topic and has none any more, as in a new cluster, or its offset is beyond the
+    last record, as after a restore of a broker's disk.
+
+    Args:
+        partitions: the assigned partitions.
+        committed: the group's offsets in all partitions of their topics.
+        beginnings: the first offset of each assigned partition.
+        ends: the offset after the last record of each assigned partition.
+        had_offsets: topics in which the group has committed an offset before.
+    """
+    have = {partition.topic for partition, found in committed.items() if found.offset >= 0}
+    return [
+        OffsetGap(partition, beginnings[partition], beginnings[partition], 0, lost=True)
+        for partition in sorted(partitions)
+        if (partition.topic in had_offsets and partition.topic not in have)
+        or (partition in committed and committed[partition].offset > ends[partition])
+    ]
 
 
 def last_read_of(committed: OffsetAndMetadata | None) -> int:

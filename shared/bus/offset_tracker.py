@@ -57,6 +57,11 @@ class OffsetTracker:
         self._unfinished.append((offset, timestamp))
         return gap
 
+    def begin_at(self, offset: int) -> None:
+        """Have this offset committed, unless records have been finished already."""
+        if self.position is None and self._next is None:
+            self.position = offset
+
     def finish(self, offset: int) -> None:
         """Mark a record as finished and advance ``position`` past the unbroken run."""
         self._finished.add(offset)

@@ -1,13 +1,15 @@
-"""Republishing of messages that expired from a topic before their consumer read them.
+"""Republishing of messages that expired from a topic, or that Kafka lost, before their consumer read them.
 
-A consumer that was away for longer than a topic's retention reports the gap. Every service then sends the messages to
-that topic again that its inbox rows still hold. They keep their IDs, so receivers ignore those that they have handled.
+A consumer that was away for longer than a topic's retention, or that finds a topic without its group's offsets, reports
+it. Every service then sends the messages to that topic again that its inbox rows and sent timers still hold. They keep
+their IDs, so receivers ignore those that they have handled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any, Final
 
 from shared.bus.envelope import Envelope, encode, unix_milliseconds
@@ -29,12 +31,28 @@ MAX_ROWS: Final = 1000
 MARGIN_MILLISECONDS: Final = 60 * 60_000
 """An inbox row may have been written so long before its record, because Kafka was away or clocks differ."""
 
+AGE_MARGIN_MILLISECONDS: Final = 60 * 60_000
+"""Time that a message has to be handled in before it is too old."""
+
 
 class Republisher:
-    """Sends messages of one service again, from its inbox rows."""
+    """Sends messages of one service again, from its inbox rows and sent timers.
 
-    def __init__(self, database: Database, producer: Producer, *, service: str, encryption: RowEncryption) -> None:
+    Those that are older than ``retention`` are left: their receivers would not handle them.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        producer: Producer,
+        *,
+        service: str,
+        encryption: RowEncryption,
+        retention: timedelta = timedelta(days=8),
+    ) -> None:
         self._rows: Collection = database[Inbox.COLLECTION]
+        self._timers: Collection = database[Inbox.TIMERS]
+        self._retention = retention
         self._producer = producer
         self._encryption = encryption
         self._service = service
@@ -45,19 +63,31 @@ class Republisher:
         Raises:
             BusDown: Kafka did not acknowledge all of them.
         """
+        oldest = unix_milliseconds() + AGE_MARGIN_MILLISECONDS - int(self._retention.total_seconds() * 1000)
+        command = command.model_copy(update={"since": min(max(command.since, oldest), command.before)})
         end = await self._end_of_slice(command)
         query = {"at": _period(command.since, end), "messages.topic": command.recipient}
         for row in await self._rows.find(query).sort("at", 1).to_list():
-            messages = [*self._messages(row, command.recipient)]
-            if messages:
-                # Sent here, not by the work, whose inbox row would hold them all once more. A repeat of this command
-                # sends them again, which receivers ignore.
-                await self._producer.send(*messages)
-                REPUBLISHED.labels(self._service, command.recipient).inc(len(messages))
+            await self._send([*self._messages(row["messages"], command.recipient)], command)
+        sent = {"sentAt": _period(command.since, end), "topic": command.recipient}
+        for row in await self._timers.find(sent).sort("sentAt", 1).to_list():
+            messages = [*self._messages([row], command.recipient)]
+            for message in messages:
+                message.time = _milliseconds(row["sentAt"])
+            await self._send(messages, command)
         if end < command.before:
             work.publish(command.model_copy(update={"key": work.key, "since": end}))
         else:
             log.warning("messages republished", recipient=command.recipient, before=command.before)
+
+    async def _send(self, messages: Sequence[Envelope], command: RepublishMessages) -> None:
+        """Send here, not by the work, whose inbox row would hold them all once more.
+
+        A repeat of the command sends them again, which receivers ignore.
+        """
+        if messages:
+            await self._producer.send(*messages)
+            REPUBLISHED.labels(self._service, command.recipient).inc(len(messages))
 
     async def _end_of_slice(self, command: RepublishMessages) -> int:
         """Return the time of the row after the first ``MAX_ROWS`` of the period, or the end of the period.
@@ -70,8 +100,8 @@ class Republisher:
         # At least a millisecond, even if more rows have the same time.
         return max(_milliseconds(following[0]["at"]), command.since + 1) if following else command.before
 
-    def _messages(self, row: Document, recipient: str) -> Iterable[Envelope]:
-        for stored in row["messages"]:
+    def _messages(self, rows: Iterable[Document], recipient: str) -> Iterable[Envelope]:
+        for stored in rows:
             if stored["topic"] == recipient:
                 try:
                     yield self._encryption.message_of(stored)
@@ -82,17 +112,19 @@ class Republisher:
 async def order_republishing(
     gaps: Sequence[OffsetGap],
     commands: Iterable[type[RepublishMessages]],
+    resent: Mapping[str, Iterable[type[RepublishMessages]]] = MappingProxyType({}),
     *,
     producer: Producer,
     sealer: Sealer,
     prefix: str,
     group: str,
 ) -> None:
-    """Order every service to send the expired messages again; return when Kafka has acknowledged the orders.
+    """Order every service to send expired or lost messages again; return when Kafka has acknowledged the orders.
 
     Args:
         gaps: what the consumer group has missed.
         commands: the command of each service that may have sent them.
+        resent: commands of this service for topics without consumers, which are ordered if Kafka has lost topics.
         producer: sends the orders.
         sealer: of this service.
         prefix: of the topics.
@@ -103,29 +135,34 @@ async def order_republishing(
     """
     now = unix_milliseconds()
     for topic in sorted({gap.partition.topic for gap in gaps}):
-        missed = sorted((gap.partition.partition, gap.first, gap.next) for gap in gaps if gap.partition.topic == topic)
-        since = min(gap.last_read for gap in gaps if gap.partition.topic == topic)
-        for command in commands:
-            order: Any = command(
-                key=topic,
-                recipient=topic.removeprefix(prefix),
-                since=max(0, since - MARGIN_MILLISECONDS),
-                before=now,
-            )
-            await producer.send(
-                Envelope(
-                    id=derived_message_id("expired records", group, topic, command.wire, str(missed)),
-                    wire=command.wire,
-                    topic=command.topic,
-                    key=order.key,
-                    body=encode(order, sealer),
-                    time=now,
-                    caller=SERVICE,
-                    trace=new_traceparent(),
-                    # A repeat has another ``before``, and is the same order.
-                    fingerprint=sealer.fingerprint(topic.encode(), str(missed).encode()),
-                )
-            )
+        own = [gap for gap in gaps if gap.partition.topic == topic]
+        if any(gap.lost for gap in own):
+            orders = {topic: commands, **{prefix + name: writers for name, writers in resent.items()}}
+            # A topic may be lost again. Its consumers mostly find that within the same minute.
+            what = f"lost {now // 60_000}"
+        else:
+            orders = {topic: commands}
+            what = str(sorted((gap.partition.partition, gap.first, gap.next) for gap in own))
+        since = max(0, min(gap.last_read for gap in own) - MARGIN_MILLISECONDS)
+        for recipient, writers in orders.items():
+            for command in writers:
+                order: Any = command(key=recipient, recipient=recipient.removeprefix(prefix), since=since, before=now)
+                await producer.send(_order_of(order, what, group=group, sealer=sealer))
+
+
+def _order_of(order: RepublishMessages, what: str, *, group: str, sealer: Sealer) -> Envelope:
+    return Envelope(
+        id=derived_message_id("expired records", group, order.key, order.wire, what),
+        wire=order.wire,
+        topic=order.topic,
+        key=order.key,
+        body=encode(order, sealer),
+        time=order.before,
+        caller=SERVICE,
+        trace=new_traceparent(),
+        # A repeat has another ``before``, and is the same order.
+        fingerprint=sealer.fingerprint(order.key.encode(), what.encode()),
+    )
 
 
 def _period(since: int, before: int) -> Document:

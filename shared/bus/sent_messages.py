@@ -1,4 +1,4 @@
-"""Removal of messages from inbox rows once every consumer group has passed them.
+"""Removal of messages from inbox rows, and of sent timers, once every consumer group has passed them.
 
 An inbox row holds the messages of its work, so that they can be sent again after a crash. Once they are acknowledged
 and every service that consumes their topics has committed a later offset, they are no longer needed. They are two
@@ -49,6 +49,7 @@ class _Row(NamedTuple):
     id: str
     to_pass: tuple[Position, ...]
     sent_at: float
+    timer: bool = False
 
 
 class SentMessages(BackgroundTask):
@@ -100,6 +101,14 @@ class SentMessages(BackgroundTask):
         if to_pass and all(partition.topic in self._groups for partition, _ in to_pass):
             self._waiting.append(_Row(row_id, to_pass, self._clock()))
 
+    def follows(self, message: Envelope) -> bool:
+        """Return True if consumer groups read the topic of a message."""
+        return bool(self._groups.get(self._prefix + message.topic))
+
+    def add_timer(self, row_id: str, positions: Sequence[Position]) -> None:
+        """Remember that the message of a timer was acknowledged at these positions; its row is deleted afterwards."""
+        self._waiting.append(_Row(row_id, tuple(positions), self._clock(), timer=True))
+
     def acknowledged(self, row_id: str) -> bool:
         """Return True if Kafka has acknowledged the messages of a row to this instance, among its last rows.
 
@@ -128,11 +137,13 @@ class SentMessages(BackgroundTask):
         left = list(taken)
         try:
             committed = await self._committed({partition.topic for row in taken for partition, _ in row.to_pass})
-            passed = [row.id for row in taken if self._all_passed(row.to_pass, committed)]
-            for start in range(0, len(passed), BATCH):
-                await self._inbox.drop_messages(passed[start : start + BATCH])
+            passed = [row for row in taken if self._all_passed(row.to_pass, committed)]
+            for timer, drop in ((False, self._inbox.drop_messages), (True, self._inbox.drop_sent_timers)):
+                ids = [row.id for row in passed if row.timer == timer]
+                for start in range(0, len(ids), BATCH):
+                    await drop(ids[start : start + BATCH])
             done = set(passed)
-            left = [row for row in taken if row.id not in done]
+            left = [row for row in taken if row not in done]
         finally:
             self._waiting = deque([*left, *self._waiting], maxlen=MAX_WAITING)
 

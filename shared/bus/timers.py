@@ -1,8 +1,8 @@
 """Outbox timers: delayed messages, each a row that was committed with the work that published it.
 
-When a row is due, its message is sent under a fixed message ID and then the row is deleted. After a crash in between
-the message is sent again under the same ID, and the receiver's inbox absorbs it. Several instances may process one
-collection.
+When a row is due, its message is sent under a fixed message ID. After a crash meanwhile it is sent again under the same
+ID, and the receiver's inbox absorbs it. The row is deleted once every consumer group has passed the message, so that it
+can be sent again if Kafka loses it. Several instances may process one collection.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from shared.bus.envelope import unix_milliseconds
 from shared.bus.inbox import Inbox
 from shared.bus.producer import BusDown, Producer
 from shared.bus.row_encryption import RowEncryption
+from shared.bus.sent_messages import SentMessages
 from shared.fault_points import fault_point
 from shared.metrics import TIMERS_DUE, TIMERS_DUE_SINCE, TIMERS_PUBLISHED
 from shared.mongo import Collection, Database, dependency_down
@@ -35,7 +36,10 @@ MAX_COUNTED: Final = 10_000
 
 
 class Timers(BackgroundTask):
-    """Sends the due messages of one service, from the rows in its database."""
+    """Sends the due messages of one service, from the rows in its database.
+
+    ``sent`` deletes the rows of messages that consumer groups read; without it they are deleted at once.
+    """
 
     def __init__(
         self,
@@ -44,15 +48,17 @@ class Timers(BackgroundTask):
         *,
         service: str,
         encryption: RowEncryption,
+        sent: SentMessages | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._rows: Collection = database[Inbox.TIMERS]
         self._producer = producer
         self._encryption = encryption
-        self._sent = TIMERS_PUBLISHED.labels(service)
+        self._published = TIMERS_PUBLISHED.labels(service)
         self._due = TIMERS_DUE.labels(service)
         self._due_since = TIMERS_DUE_SINCE.labels(service)
         self._next_count = 0.0
+        self._sent = sent
         self._clock = clock
         self._stopping = asyncio.Event()
 
@@ -85,10 +91,16 @@ class Timers(BackgroundTask):
             envelope = self._encryption.message_of(row)
             # Receivers reject messages older than their inbox; the age of a delayed message counts from here.
             envelope.time = unix_milliseconds()
-            await self._producer.send(envelope)
+            positions = await self._producer.send(envelope)
             fault_point("T1")
-            await self._rows.delete_one({"_id": row["_id"]})
-            self._sent.inc()
+            # A timer that was ordered anew meanwhile has another due time.
+            this = {"_id": row["_id"], "at": row["at"]}
+            if self._sent is not None and self._sent.follows(envelope):
+                await self._rows.update_one(this, {"$set": {"sentAt": now}, "$unset": {"at": "", "dueAt": ""}})
+                self._sent.add_timer(row["_id"], positions)
+            else:
+                await self._rows.delete_one(this)
+            self._published.inc()
             count += 1
         return count
 

@@ -45,6 +45,8 @@ class Topic:
         retention: how long records are kept, milliseconds, or FOREVER.
         compacted: only the newest record of each key is kept, for at most the retention.
         consumed: a consumer group may consume it, so it has a dead-letter topic.
+        resent: its writer sends its messages again from its inbox rows if Kafka has lost its topics, as for topics with
+            consumers.
         append_time: records have the time at which Kafka appends them, not that of their sender.
         consumers: the services that consume it, each with its consumer group.
         readers: the processes that read it without a consumer group.
@@ -57,6 +59,7 @@ class Topic:
     compacted: bool = False
     consumed: bool = True
     append_time: bool = False
+    resent: bool = False
     consumers: tuple[str, ...] = ()
     readers: tuple[str, ...] = ()
     writers: tuple[str, ...] = ()
@@ -103,7 +106,16 @@ TOPICS: Final = (
     Topic("auth.keys", 1, FOREVER, compacted=True, consumed=False, readers=("gateway", "auth"), writers=("auth",)),
     Topic("auth.clients", 1, FOREVER, compacted=True, consumed=False, readers=("gateway", "news"), writers=("auth",)),
     # Twice the longest lifetime of an access token: a revocation must outlive the token.
-    Topic("auth.revocations", 1, 2 * DAY, compacted=True, consumed=False, readers=("gateway",), writers=("auth",)),
+    Topic(
+        "auth.revocations",
+        1,
+        2 * DAY,
+        compacted=True,
+        consumed=False,
+        resent=True,
+        readers=("gateway",),
+        writers=("auth",),
+    ),
     INSTANCES,
 )
 """All topics but those of dead letters. ``shared.bus.access`` derives the rights of each process from them."""

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -312,6 +313,35 @@ class BusHarness:
             return sum(first[partition] - beginnings[partition] for partition in partitions)
         finally:
             await asyncio.gather(admin.close(), consumer.stop())
+
+    async def timer(self, message: Message) -> Envelope:
+        """Insert a due timer of ledger."""
+        envelope = Envelope(
+            id=new_message_id(),
+            wire=message.wire,
+            topic=message.topic,
+            key=message.key,
+            body=encode(message, self.sealer),
+            time=unix_milliseconds(),
+        )
+        await self.database()[Inbox.TIMERS].insert_one({"_id": envelope.id, "at": datetime.now(UTC), **envelope.row()})
+        return envelope
+
+    async def lose_topics(self) -> None:
+        """Delete all topics with their records and the offsets of their consumer groups, and create them again."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
+        await admin.start()
+        try:
+            names = {name for name in await admin.list_topics() if name.startswith(self.prefix)}
+            await admin.delete_topics(sorted(names))
+
+            async def gone() -> bool:
+                return not names & set(await admin.list_topics())
+
+            await wait_until(gone)
+        finally:
+            await admin.close()
+        await topics.apply(KafkaConnection(self.bootstrap), prefix=self.prefix, topics=self._table)
 
     async def lag(self, name: str = "ledger") -> int:
         """Return the number of records after the committed offsets of a service's consumer group."""

@@ -139,7 +139,7 @@ def _declared(service: str, settings: Any) -> dict[str, Sequence[IndexModel]]:
     declared = dict(import_module(f"services.{service}.app").INDEXES)
     inbox = None if settings is None else settings.inbox_retention + CLOCK_MARGIN
     declared[Inbox.COLLECTION] = [_expiry(inbox), THROTTLED_EXPIRY]
-    declared[Inbox.TIMERS] = [IndexModel([("at", 1)])]
+    declared[Inbox.TIMERS] = [IndexModel([("at", 1)]), _expiry(inbox, "sentAt")]
     if service == "auth":
         audit = None if settings is None else settings.audit_retention
         declared[AuditEntries.COLLECTION] = [*declared[AuditEntries.COLLECTION], _expiry(audit)]

@@ -38,6 +38,7 @@ async def client(mongo_url: str, database_prefix: str) -> AsyncIterator[Client]:
         audit = [*AuditEntries.INDEXES, AuditEntries.expiry(AUDIT_RETENTION)]
         await ensure_indexes(auth, {**INDEXES, AuditEntries.COLLECTION: audit})
         await auth["timers"].create_index("at")
+        await auth["timers"].create_index("sentAt", expireAfterSeconds=INBOX_EXPIRY)
         await auth["inbox"].create_index("at", expireAfterSeconds=INBOX_EXPIRY)
         await auth["inbox"].create_indexes([THROTTLED_EXPIRY])
         yield client
@@ -120,6 +121,7 @@ async def test_deliveries_must_expire_as_set(client: Client, database_prefix: st
         deliveries = [*Deliveries.INDEXES, Deliveries.expiry(timedelta(days=31))]
         await ensure_indexes(mailer, {**MAILER_INDEXES, Deliveries.COLLECTION: deliveries})
         await mailer["timers"].create_index("at")
+        await mailer["timers"].create_index("sentAt", expireAfterSeconds=INBOX_EXPIRY)
         await mailer["inbox"].create_index("at", expireAfterSeconds=INBOX_EXPIRY)
         await mailer["inbox"].create_indexes([THROTTLED_EXPIRY])
         assert await index_problems(client, database_prefix, settings) == [

@@ -12,9 +12,9 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from shared.bus.inbox import Inbox
-from shared.bus.offset_gaps import OffsetGap, find_gaps
+from shared.bus.offset_gaps import OffsetGap, find_gaps, find_lost
 from tests.shared.bus_harness import BusHarness, wait_until
-from tests.shared.sample_services import Append
+from tests.shared.sample_services import Append, Appended
 
 PARTITION = TopicPartition("t", 0)
 
@@ -37,6 +37,99 @@ def test_gap_is_between_the_committed_and_the_first_offset(
 ) -> None:
     found = {} if committed is None else {PARTITION: committed}
     assert find_gaps([PARTITION], found, {PARTITION: beginning}) == gaps
+
+
+@pytest.mark.parametrize(
+    ("committed", "end", "had_offsets", "lost"),
+    [
+        ({}, 0, {"t"}, True),
+        ({}, 9, {"t"}, True),
+        ({}, 9, {"u"}, False),
+        ({PARTITION: OffsetAndMetadata(-1, "")}, 9, {"t"}, True),
+        # Another partition of the topic has an offset, so this one has never had a record.
+        ({TopicPartition("t", 1): OffsetAndMetadata(7, "")}, 0, {"t"}, False),
+        ({TopicPartition("u", 0): OffsetAndMetadata(7, "")}, 0, {"t"}, True),
+        ({PARTITION: OffsetAndMetadata(5, "")}, 9, {"t"}, False),
+        ({PARTITION: OffsetAndMetadata(9, "")}, 9, {"t"}, False),
+        ({PARTITION: OffsetAndMetadata(10, "")}, 9, set(), True),
+    ],
+)
+def test_topic_without_its_offsets_or_with_an_offset_beyond_its_end_is_lost(
+    committed: dict[TopicPartition, OffsetAndMetadata], end: int, had_offsets: set[str], *, lost: bool
+) -> None:
+    found = find_lost([PARTITION], committed, {PARTITION: 0}, {PARTITION: end}, had_offsets)
+    assert found == ([OffsetGap(PARTITION, 0, 0, 0, lost=True)] if lost else [])
+
+
+async def test_messages_of_lost_topics_take_effect_once(bus: BusHarness) -> None:
+    groups = {"ledger.events": ("audit",), "ledger.commands": ("ledger",)}
+    async with bus.running(consumers=groups):
+        async with bus.running("audit"):
+            for number in range(20):
+                await bus.call(Append(subject=str(number), number=0, key=str(number)))
+            await bus.drained("audit")
+        for number in range(1, 6):
+            for subject in range(20):
+                await bus.call(Append(subject=str(subject), number=number, key=str(subject)))
+        # A timer whose message was sent, and which no consumer has read.
+        late = Appended(subject="0", number=99, key="0")
+        envelope = await bus.timer(late)
+
+        async def sent() -> bool:
+            return (
+                await bus.database()[Inbox.TIMERS].find_one({"_id": envelope.id, "sentAt": {"$ne": None}}) is not None
+            )
+
+        await wait_until(sent)
+    await bus.lose_topics()
+    assert await bus.committed("audit") == {}
+    with capture_logs() as logs:
+        async with bus.running(consumers=groups), bus.running("audit"):
+            expected = {str(subject): [*range(6), *([99] if subject == 0 else [])] for subject in range(20)}
+
+            async def healed() -> bool:
+                return all([sorted(await bus.numbers(each, "audit")) == numbers for each, numbers in expected.items()])
+
+            await wait_until(healed, 30, "the lost messages were not sent again")
+    assert {entry["topic"].removeprefix(bus.prefix) for entry in logs if entry["event"] == "records lost"} >= {
+        "ledger.commands",
+        "ledger.events",
+    }
+    # A second start finds offsets, and nothing that was lost.
+    with capture_logs() as logs:
+        async with bus.running(consumers=groups), bus.running("audit"):
+            await bus.call(Append(subject="0", number=6, key="0"))
+    assert "records lost" not in {entry["event"] for entry in logs}
+
+
+async def test_sent_timer_is_deleted_once_its_message_is_passed(bus: BusHarness) -> None:
+    async with bus.running(consumers={"ledger.events": ("audit",)}) as ledger:
+        envelope = await bus.timer(Appended(subject="0", number=99, key="0"))
+        rows, sent = bus.database()[Inbox.TIMERS], ledger.service.sent
+        assert sent is not None
+
+        async def is_sent() -> bool:
+            return await rows.find_one({"_id": envelope.id, "sentAt": {"$ne": None}, "at": None}) is not None
+
+        await wait_until(is_sent)
+        await sent.drop_passed()
+        assert await rows.count_documents({}) == 1
+        async with bus.running("audit"):
+
+            async def is_deleted() -> bool:
+                await sent.drop_passed()
+                return await rows.count_documents({}) == 0
+
+            await wait_until(is_deleted)
+
+
+async def test_new_topics_of_a_new_database_are_not_lost(bus: BusHarness) -> None:
+    with capture_logs() as logs:
+        async with bus.running():
+            await bus.call(Append(subject="0", number=0, key="0"))
+        async with bus.running():
+            await bus.call(Append(subject="0", number=1, key="0"))
+    assert "records lost" not in {entry["event"] for entry in logs}
 
 
 def expired(bus: BusHarness) -> float:
