@@ -288,7 +288,7 @@ def test_billing_stays_below_the_limit_of_stripe_with_keda_too(overlay: str) -> 
     assert (most + 1) * float(values["NEST_STRIPE_CALLS_PER_SECOND"]) < limit
 
 
-@every_overlay
+@deployed_overlays
 def test_the_ingress_leads_to_the_gateway_under_the_host_of_the_issuer(overlay: str) -> None:
     manifests = render(overlay)
     ingress = manifests.objects("Ingress")["gateway"]["spec"]
@@ -321,17 +321,17 @@ def test_nginx_has_the_body_limit_of_the_gateway_and_longer_timeouts(overlay: st
             assert float(notes[f"{prefix}/proxy-{direction}-timeout"].removesuffix("s")) > _longest_call(manifests)
 
 
-def test_traefik_has_the_body_limit_of_the_gateway_and_longer_timeouts() -> None:
+def test_traefik_leads_to_the_gateway_with_its_body_limit_and_longer_timeouts() -> None:
     manifests = render("everything")
-    namespace = "nest"
-    ingress, service = manifests.objects("Ingress")["gateway"], manifests.objects("Service")["gateway"]
-    assert ingress["spec"]["ingressClassName"] == "traefik"
-    used = ingress["metadata"]["annotations"]["traefik.ingress.kubernetes.io/router.middlewares"]
-    assert used == f"{namespace}-gateway-body@kubernetescrd"
-    body = manifests.objects("Middleware")["gateway-body"]["spec"]["buffering"]["maxRequestBodyBytes"]
-    assert body == MAX_BODY_BYTES
-    used = service["metadata"]["annotations"]["traefik.ingress.kubernetes.io/service.serverstransport"]
-    assert used == f"{namespace}-gateway@kubernetescrd"
-    timeouts = manifests.objects("ServersTransport")["gateway"]["spec"]["forwardingTimeouts"]
+    assert not manifests.objects("Ingress")
+    spec = manifests.objects("IngressRoute")["gateway"]["spec"]
+    (route,) = spec["routes"]
+    assert route["match"] == f"Host(`{manifests.settings()['NEST_ISSUER'].removeprefix('https://')}`)"
+    assert spec["tls"] == {"secretName": "nest-tls"}
+    (service,), (middleware,) = route["services"], route["middlewares"]
+    assert service["port"] in {port["name"] for port in manifests.objects("Service")[service["name"]]["spec"]["ports"]}
+    buffering = manifests.objects("Middleware")[middleware["name"]]["spec"]["buffering"]
+    assert buffering == {"maxRequestBodyBytes": MAX_BODY_BYTES}
+    timeouts = manifests.objects("ServersTransport")[service["serversTransport"]]["spec"]["forwardingTimeouts"]
     assert float(timeouts["responseHeaderTimeout"].removesuffix("s")) > _longest_call(manifests)
     assert float(timeouts["idleConnTimeout"].removesuffix("s")) < IDLE_SECONDS

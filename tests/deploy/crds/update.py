@@ -42,7 +42,7 @@ MODULES: Final = {
     "github.com/traefik/traefik/v3@v3.7.13": {
         "license": "MIT, Copyright (c) 2016-2020 Containous SAS; 2020-2025 Traefik Labs, see LICENSE.traefik",
         "files": ["docs/content/reference/dynamic-configuration/kubernetes-crd-definition-v1.yml"],
-        "kinds": ["Middleware", "ServersTransport"],
+        "kinds": ["IngressRoute", "Middleware", "ServersTransport"],
     },
 }
 
