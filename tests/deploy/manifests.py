@@ -53,8 +53,10 @@ class Rendered:
         return {each["metadata"]["name"]: each for each in self.all if each["kind"] == kind}
 
     def pods(self) -> dict[str, Object]:
-        """Return the pod templates of Deployments and Jobs by their component."""
-        templates = [each["spec"]["template"] for kind in ("Deployment", "Job") for each in self.objects(kind).values()]
+        """Return the pod templates of Deployments, Jobs and CronJobs by their component."""
+        specs = [each["spec"] for kind in ("Deployment", "Job") for each in self.objects(kind).values()]
+        specs += [each["spec"]["jobTemplate"]["spec"] for each in self.objects("CronJob").values()]
+        templates = [each["template"] for each in specs]
         return {each["metadata"]["labels"]["app.kubernetes.io/component"]: each for each in templates}
 
     def pod(self, component: str) -> Object:

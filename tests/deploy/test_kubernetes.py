@@ -13,6 +13,9 @@ from services.billing.settings import BillingSettings
 from services.gateway.middleware import MAX_BODY_BYTES
 from services.gateway.server import ARRIVAL_SECONDS, IDLE_SECONDS
 from services.gateway.settings import GatewaySettings
+from services.operator.doctor.access import kafka_access, mongo_access
+from services.operator.doctor.checks import CHECK_SECONDS
+from services.operator.doctor.settings import LoadedSettings
 from services.operator.settings import OperatorSettings
 from shared.settings import SettingsError, load
 from tests.deploy.environments import (
@@ -101,7 +104,8 @@ def test_certificates_of_an_overlay_are_mounted_where_its_settings_say(pod: str)
 @pytest.mark.parametrize("pod", PODS)
 def test_the_examples_list_exactly_the_used_secrets_without_values(pod: str) -> None:
     example = EXAMPLES[PROCESSES[pod]]
-    assert set(example) == set(render("production").secret_keys(pod))
+    doctor = set(render("everything").secret_keys("doctor")) if pod == "topics" else set()
+    assert set(example) == set(render("production").secret_keys(pod)) | doctor
     assert not any(example.values())
 
 
@@ -182,6 +186,35 @@ def test_each_service_is_a_deployment_with_its_own_command(overlay: str) -> None
     arguments = [re.sub(r"\$\((\w+)\)", lambda match: environment[match[1]], each) for each in _topics(manifests)]
     assert command_named(arguments, environment) == "nest topics apply"
     assert environment["TOPICS_REPLICATION"] == "3"
+
+
+@pytest.mark.parametrize("optional", [True, False])
+def test_the_doctor_checks_kafka_as_operator_and_skips_the_services_settings(*, optional: bool) -> None:
+    manifests = render("everything")
+    environment = manifests.environment("doctor", optional=optional)
+    with mock.patch.dict(os.environ, environment, clear=True):
+        loaded, kafka = LoadedSettings(), kafka_access()
+        mongo = mongo_access(loaded)
+    assert (loaded.settings, loaded.errors, set(loaded.absent)) == ({}, {}, set(SERVICES))
+    assert kafka.connection is not None
+    assert kafka.connection.user == "operator"
+    assert set(mongo.databases) == ({"auth", "billing", "mailer", "news"} if optional else set())
+    assert environment["NEST_URL"].removeprefix("http://") in manifests.objects("Service")
+
+
+def test_the_doctors_job_runs_the_image_without_privileges_or_token() -> None:
+    manifests = render("everything")
+    spec, container = manifests.pod("doctor"), manifests.container("doctor")
+    assert command_named(container["args"], manifests.environment("doctor")) == "nest doctor"
+    for shared in ("automountServiceAccountToken", "enableServiceLinks", "securityContext"):
+        assert spec[shared] == manifests.pod("auth")[shared]
+    for shared in ("image", "securityContext", "envFrom"):
+        assert container[shared] == manifests.container("auth")[shared]
+    assert manifests.objects("ServiceAccount")[spec["serviceAccountName"]]["automountServiceAccountToken"] is False
+    # A deadline longer than that of the checks, and one attempt: the exit code is the result.
+    job = manifests.objects("CronJob")["doctor"]["spec"]["jobTemplate"]["spec"]
+    assert job["activeDeadlineSeconds"] > 2 * CHECK_SECONDS
+    assert (job["backoffLimit"], spec["restartPolicy"]) == (0, "Never")
 
 
 def _topics(manifests: Rendered) -> list[str]:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 WAIT_SECONDS = 120.0
+REASON = 1000
+"""Longest text of a refusal."""
 
 
 class Failed(Exception):
@@ -46,7 +48,10 @@ def run(*command: str | Path, folder: Path | None = None, stdin: str | None = No
         check=False,
     )
     if done.returncode:
-        raise Failed(f"{' '.join(map(str, command))[:200]}: {(done.stderr or done.stdout).strip()[-3000:]}")
+        reason = (done.stderr or done.stdout).strip()
+        # The API server puts the whole object between the field and the reason.
+        reason = reason if len(reason) <= REASON else f"{reason[: REASON // 2]} … {reason[-REASON // 2 :]}"
+        raise Failed(f"{Path(command[0]).name} {command[-1]}: {reason}")
     return done.stdout
 
 
