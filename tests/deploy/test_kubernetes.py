@@ -188,6 +188,18 @@ def test_each_service_is_a_deployment_with_its_own_command(overlay: str) -> None
     assert environment["TOPICS_REPLICATION"] == "3"
 
 
+@every_overlay
+@every_service
+def test_the_doctor_in_a_services_pod_checks_that_service_alone(service: str, overlay: str) -> None:
+    with mock.patch.dict(os.environ, render(overlay).environment(service), clear=True):
+        loaded, kafka = LoadedSettings(), kafka_access()
+        mongo = mongo_access(loaded)
+    assert (set(loaded.settings), loaded.errors, loaded.belonging) == ({service}, {}, {service})
+    assert kafka.connection is not None
+    assert kafka.connection.user == service
+    assert set(mongo.databases) == mongo.required == ({service} - {"gateway"})
+
+
 @pytest.mark.parametrize("optional", [True, False])
 def test_the_doctor_checks_kafka_as_operator_and_skips_the_services_settings(*, optional: bool) -> None:
     manifests = render("everything")
