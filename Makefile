@@ -4,6 +4,7 @@ BIN := .venv/bin
 WORKERS ?= 2
 SEED := $(or $(SEED),$(shell date +%s))
 ROUNDS ?= 8
+PROFILE ?= core
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 IMAGE_TAG ?= $(VERSION)
 # The time in the image's labels, in seconds since 1970: that of the commit, so that a repeated build has the same labels
@@ -19,6 +20,7 @@ MANIFEST_TESTS := $(addprefix tests/deploy/test_,kubernetes.py network_policies.
 .PHONY: help run run-services backing test test-slow faults stripe-contract check manifests format bench bench-recovery \
 	bench-overload bench-status reference sbom image image-local test-image lock clean install-run install-dev install-clients \
 	install-kustomize try-apiserver
+.PHONY: up down logs
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -98,6 +100,15 @@ image-local: ## build the image from any base image, for tests: make image-local
 		--label $(OCI).base.name="$(firstword $(subst @, ,$(PYTHON_IMAGE)))" \
 		$(addprefix --label $(OCI).base.digest=,$(word 2,$(subst @, ,$(PYTHON_IMAGE)))) \
 		$(addprefix --label $(OCI).source=,$(IMAGE_SOURCE)) .
+
+up: ## run Nest in Docker Compose (PROFILE=observability: with Prometheus, Grafana and traces)
+	@deploy/compose up $(PROFILE)
+
+down: ## stop Nest in Docker Compose; the data stays
+	@deploy/compose down $(PROFILE)
+
+logs: ## follow the logs of Docker Compose (SERVICE=auth for one service)
+	@deploy/compose logs $(PROFILE) $(SERVICE)
 
 test-image: install-dev ## build the image, run Nest in containers and check both; needs a Docker engine; minutes
 	$(BIN)/pytest -m slow tests/deploy/test_image_in_docker.py

@@ -140,7 +140,7 @@ def test_base_images_are_arguments_that_take_digests() -> None:
     foreign = {each["image"] for each in services.values() if not each["image"].startswith("nest:")}
     assert foreign
     for image in foreign:
-        assert re.fullmatch(r"\$\{[A-Z]+_IMAGE:-[a-z/]+:[v0-9.]+\}", image), image
+        assert re.fullmatch(r"\$\{[A-Z]+_IMAGE:-[a-z/-]+:[v0-9.]+\}", image), image
 
 
 @pytest.mark.parametrize("image", ["", "python:3.13-slim"])
