@@ -260,7 +260,10 @@ def test_every_pod_runs_the_image_by_digest_without_privileges_or_token(pod: str
 def test_selectors_match_the_intended_pods(service: str, overlay: str) -> None:
     manifests = render(overlay)
     labels = {"app.kubernetes.io/name": "nest", "app.kubernetes.io/component": service}
-    spec = manifests.objects("Deployment")[service]["spec"]
+    deployment = manifests.objects("Deployment")[service]
+    spec = deployment["spec"]
+    # docs/kubernetes.md selects Deployments by them.
+    assert labels.items() <= deployment["metadata"]["labels"].items()
     assert spec["selector"]["matchLabels"] == labels
     assert spec["template"]["metadata"]["labels"] == labels
     assert manifests.objects("PodDisruptionBudget")[service]["spec"]["selector"]["matchLabels"] == labels
