@@ -75,6 +75,9 @@ bench-recovery: install-dev ## measure how long callers wait for a killed, resta
 bench-overload: install-dev ## measure goodput and latencies at three times the capacity
 	$(BIN)/python -m tests.bench.overload
 
+bench-telemetry: install-dev ## measure the CPU time that logs and traces cost
+	$(BIN)/python -m tests.bench.telemetry
+
 bench-status: install-dev ## measure the subscription status with a million records and during a storm of renewals
 	$(BIN)/python -m tests.bench.subscription_status
 

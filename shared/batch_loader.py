@@ -9,9 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from contextvars import Context
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from shared.mongo import Collection, Document
+from shared.tracing import ACTIVE, active_span
+
+if TYPE_CHECKING:
+    from shared.spans import RecordedSpan
 
 MAX_VALUES: Final = 256
 """Values in one query."""
@@ -54,13 +58,15 @@ class BatchLoader:
         if self._query is None or len(self._values) >= MAX_VALUES:
             self._values = set()
             # A context of its own: the time limit of the first caller is not that of the others.
-            self._query = asyncio.create_task(self._load(self._values), context=Context())
+            self._query = asyncio.create_task(self._load(self._values, active_span()), context=Context())
         query = self._query
         self._values.update(values)
         # Shielded: if one caller is cancelled, the others still need the result.
         return await asyncio.shield(query)
 
-    async def _load(self, values: set[Any]) -> dict[Any, list[Document]]:
+    async def _load(self, values: set[Any], active: RecordedSpan | None) -> dict[Any, list[Document]]:
+        # In traces the query belongs to its first caller.
+        ACTIVE.set(active)
         # One turn of the event loop, in which further lookups add their values.
         await asyncio.sleep(0)
         if self._values is values:

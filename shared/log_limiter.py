@@ -34,7 +34,7 @@ EVENTS: Final = {
     "unauthenticated record ignored": "records",
 }
 """Entries that an outage or a foreign writer repeats, and the dependency whose limit they share."""
-LIBRARIES: Final = {"aiokafka": KAFKA, "faststream": KAFKA, "pymongo": "MongoDB"}
+LIBRARIES: Final = {"aiokafka": KAFKA, "faststream": KAFKA, "opentelemetry": "traces", "pymongo": "MongoDB"}
 """Loggers of clients, with everything below them."""
 
 

@@ -63,25 +63,28 @@ _ILLEGAL_OPERATION: Final = 20
 """Error code that a standalone server has for transactions, among others."""
 
 
-def connect(url: SecretStr | str, *, application: str, timeout: float = OPERATION_SECONDS) -> Client:
+def connect(
+    url: SecretStr | str, *, application: str, timeout: float = OPERATION_SECONDS, listeners: Sequence[Any] = ()
+) -> Client:
     """Create a client of a replica set, which transactions require; it connects at its first operation.
 
     ``application`` is its name in the server's log. One operation may take ``timeout`` seconds, of which finding a
-    primary takes at most 1 s. Timeouts and the size of the pool in the connection string have no effect.
+    primary takes at most 1 s. Timeouts and the size of the pool in the connection string have no effect. pymongo
+    reports commands to ``listeners``.
 
     Raises:
         InvalidMongoUrl: as ``check_url``, or the driver refuses its options.
     """
     check_url(url if isinstance(url, SecretStr) else SecretStr(url))
     try:
-        return _client(url, application=application, timeout=timeout)
+        return _client(url, application=application, timeout=timeout, listeners=listeners)
     except (ValueError, OSError, PyMongoError) as failure:
         refused = type(failure).__name__
     # Raised here, since the driver's text and the variables of its frames contain the password.
     raise InvalidMongoUrl(f"the driver refuses its options ({refused})")
 
 
-def _client(url: SecretStr | str, *, application: str, timeout: float) -> Client:
+def _client(url: SecretStr | str, *, application: str, timeout: float, listeners: Sequence[Any]) -> Client:
     return AsyncMongoClient(
         url.get_secret_value() if isinstance(url, SecretStr) else url,
         appname=application,
@@ -99,6 +102,7 @@ def _client(url: SecretStr | str, *, application: str, timeout: float) -> Client
         connectTimeoutMS=1000,
         maxPoolSize=64,
         uuidRepresentation="standard",
+        event_listeners=list(listeners),
     )
 
 

@@ -7,7 +7,6 @@ fetched.
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -28,6 +27,7 @@ from shared.bus.handling import Handler, Handlers, Handling
 from shared.bus.inbox import Inbox
 from shared.bus.instance_name import InstanceName
 from shared.bus.kafka_connection import KafkaAccessDenied
+from shared.bus.message_span import MessageSpans
 from shared.bus.outage import Outage
 from shared.bus.outage_notices import OutageNotices
 from shared.bus.outside_work import publish_outside_work
@@ -64,8 +64,8 @@ from shared.mongo import (
 from shared.process_metrics import process_metrics
 from shared.sealing import Sealer
 from shared.settings import ServiceSettings, SettingsError
-from shared.startup import DependencyUnavailable, retry_until_available
-from shared.telemetry import Tracing, configure_logging, log
+from shared.startup import DependencyUnavailable, retry_until_available, tune_garbage_collector
+from shared.telemetry import log
 
 SETTINGS_EXIT_CODE: Final = 78
 """EX_CONFIG of sysexits.h."""
@@ -182,18 +182,20 @@ class Service:
         settings = self.settings
         sealer, macs = self._sealer, self._macs
         ids = Ids(settings.environment)
-        tracing = Tracing(self.name, settings.otlp_endpoint)
+        tracing = settings.tracing(self.name)
         self._stack.callback(tracing.stop)
         await self._stack.enter_async_context(process_metrics(self.name))
 
-        client = connect(settings.mongo_url, application=f"nest-{self.name}")
+        client = connect(settings.mongo_url, application=f"nest-{self.name}", listeners=tracing.mongo_listeners())
         self._stack.push_async_callback(client.close)
         own = database(client, settings.database_prefix + self.name)
         encryption = RowEncryption(sealer, self.name)
         inbox = Inbox(client, own, retention=settings.inbox_retention, service=self.name, encryption=encryption)
         version = await self._prepared_database(client, own, inbox)
 
-        producer = Producer(settings.kafka, macs=macs, prefix=settings.topic_prefix, client_id=f"nest-{self.name}")
+        producer = Producer(
+            settings.kafka, macs=macs, prefix=settings.topic_prefix, client_id=f"nest-{self.name}", tracing=tracing
+        )
         await retry_until_available("Kafka", settings.kafka.check)
         await retry_until_available("Kafka", producer.start)
         self._stack.push_async_callback(producer.stop)
@@ -241,7 +243,17 @@ class Service:
         self._stack.push_async_callback(sent.stop)
         timers = partial(Timers, own, producer, service=self.name, encryption=encryption, sent=sent)
         deliver = partial(
-            Delivery, handling, producer, macs, outage=outage, group=group, sealer=sealer, tracing=tracing, sent=sent
+            Delivery,
+            handling,
+            producer,
+            macs,
+            outage=outage,
+            group=group,
+            sealer=sealer,
+            spans=MessageSpans(
+                tracing, service=self.name, prefix=settings.topic_prefix, group=group, client=instance.text
+            ),
+            sent=sent,
         )
         on_gaps = partial(
             order_republishing,
@@ -355,7 +367,7 @@ def run(name: str, create: Callable[[], Runnable]) -> int:
     """
     try:
         service = create()
-        configure_logging(name, level=service.settings.log_level, console=service.settings.log_format == "console")
+        service.settings.configure_logging(name)
         tune_garbage_collector()
         return uvloop.run(_run_until_signal(service))
     except (SettingsError, KafkaAccessDenied, CannotListen, DependencyUnavailable) as failure:
@@ -389,15 +401,3 @@ async def _started(service: Runnable, stop_requested: asyncio.Event) -> bool:
         return False
     await starting
     return True
-
-
-def tune_garbage_collector() -> None:
-    """Collect garbage less often, and never examine imported objects.
-
-    Reference counting frees what a message leaves behind. Searching for cycles among hundreds of thousands of imported
-    objects after every 700 new objects only costs time.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
-    gc.enable()

@@ -9,20 +9,22 @@ from datetime import timedelta
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
 from shared.bus.record_macs import RecordMacs
 from shared.kafka_settings import EnvironmentSettings, KafkaSettings
 from shared.mongo_urls import check_url
+from shared.otel_settings import OtelSettings, is_endpoint
 from shared.sealing import KEY_BYTES, Sealer
-from shared.telemetry import log
+from shared.telemetry import configure_logging, log, parse_levels
+from shared.tracing import Tracing
 from shared.variables import PRODUCTION as PRODUCTION  # noqa: PLC0414 -- for other modules too
 from shared.variables import SettingsError as SettingsError  # noqa: PLC0414
 from shared.variables import Unit, VariableSettings
 
 
-class BusSettings(KafkaSettings, EnvironmentSettings):
+class BusSettings(OtelSettings, KafkaSettings, EnvironmentSettings):
     """Settings of every process: Kafka, sealing keys, environment, logs."""
 
     SECTIONS: ClassVar = {
@@ -31,7 +33,7 @@ class BusSettings(KafkaSettings, EnvironmentSettings):
         "topic_prefix": "Deployment",
         "sealing_keys": "Sealing keys and records",
         "instance": "Process",
-        "log_level": "Logs and traces",
+        "log_level": "Logs",
         "drain_seconds": "Process",
         "health_port": "Health and metrics",
     }
@@ -52,8 +54,14 @@ class BusSettings(KafkaSettings, EnvironmentSettings):
     """Lowest level of the entries that are written."""
     log_format: Literal["json", "console"] = "json"
     """``json``: one line per entry; ``console``: for people."""
-    otlp_endpoint: SecretStr | None = None
-    """URL that traces are exported to (OTLP over HTTP); none by default. A secret, since it may contain a password."""
+    log_levels: str = Field(default="", max_length=4_096)
+    """Levels of modules that differ from ``NEST_LOG_LEVEL``: ``shared.bus=debug,aiokafka=info``. Libraries log from
+    ``warning`` on by default."""
+    log_sample_ratio: float = Field(default=1.0, ge=0, le=1, allow_inf_nan=False)
+    """Ratio of the calls and messages that have a line in the log, from 0 to 1. Refused and failed ones always have
+    one (docs/observability.md#logs)."""
+    otlp_endpoint: Annotated[SecretStr, AfterValidator(is_endpoint)] | None = None
+    """Earlier name of ``OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`` (docs/observability.md#traces)."""
     drain_seconds: float = Field(default=20.0, gt=0, le=300)
     """How long a stop waits for unfinished messages."""
 
@@ -62,6 +70,34 @@ class BusSettings(KafkaSettings, EnvironmentSettings):
     def _well_formed(cls, value: SecretStr) -> SecretStr:
         parse_keys(value.get_secret_value())
         return value
+
+    @field_validator("log_levels")
+    @classmethod
+    def _are_levels(cls, value: str) -> str:
+        parse_levels(value)
+        return value
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _is_only_endpoint(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if value is not None and info.data.get("otel_exporter_otlp_traces_endpoint") is not None:
+            raise ValueError("is set, and OTEL_EXPORTER_OTLP_TRACES_ENDPOINT too: remove one of them")
+        return value
+
+    def configure_logging(self, service: str) -> None:
+        """Log as the settings say."""
+        configure_logging(
+            service,
+            level=self.log_level,
+            levels=parse_levels(self.log_levels),
+            console=self.log_format == "console",
+            sample=self.log_sample_ratio,
+        )
+
+    def tracing(self, service: str) -> Tracing:
+        """Return what records the spans of a service."""
+        export = self.trace_export(self.otlp_endpoint)
+        return Tracing(service, export, environment=self.environment, instance=self.instance)
 
     def master_keys(self) -> dict[str, bytes]:
         """Return the sealing keys by key ID, the active one first."""

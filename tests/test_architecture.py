@@ -401,6 +401,7 @@ def test_errors_know_nothing_of_their_service() -> None:
 def test_mongodb_is_spoken_to_in_stores_and_in_shared() -> None:
     rule = only_in(
         "shared/mongo.py",
+        "shared/mongo_spans.py",
         "shared/mongo_urls.py",
         "shared/database_version.py",
         "shared/migrations.py",

@@ -26,8 +26,9 @@ from services.news.settings import NewsSettings
 from shared import service, startup
 from shared.mongo import connect
 from shared.mongo_urls import InvalidMongoUrl
+from shared.otel_settings import TraceExport
 from shared.settings import BusSettings, SettingsError, load, load_all
-from shared.telemetry import Tracing
+from shared.tracing import Tracing
 from tests.backing import Backing
 from tests.deploy.environments import SETTINGS, STAND_INS
 
@@ -39,6 +40,9 @@ SECRETS: Final[dict[str, str]] = {
     "mail_webhook_secrets": f"{MARKER}-of-the-mail-webhook",
     "mailchimp_api_key": f"{MARKER}01234567-us21",
     "mongo_url": f"mongodb://nest:{MARKER}@mongo.test/?replicaSet=rs0",
+    "otel_exporter_otlp_endpoint": f"https://nest:{MARKER}@traces.test",
+    "otel_exporter_otlp_headers": f"authorization=Bearer%20{MARKER}",
+    "otel_exporter_otlp_traces_headers": f"authorization=Bearer%20{MARKER}",
     "otlp_endpoint": f"https://nest:{MARKER}@traces.test/v1/traces",
     "sealing_keys": f"k1:{MARKED_KEY}",
     "smtp_password": f"{MARKER}-of-smtp",
@@ -62,8 +66,8 @@ OTHERS: Final = {
     "NEST_MAILCHIMP_LIST_ID": "list",
     **{name: value for name, value in STAND_INS.items() if name.startswith(("NEST_MAIL_", "NEST_STRIPE_"))},
 }
-WITH_A_FILE: Final = {"kafka_key_password"}
-"""Secrets that are refused without a file that they open."""
+ALONE: Final = {"kafka_key_password", "otel_exporter_otlp_traces_endpoint"}
+"""Secrets that are refused without a file that they open, or beside the earlier variable of the same setting."""
 SOUNDS_SECRET: Final = re.compile(
     r"secret|password|passphrase|token|credential|key|dsn|username|mongo|otlp|_auth_|sasl"
 )
@@ -83,13 +87,18 @@ def is_text(annotation: Any) -> bool:
     return annotation is str or any(map(is_text, get_args(annotation)))
 
 
+def variable_of(name: str) -> str:
+    """The variable of a setting; those of OpenTelemetry have its own names."""
+    return name.upper() if name.startswith("otel_") else f"NEST_{name.upper()}"
+
+
 FIELDS: Final = [(kind, name, field) for kind in SETTINGS.values() for name, field in kind.model_fields.items()]
 
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """An environment in which every secret setting has the marker."""
-    for name, value in {**OTHERS, **{f"NEST_{name.upper()}": value for name, value in SECRETS.items()}}.items():
+    for name, value in {**OTHERS, **{variable_of(name): value for name, value in SECRETS.items()}}.items():
         monkeypatch.setenv(name, value)
     return monkeypatch
 
@@ -142,7 +151,7 @@ def test_setting_that_sounds_secret_is_hidden(kind: type[BusSettings], name: str
     if SOUNDS_SECRET.search(name) and name not in PUBLIC and is_text(field.annotation):
         pytest.fail(f"{kind.__name__}.{name} may be a secret: make it SecretStr, or add it to PUBLIC with the reason")
     if secret(field):
-        assert name in {*SECRETS, *WITH_A_FILE}, f"add a marked value of {name} to SECRETS"
+        assert name in {*SECRETS, *ALONE}, f"add a marked value of {name} to SECRETS"
 
 
 @pytest.mark.parametrize("kind", SETTINGS.values(), ids=list(SETTINGS))
@@ -179,6 +188,14 @@ def test_setting_that_sounds_secret_is_hidden(kind: type[BusSettings], name: str
         ("NEST_ISSUER", f"https://nest:{MARKER}@api.example.com"),
         ("NEST_CORS_ORIGINS", f"https://nest:{MARKER}@app.example.com"),
         ("NEST_TRUSTED_PROXIES", MARKER),
+        ("NEST_LOG_LEVELS", f"{MARKER}=debug"),
+        ("NEST_OTLP_ENDPOINT", f"{MARKER}@traces.test"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", f"ftp://nest:{MARKER}@traces.test"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", MARKER),
+        ("OTEL_EXPORTER_OTLP_HEADERS", f"{MARKER} x=1"),
+        ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", f"x={MARKER}%0a"),
+        ("OTEL_RESOURCE_ATTRIBUTES", MARKER),
+        ("OTEL_TRACES_SAMPLER_ARG", MARKER),
     ],
 )
 def test_no_refused_start_shows_a_secret(
@@ -237,9 +254,10 @@ def test_refusal_of_the_driver_shows_no_secret() -> None:
 
 
 def test_url_of_traces_is_hidden_in_a_failed_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    endpoint = SecretStr(f"https://nest:{MARKER}@traces.test")
-    monkeypatch.setattr("opentelemetry.sdk.trace.export.BatchSpanProcessor", None)
-    failure = failure_of(lambda: Tracing("auth", endpoint))
+    url, headers = SecretStr(f"https://nest:{MARKER}@traces.test"), SecretStr(f"authorization={MARKER}")
+    export = TraceExport(exporter="otlp", endpoint=url, headers=headers)
+    monkeypatch.setattr("shared.trace_provider.BatchSpanProcessor", None)
+    failure = failure_of(lambda: Tracing("auth", export))
     assert not [text for text in representations(failure) if MARKER in text]
 
 

@@ -1,10 +1,44 @@
-"""HTTP sink for OTLP traces, for tests that inspect them."""
+"""Receiver of OTLP traces over HTTP, for tests that inspect them."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+
+
+@dataclass(frozen=True)
+class ReceivedSpan:
+    """A span as an OTLP receiver sees it; IDs are hex, and ``parent`` and ``links`` are span IDs.
+
+    Attributes:
+        resource: attributes of the process.
+        schema: URL of the semantic conventions.
+        kind: ``SERVER``, ``CLIENT``, ``PRODUCER``, ``CONSUMER`` or ``INTERNAL``.
+        parent: empty for a root.
+        failed: whether the status is Error.
+    """
+
+    resource: dict[str, Any]
+    schema: str
+    name: str
+    kind: str
+    trace: str
+    id: str
+    parent: str
+    links: list[str]
+    attributes: dict[str, Any]
+    failed: bool
+
+    @property
+    def service(self) -> str:
+        """Name of the process."""
+        return str(self.resource["service.name"])
 
 
 class Traces:
@@ -29,6 +63,11 @@ class Traces:
             for writer in self._open:
                 writer.close()
 
+    @property
+    def spans(self) -> list[ReceivedSpan]:
+        """The spans received so far, in the order in which they ended in their process."""
+        return [span for body in list(self.bodies) for span in spans_of(body)]
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.add(writer)
         try:
@@ -41,3 +80,33 @@ class Traces:
         finally:
             self._open.discard(writer)
             writer.close()
+
+
+def spans_of(body: bytes) -> list[ReceivedSpan]:
+    """Decode an export."""
+    request = ExportTraceServiceRequest.FromString(body)
+    return [
+        _received(span, _plain(resource.resource.attributes), scope.schema_url)
+        for resource in request.resource_spans
+        for scope in resource.scope_spans
+        for span in scope.spans
+    ]
+
+
+def _received(span: Span, resource: dict[str, Any], schema: str) -> ReceivedSpan:
+    return ReceivedSpan(
+        resource=resource,
+        schema=schema,
+        name=span.name,
+        kind=Span.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_"),
+        trace=span.trace_id.hex(),
+        id=span.span_id.hex(),
+        parent=span.parent_span_id.hex(),
+        links=[link.span_id.hex() for link in span.links],
+        attributes=_plain(span.attributes),
+        failed=span.status.code == Status.STATUS_CODE_ERROR,
+    )
+
+
+def _plain(attributes: Any) -> dict[str, Any]:
+    return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in attributes}

@@ -62,7 +62,7 @@ async def run_up(*, folder: Path, host: str, port: int, verbose: bool) -> None:
     async with run_machine(folder, host=host, port=port, progress=console, modules=_MODULES) as machine:
         from services.embedded import demo  # noqa: PLC0415 - see the module's docstring
         from services.embedded.in_process import run_in_process  # noqa: PLC0415
-        from shared.service import tune_garbage_collector  # noqa: PLC0415
+        from shared.startup import tune_garbage_collector  # noqa: PLC0415
         from shared.telemetry import configure_logging  # noqa: PLC0415
 
         configure_logging("nest", level="info" if verbose else "warning", console=True)

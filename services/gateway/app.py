@@ -21,6 +21,7 @@ from services.gateway.connections import BodyBudget, ConnectionLimits
 from services.gateway.endpoint import Dispatcher
 from services.gateway.errors import MethodNotSupported, TooManyRequests
 from services.gateway.failed_authentications import FailedAuthentications
+from services.gateway.http_calls import HttpCalls, call_of
 from services.gateway.middleware import HttpMiddleware
 from services.gateway.responses import HttpResponse, refusal_response, send_response
 from services.gateway.rpc_client import RpcClient
@@ -46,7 +47,7 @@ from shared.process_metrics import process_metrics
 from shared.sealing import Sealer
 from shared.settings import load
 from shared.startup import retry_until_available
-from shared.telemetry import Tracing, log
+from shared.telemetry import log
 
 MAX_SEND_SECONDS: Final = 4.0
 """Timeout of a send to Kafka: shorter than a call's timeout, so that during an outage of Kafka clients get 503."""
@@ -81,7 +82,10 @@ class Gateway:
         sealer = Sealer(settings.master_keys())
         macs = settings.record_macs(sealer)
         send_seconds = min(MAX_SEND_SECONDS, settings.reply_seconds / 2)
-        self._producer = Producer(kafka, macs=macs, prefix=prefix, client_id="nest-gateway", timeout=send_seconds)
+        self._tracing = settings.tracing("gateway")
+        self._producer = Producer(
+            kafka, macs=macs, prefix=prefix, client_id="nest-gateway", timeout=send_seconds, tracing=self._tracing
+        )
         self._rpc_client = RpcClient(
             self._producer,
             sealer,
@@ -109,13 +113,13 @@ class Gateway:
             internal_keys=internal_keys,
             issuer=settings.issuer,
         )
-        self._tracing = Tracing("gateway", settings.otlp_endpoint)
-        dispatcher = Dispatcher(authenticator, settings.trusted_proxies, self._rpc_client, sealer, self._tracing)
+        dispatcher = Dispatcher(authenticator, settings.trusted_proxies, self._rpc_client, sealer)
         portal_links = portal.PortalLinks(sealer, settings.issuer)
         routes = self._routes(dispatcher, sealer, keys, portal_links)
         app: ASGIApp = HttpMiddleware(
             _Router(methods.endpoints(dispatcher, portal_links), routes, self._clock_is_wrong),
             settings.cors_origins,
+            HttpCalls(self._tracing, issuer=settings.issuer, trusted_proxies=settings.trusted_proxies),
         )
         self._server = Server(
             app if middleware is None else middleware(app),
@@ -263,6 +267,7 @@ class _Router:
             return
         endpoint = self._endpoints.get(scope["path"])
         if endpoint is not None:
+            call_of(scope).route = scope["path"]
             await endpoint(scope, receive, send)
             return
         # Because of the app in the scope, Starlette raises 404 and 405 instead of sending its own responses.
@@ -277,9 +282,13 @@ class _Router:
             if error.status_code == MethodNotSupported.status and error.headers is not None:
                 refusal = MethodNotSupported(supported=error.headers["Allow"].split(", "))
             await send_response(send, _refused(refusal, scope))
+        finally:
+            if (route := scope.get("route")) is not None:
+                call_of(scope).route = route.path
 
 
 def _refused(refusal: Refusal, scope: Scope) -> HttpResponse:
+    call_of(scope).outcome = refusal.code
     return refusal_response(refusal, scope["state"]["request_id"], version_of(scope["path"]))
 
 

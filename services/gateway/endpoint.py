@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from abc import ABC, abstractmethod
@@ -15,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from services.gateway.authentication import Authenticator
 from services.gateway.errors import AccessDenied, BodyMissing, InvalidIdempotencyKey, MethodNotSupported
+from services.gateway.http_calls import call_of
 from services.gateway.requests import (
     Fields,
     HttpRequest,
@@ -28,11 +30,11 @@ from services.gateway.requests import (
 from services.gateway.responses import HttpResponse, refusal_response, reply_response, send_response
 from services.gateway.rpc_client import RpcClient, RpcReply
 from shared.bus.envelope import Envelope, encode, unix_milliseconds
+from shared.bus.inbox import DONE
 from shared.errors import Refusal
 from shared.ids import derived_message_id, new_message_id
 from shared.messages import Caller, Command, Query
 from shared.sealing import Sealer
-from shared.telemetry import Tracing, new_traceparent
 
 MAX_JSON_BODY_BYTES: Final = 64 * 1024
 """Largest body of an RPC call or of a route with a JSON body."""
@@ -44,7 +46,6 @@ CALL_SECONDS: Final = Histogram(
 )
 _FIELD: Final = re.compile(r"{(\w+)}")
 _IDEMPOTENCY_KEY: Final = re.compile(rb"[\x20-\x7e]{1,255}")
-_TRACEPARENT: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 Parsed = tuple[Command | Query, Fields]
 """A message, and the client's fields. Their hash detects another request under the same idempotency key."""
 Parse = Callable[[HttpRequest, bytes, Caller], Parsed]
@@ -128,10 +129,13 @@ class Endpoint(ABC):
         """Handle one request."""
         began = time.perf_counter()
         request = HttpRequest(scope, receive, dict(scope["headers"]))
+        call = call_of(scope)
+        call.operate(self.operation)
         try:
             try:
                 response = await self.respond(request)
             except Refusal as refusal:
+                call.outcome = refusal.code
                 response = self.render_refusal(request, refusal)
         except Exception:
             self._count(500, time.perf_counter() - began)
@@ -203,6 +207,8 @@ class MessageEndpoint(Endpoint):
             message, fields, request, caller, operation=self.operation, ordering_key=self.ordering_key
         )
         response = reply_response(reply, request, self.operation[0])
+        if reply.kind != DONE:
+            call_of(request.scope).outcome = str(json.loads(reply.body)["code"])
         if self.complete is not None:
             response = self.complete(message, caller, response)
         return response if self.render is None else self.render(request, response)
@@ -245,7 +251,6 @@ class Dispatcher:
     trusted_proxies: Sequence[Network]
     rpc_client: RpcClient
     sealer: Sealer
-    tracing: Tracing
 
     def authenticated(self, request: HttpRequest) -> Caller:
         """Caller according to the ``authorization`` header.
@@ -284,42 +289,37 @@ class Dispatcher:
         Args:
             message: the command or query.
             fields: as in ``Parsed``.
-            request: its headers ``idempotency-key`` and ``traceparent`` are used.
+            request: its header ``idempotency-key`` is used.
             caller: of the request.
-            operation: as in ``Endpoint``. An idempotency key belongs to one operation and caller. The name is also the
-                span's name.
+            operation: as in ``Endpoint``. An idempotency key belongs to one operation and caller.
             ordering_key: computes the message's ordering key.
 
         Raises:
             InvalidIdempotencyKey: the header is malformed.
             TooManyRequests, Unavailable, ReplyTimeout: as ``RpcClient.call``.
         """
-        with self.tracing.span(operation[-1], _trace(request.headers.get(b"traceparent"))) as trace:
-            idempotency_key = request.headers.get(b"idempotency-key")
-            if idempotency_key is not None and not _IDEMPOTENCY_KEY.fullmatch(idempotency_key):
-                raise InvalidIdempotencyKey
-            if idempotency_key is None or not isinstance(message, Command):
-                # A query has no effect, so it may be repeated without a key.
-                message_id, fingerprint = new_message_id(), ""
-            else:
-                scope = (*operation, caller.kind, caller.user_id or "")
-                message_id = derived_message_id("idempotency key", *scope, idempotency_key.decode("ascii"))
-                fingerprint = self.sealer.fingerprint(*(part.encode() for part in scope), canonical(fields))
-            envelope = Envelope(
-                id=message_id,
-                wire=message.wire,
-                topic=message.topic,
-                key=ordering_key(message, self.sealer),
-                body=encode(message, self.sealer),
-                time=unix_milliseconds(),
-                caller=caller,
-                trace=trace,
-                fingerprint=fingerprint,
-            )
-            return await self.rpc_client.call(envelope)
-
-
-def _trace(traceparent: bytes | None) -> str:
-    if traceparent is not None and _TRACEPARENT.fullmatch(traceparent):
-        return traceparent.decode("ascii")
-    return new_traceparent()
+        idempotency_key = request.headers.get(b"idempotency-key")
+        if idempotency_key is not None and not _IDEMPOTENCY_KEY.fullmatch(idempotency_key):
+            raise InvalidIdempotencyKey
+        if idempotency_key is None or not isinstance(message, Command):
+            # A query has no effect, so it may be repeated without a key.
+            message_id, fingerprint = new_message_id(), ""
+        else:
+            scope = (*operation, caller.kind, caller.user_id or "")
+            message_id = derived_message_id("idempotency key", *scope, idempotency_key.decode("ascii"))
+            fingerprint = self.sealer.fingerprint(*(part.encode() for part in scope), canonical(fields))
+        call = call_of(request.scope)
+        call.message_id = message_id
+        envelope = Envelope(
+            id=message_id,
+            wire=message.wire,
+            topic=message.topic,
+            key=ordering_key(message, self.sealer),
+            body=encode(message, self.sealer),
+            time=unix_milliseconds(),
+            caller=caller,
+            trace=call.trace,
+            request=request.id,
+            fingerprint=fingerprint,
+        )
+        return await self.rpc_client.call(envelope)

@@ -13,6 +13,7 @@ from typing import Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.gateway.errors import BodyTooLarge, HeadersTooLarge, MalformedRequest, OriginNotAllowed
+from services.gateway.http_calls import HttpCall, HttpCalls
 from services.gateway.requests import discard_body
 from services.gateway.responses import HeaderList, HttpResponse, refusal_response, send_response
 from services.gateway.versions import version_of
@@ -56,10 +57,12 @@ class HttpMiddleware:
     Args:
         app: receives only well-formed requests.
         cors_origins: allowed origins as browsers send them, such as ``https://app.example.com``.
+        calls: observes every request.
     """
 
-    def __init__(self, app: ASGIApp, cors_origins: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, cors_origins: Collection[str], calls: HttpCalls) -> None:
         self._app = app
+        self._calls = calls
         self._cors_origins = frozenset(origin.encode() for origin in cors_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -67,6 +70,13 @@ class HttpMiddleware:
         headers = dict(scope["headers"])
         request_id = request_id_of(headers)
         scope.setdefault("state", {})["request_id"] = request_id
+        with self._calls.begin(scope, headers, request_id) as call:
+            await self._serve(call, scope, receive, send, headers)
+
+    async def _serve(
+        self, call: HttpCall, scope: Scope, receive: Receive, send: Send, headers: dict[bytes, bytes]
+    ) -> None:
+        request_id = call.request_id
         extra = ((b"x-request-id", request_id.encode()), *SECURITY_HEADERS, *self._cors_headers(headers.get(b"origin")))
         started = False
 
@@ -74,6 +84,7 @@ class HttpMiddleware:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
+                call.status = message["status"]
                 present = {name for name, _ in message["headers"]}
                 message["headers"] = [*message["headers"], *(each for each in extra if each[0] not in present)]
             await send(message)
@@ -82,16 +93,19 @@ class HttpMiddleware:
             _check(scope, headers)
             is_preflight = self._is_preflight(scope["method"], headers)
         except Refusal as refusal:
+            call.outcome = refusal.code
             await discard_body(receive)
             await send_response(send_with_headers, refusal_response(refusal, request_id, version_of(scope["path"])))
             return
         if is_preflight:
+            call.method = "preflight"
             await send_response(send_with_headers, _preflight_response(headers))
             return
         try:
             await self._app(scope, receive, send_with_headers)
         except Exception:  # noqa: BLE001 -- any error must become a 500 that reveals nothing
-            log.exception("request failed", path=loggable_path(scope["path"]), request=request_id)
+            call.outcome = Unknown.code
+            log.exception("request failed", path=loggable_path(scope["path"]), request_id=request_id)
             if not started:
                 refused = refusal_response(Unknown(), request_id, version_of(scope["path"]))
                 await send_response(send_with_headers, refused)

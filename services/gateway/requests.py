@@ -119,6 +119,12 @@ def client_ip(scope: Scope, trusted: Sequence[Network]) -> str | None:
     return str(nearest)
 
 
+def peer_is_trusted(scope: Scope, trusted: Sequence[Network]) -> bool:
+    """Return True if a trusted proxy has sent the request; ``trusted`` as for ``client_ip``."""
+    peer = None if scope.get("client") is None else _address(scope["client"][0])
+    return peer is not None and any(peer in network for network in trusted)
+
+
 def _forwarded_nodes(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[str]:
     """What the proxies say of their clients, from the nearest proxy to the farthest."""
     x_forwarded_for = [value for name, value in headers if name == b"x-forwarded-for"]

@@ -29,6 +29,7 @@ from shared.ids import new_message_id
 from shared.messages import MESSAGES
 from shared.sealing import Sealer
 from shared.telemetry import log
+from shared.tracing import active_span
 
 TOPIC: Final = "gateway.replies"
 RECEIVER: Final = "gateway"
@@ -190,6 +191,8 @@ class RpcClient:
             log.warning("reply timeout", type=envelope.wire, id=envelope.id, correlation_id=correlation_id)
             raise ReplyTimeout
         headers = dict(record.headers)
+        if (span := active_span()) is not None:
+            span.follow(headers.get("traceparent", b"").decode("ascii", "replace"))
         reply = RpcReply(headers["kind"].decode(), record.value or b"", "replayed" in headers)
         if reply.kind == DONE and reply.body and MESSAGES[envelope.wire].reply_sealed:
             reply.body = self._sealer.unseal(RECEIVER, reply.body.decode())

@@ -21,7 +21,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from services.gateway.connections import BodyBudget, ConnectionLimits, HeldBody
-from services.gateway.errors import BodyTooLarge, HeadersTooLarge, MalformedRequest, RequestTimeout, TooManyRequests
+from services.gateway.errors import (
+    STATUS,
+    BodyTooLarge,
+    HeadersTooLarge,
+    MalformedRequest,
+    RequestTimeout,
+    TooManyRequests,
+)
+from services.gateway.http_calls import log_refusal
 from services.gateway.middleware import MAX_HEAD_BYTES, SECURITY_HEADERS, asks_for_websocket, request_id_of
 from services.gateway.responses import HttpResponse, refusal_response
 from services.gateway.versions import version_of
@@ -289,9 +297,14 @@ class _Connection(HttpToolsProtocol):
     def _respond_under_overload(self, refusal: TooManyRequests) -> None:
         headers = dict(self.headers)
         # Random bits of the system would be a tenth of the cost of a refusal.
-        version = version_of(self.url.decode("latin-1"))
+        target = self.url.decode("latin-1")
+        version = version_of(target)
         request_id = request_id_of(headers) if b"x-request-id" in headers else f"{random.getrandbits(128):032x}"
         keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
+        method = (version, target.rpartition("/")[2])
+        log_refusal(
+            refusal, STATUS[refusal.kind], request_id, verb=self.parser.get_method().decode("latin-1"), operation=method
+        )
         if keep_alive and len(request_id) == len(_ANY_ID):
             response = _overload_response(int(refusal.meta["retry_after"]), version).replace(
                 _ANY_ID, request_id.encode()
@@ -348,6 +361,7 @@ class _Connection(HttpToolsProtocol):
         if not started and not self.pipeline and not self.transport.is_closing():
             request_id = new_message_id()
             response = refusal_response(refusal, request_id, version_of(self.url.decode("latin-1")))
+            log_refusal(refusal, response.status, request_id)
             self.transport.write(_serialized(response, request_id, keep_alive=False))
         self.transport.close()
 

@@ -16,6 +16,7 @@ from stripe import SignatureVerificationError, WebhookSignature
 
 from services.gateway.endpoint import Endpoint
 from services.gateway.errors import InvalidWebhookPayload, MissingWebhookBody, UnknownWebhookProvider
+from services.gateway.http_calls import call_of
 from services.gateway.mail_reports import IgnoredReport, MailNoticeCommand, notice_of, parse_report
 from services.gateway.requests import HttpRequest, read_body
 from services.gateway.responses import HttpResponse
@@ -28,7 +29,7 @@ from shared.messages import SERVICE
 from shared.messages.billing.stripe_events import EVENT_TYPES, THIN_PREFIX, StripeThinEvent, parse_stripe_event
 from shared.messages.mailer.suppressions import NoticeKind, Status
 from shared.sealing import Sealer
-from shared.telemetry import log, new_traceparent
+from shared.telemetry import log
 
 GROUP: Final = "webhook"
 """Label of these routes in metrics."""
@@ -92,6 +93,7 @@ class Webhook(Endpoint):
                 raise MissingWebhookBody
             kind, envelope = self.event(request, body)
             if envelope is not None:
+                call_of(request.scope).message_id = envelope.id
                 await self._publish(envelope)
         except Refusal as refusal:
             WEBHOOKS.labels(self.operation[1], kind, refusal.code).inc()
@@ -195,7 +197,8 @@ class StripeWebhook(Webhook):
             body=body,
             time=unix_milliseconds(),
             caller=SERVICE,
-            trace=new_traceparent(),
+            trace=call_of(request.scope).trace,
+            request=request.id,
         )
 
     def _check_signature(self, body: bytes, signature: str) -> None:
@@ -288,7 +291,8 @@ class MailWebhook(Webhook):
             body=encode(command, self._sealer),
             time=unix_milliseconds(),
             caller=SERVICE,
-            trace=new_traceparent(),
+            trace=call_of(request.scope).trace,
+            request=request.id,
         )
 
     def _parsed_signature(self, request: HttpRequest) -> tuple[str, str]:

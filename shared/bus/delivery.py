@@ -24,6 +24,7 @@ from typing import Final, TypeVar
 from shared.bus.envelope import HANDLING_TIME, Envelope, Record, Undecodable, unix_milliseconds
 from shared.bus.handling import EventNotHandled, Handling, TooOld, refused
 from shared.bus.inbox import Outcome, WriteConflict
+from shared.bus.message_span import MessageSpan, MessageSpans
 from shared.bus.outage import RETRY_AFTER, Outage
 from shared.bus.producer import BusDown, Producer
 from shared.bus.record_macs import UNAUTHENTICATED, RecordMacs
@@ -33,10 +34,10 @@ from shared.dead_letters.records import dead_letter_record, is_replay_for_other_
 from shared.errors import QueryTimeout, Refusal, Unavailable, Unknown
 from shared.fault_points import armed, fault_point
 from shared.messages import Message, Query
-from shared.metrics import DEAD_LETTERS, MESSAGE_SECONDS, MESSAGES_HANDLED, REPLIES_LOST, RETRIES
+from shared.metrics import DEAD_LETTERS, MESSAGES_HANDLED, REPLIES_LOST, RETRIES
 from shared.mongo import dependency_down, refusal, timed_out
 from shared.sealing import Sealer
-from shared.telemetry import Tracing, log
+from shared.telemetry import log
 
 Result = TypeVar("Result")
 MAX_ATTEMPTS: Final = 5
@@ -110,7 +111,7 @@ class Delivery:
         outage: Outage,
         group: str,
         sealer: Sealer,
-        tracing: Tracing,
+        spans: MessageSpans,
         sent: SentMessages,
     ) -> None:
         self._handling = handling
@@ -118,7 +119,7 @@ class Delivery:
         self._group = group
         self._sealer = sealer
         self._macs = macs
-        self._tracing = tracing
+        self._spans = spans
         self._sent = sent
         self._service = handling.service
         self._stopping = asyncio.Event()
@@ -172,25 +173,26 @@ class Delivery:
         if isinstance(message, Query) and envelope.deadline and envelope.deadline < unix_milliseconds():
             MESSAGES_HANDLED.labels(self._service, envelope.wire, "dropped").inc()
             return False
-        with self._tracing.span(envelope.wire, envelope.trace) as envelope.trace:
-            dead_lettered = await self._finish(record, envelope, message)
-        MESSAGE_SECONDS.labels(self._service, envelope.wire).observe(time.monotonic() - started)
-        return dead_lettered
+        with self._spans.begin(envelope, record) as span:
+            return await self._finish(record, envelope, message, span)
 
-    async def _finish(self, record: Record, envelope: Envelope, message: Message) -> bool:
+    async def _finish(self, record: Record, envelope: Envelope, message: Message, span: MessageSpan) -> bool:
         """Bring a message to its outcome and send it; return True if it was dead-lettered instead."""
         try:
             outcome = await self._outcome(envelope, message)
         except TooOld as too_old:
             await self._dead_letter(record, envelope.topic, "too_old", str(too_old))
+            span.finish(None)
             return True
         except _GivenUp as given_up:
             failure = given_up.__cause__
             await self._dead_letter(record, envelope.topic, "failing", type(failure).__name__, failure)
             self._send_reply_soon(envelope, refused(Unknown()))
+            span.finish(None)
             return True
         await self._send_outcome(envelope, outcome, query=isinstance(message, Query))
         MESSAGES_HANDLED.labels(self._service, envelope.wire, outcome.kind).inc()
+        span.finish(outcome)
         return False
 
     async def _outcome(self, envelope: Envelope, message: Message) -> Outcome:

@@ -26,6 +26,7 @@ HANDLING_TIME: Final = "handling-time"
 """Header of a reply: milliseconds from the beginning of the message's delivery to the reply."""
 _ROW_FIELDS: Final = ("id", "topic", "key", "body", "time", "trace", "forwarded")
 """Attributes that rows contain under their own names."""
+MAX_REQUEST_ID: Final = 128
 
 
 class Undecodable(Exception):
@@ -55,6 +56,7 @@ class Envelope:
         time: when it was first published, Unix milliseconds.
         caller: the caller as verified by the gateway.
         trace: W3C ``traceparent``; empty for none.
+        request: ID of the HTTP request that caused it, for logs; empty for none.
         deadline: Unix milliseconds after which the caller has timed out; 0 for none.
         reply_to: partition of ``gateway.replies`` that the reply is sent to; None if no reply is expected.
         reply_id: ID of the reply: this message's own ID, or that of the message it was forwarded from.
@@ -73,6 +75,7 @@ class Envelope:
     time: int
     caller: Caller = ANONYMOUS
     trace: str = ""
+    request: str = ""
     deadline: int = 0
     reply_to: int | None = None
     reply_id: str = ""
@@ -82,17 +85,35 @@ class Envelope:
     delivery_began: float = 0.0
 
     @property
+    def request_id(self) -> str:
+        """ID of the HTTP request, for logs."""
+        return self.request
+
+    @property
+    def trace_id(self) -> str:
+        """ID of the trace, for logs: 32 hex characters, or empty."""
+        return self.trace[3:35]
+
+    @property
+    def message_id(self) -> str:
+        """ID of the message, for logs."""
+        return self.id
+
+    @property
     def waited_for(self) -> bool:
         """Whether a caller waits for the reply."""
         return self.reply_to is not None or self.reply_id not in ("", self.id)
 
-    def headers(self) -> list[tuple[str, bytes]]:
-        """Return the Kafka headers; unset ones are omitted."""
+    def headers(self, trace: str | None = None) -> list[tuple[str, bytes]]:
+        """Return the Kafka headers; unset ones are omitted. ``trace`` is the context of the sending, if it has one."""
+        trace = self.trace if trace is None else trace
         headers = [("type", self.wire.encode()), ("id", self.id.encode()), ("time", b"%d" % self.time)]
         if self.caller.kind != "anonymous" or self.caller.client_ip is not None:
             headers.append(("caller", self.caller.model_dump_json(exclude_none=True).encode()))
-        if self.trace:
-            headers.append(("traceparent", self.trace.encode()))
+        if trace:
+            headers.append(("traceparent", trace.encode()))
+        if self.request:
+            headers.append(("request-id", self.request.encode()))
         if self.deadline:
             headers.append(("deadline", b"%d" % self.deadline))
         if self.reply_to is not None:
@@ -131,6 +152,7 @@ class Envelope:
                 time=_number(headers["time"]),
                 caller=ANONYMOUS if caller is None else Caller.model_validate_json(caller),
                 trace=headers.get("traceparent", ""),
+                request=headers.get("request-id", "")[:MAX_REQUEST_ID],
                 deadline=_number(headers.get("deadline", "0")),
                 reply_to=None if reply_to is None else _number(reply_to),
                 reply_id=headers.get("reply-id", message_id),
@@ -145,6 +167,8 @@ class Envelope:
     def row(self) -> dict[str, Any]:
         """Return the fields of this message in an inbox row or a timer row, from which it is sent later."""
         row = {name: getattr(self, name) for name in _ROW_FIELDS}
+        if self.request:
+            row["request"] = self.request
         return row | {"type": self.wire, "caller": self.caller.model_dump(exclude_none=True)}
 
     @classmethod
@@ -154,7 +178,13 @@ class Envelope:
         ``cause`` is the message that it follows from, as delivered now; a forwarded message takes its reply address.
         """
         fields = {name: row[name] for name in _ROW_FIELDS}
-        envelope = cls(wire=row["type"], caller=Caller.model_validate(row["caller"]), **fields)
+        envelope = cls(
+            wire=row["type"],
+            caller=Caller.model_validate(row["caller"]),
+            # Rows of earlier releases, and of messages that no request caused, have none.
+            request=row.get("request", ""),
+            **fields,
+        )
         if cause is not None and envelope.forwarded:
             envelope.reply_to_caller_of(cause)
         return envelope

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pymongo import ASCENDING, IndexModel, ReplaceOne
 from pymongo.asynchronous.client_session import AsyncClientSession
@@ -29,10 +29,16 @@ from shared.fault_points import fault_point
 from shared.metrics import COMMITS, WORKS_WAITING
 from shared.mongo import WRITE_CONCERN, Client, Collection, Database, Document, dependency_down, kill_idle_transactions
 from shared.telemetry import log
+from shared.tracing import active_span, batch_span
+
+if TYPE_CHECKING:
+    from shared.spans import RecordedSpan
 
 GROUP_SIZE: Final = 64
 """Maximum number of messages in one transaction."""
 DUPLICATE_KEY: Final = 11000
+COMMIT_MESSAGES: Final = "nest.commit.messages"
+"""Attribute of a commit's span: the number of messages in it."""
 COMMIT_ATTEMPTS: Final = 3
 CLOCK_MARGIN: Final = timedelta(hours=1)
 """Rows are kept longer than the retention by this much, because the clock of a sender may be ahead of MongoDB's."""
@@ -86,12 +92,13 @@ class Outcome:
 
 @dataclass(slots=True)
 class _Pending:
-    """A work that waits for its commit."""
+    """A work that waits for its commit; ``span`` is that of its message."""
 
     work: Work
     outcome: Outcome
     targets: Targets
     committed: asyncio.Future[None]
+    span: RecordedSpan | None
 
 
 class Inbox:
@@ -184,7 +191,8 @@ class Inbox:
             KeyError, TypeError: a document has no ``_id``, or one that is not hashable.
             PyMongoError: MongoDB is unavailable or rejected a write; whether anything was stored is unknown.
         """
-        pending = _Pending(work, outcome, targets(work.writes), asyncio.get_running_loop().create_future())
+        committed = asyncio.get_running_loop().create_future()
+        pending = _Pending(work, outcome, targets(work.writes), committed, active_span())
         self._waiting.append(pending)
         if self._committer is None:
             # One transaction at a time: two at once made both smaller and cost a fifth of the throughput on two cores.
@@ -224,7 +232,8 @@ class Inbox:
     async def _commit_group(self, group: list[_Pending]) -> None:
         """Commit works in one transaction; if that fails, one by one, so that only the failing one is rejected."""
         try:
-            await self._transaction(group)
+            with batch_span("commit", [pending.span for pending in group], COMMIT_MESSAGES):
+                await self._transaction(group)
         except Exception as failure:  # noqa: BLE001 -- passed on to the waiting works
             if len(group) == 1:
                 _settle(group[0], _interpreted(failure, group[0]))
@@ -249,7 +258,8 @@ class Inbox:
                 _settle(pending, outage)
                 continue
             try:
-                await self._transaction([pending])
+                with batch_span("commit", [pending.span], COMMIT_MESSAGES):
+                    await self._transaction([pending])
             except Exception as failure:  # noqa: BLE001 -- passed on to the waiting work
                 outage = failure if dependency_down(failure) else None
                 _settle(pending, _interpreted(failure, pending))

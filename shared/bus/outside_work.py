@@ -7,7 +7,6 @@ from shared.bus.producer import Producer
 from shared.ids import new_message_id
 from shared.messages import SERVICE, Caller, Message
 from shared.sealing import Sealer
-from shared.telemetry import new_traceparent
 
 
 async def publish_outside_work(producer: Producer, sealer: Sealer, message: Message, caller: Caller = SERVICE) -> None:
@@ -24,6 +23,5 @@ async def publish_outside_work(producer: Producer, sealer: Sealer, message: Mess
         body=encode(message, sealer),
         time=unix_milliseconds(),
         caller=caller,
-        trace=new_traceparent(),
     )
     await producer.send(envelope)

@@ -20,6 +20,8 @@ from shared.bus.aiokafka_patch import patch_aiokafka
 from shared.bus.envelope import Envelope
 from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.record_macs import RecordMacs
+from shared.otel_settings import TraceExport
+from shared.tracing import Tracing, record_sending
 
 STOP_SECONDS: Final = 5.0
 LOG_APPEND_TIME: Final = 1
@@ -52,6 +54,7 @@ class Producer:
         prefix: prefix of every topic name.
         client_id: name in Kafka's log.
         timeout: seconds that one send may take.
+        tracing: records the sending of messages; by default nothing is recorded.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Producer:
         prefix: str = "",
         client_id: str = "nest",
         timeout: float = 10.0,
+        tracing: Tracing | None = None,
     ) -> None:
         patch_aiokafka()
         self._kafka = kafka
@@ -69,6 +73,7 @@ class Producer:
         self._prefix = prefix
         self._client_id = client_id
         self._timeout = timeout
+        self._tracing = tracing or Tracing(client_id, TraceExport())
         self._producer: AIOKafkaProducer | None = None
 
     async def start(self) -> None:
@@ -104,16 +109,24 @@ class Producer:
         Raises:
             BusDown: not all were acknowledged within the timeout.
         """
-        try:
-            async with asyncio.timeout(self._timeout):
-                sent = [await self._enqueue(message) for message in messages]
-                # Shielded: the timeout must not cancel futures that aiokafka will resolve.
-                if len(sent) == 1:
-                    acknowledged = [await asyncio.shield(sent[0])]
-                else:
-                    acknowledged = await asyncio.gather(*map(asyncio.shield, sent))
-        except (KafkaError, TimeoutError) as failure:
-            raise BusDown(f"{type(failure).__name__}: {failure}") from failure
+        with self._tracing.sending(
+            messages, prefix=self._prefix, client=self._client_id, server=self._kafka.bootstrap
+        ) as sending:
+            try:
+                async with asyncio.timeout(self._timeout):
+                    sent = [
+                        await self._enqueue(message, sending.trace(index, message))
+                        for index, message in enumerate(messages)
+                    ]
+                    # Shielded: the timeout must not cancel futures that aiokafka will resolve.
+                    if len(sent) == 1:
+                        acknowledged = [await asyncio.shield(sent[0])]
+                    else:
+                        acknowledged = await asyncio.gather(*map(asyncio.shield, sent))
+            except (KafkaError, TimeoutError) as failure:
+                raise BusDown(f"{type(failure).__name__}: {failure}") from failure
+            for index, each in enumerate(acknowledged):
+                sending.acknowledged(index, each.partition, each.offset)
         return [(each.topic_partition, each.offset) for each in acknowledged]
 
     async def send_record(
@@ -135,16 +148,20 @@ class Producer:
         Raises:
             BusDown: it was not acknowledged within the timeout.
         """
-        try:
-            async with asyncio.timeout(self._timeout):
-                signed = self._macs.signed(topic, key, value, headers)
-                if key is None and value is None:
-                    sent = await self._enqueue_empty(topic, signed, partition)
-                else:
-                    sent = await self._connected().send(self._prefix + topic, value, key, partition, headers=signed)
-                stored: Any = await asyncio.shield(sent)
-        except (KafkaError, TimeoutError) as failure:
-            raise BusDown(f"{type(failure).__name__}: {failure}") from failure
+        with record_sending(
+            self._prefix + topic, headers, client=self._client_id, server=self._kafka.bootstrap
+        ) as span:
+            try:
+                async with asyncio.timeout(self._timeout):
+                    signed = self._macs.signed(topic, key, value, span.traced(headers))
+                    if key is None and value is None:
+                        sent = await self._enqueue_empty(topic, signed, partition)
+                    else:
+                        sent = await self._connected().send(self._prefix + topic, value, key, partition, headers=signed)
+                    stored: Any = await asyncio.shield(sent)
+            except (KafkaError, TimeoutError) as failure:
+                raise BusDown(f"{type(failure).__name__}: {failure}") from failure
+            span.acknowledged(stored.partition, stored.offset)
         return int(stored.timestamp) if stored.timestamp_type == LOG_APPEND_TIME else None
 
     async def partitions(self, topic: str) -> list[int]:
@@ -159,12 +176,12 @@ class Producer:
         except (KafkaError, TimeoutError) as failure:
             raise BusDown(f"{type(failure).__name__}: {failure}") from failure
 
-    async def _enqueue(self, message: Envelope) -> asyncio.Future[Any]:
+    async def _enqueue(self, message: Envelope, trace: str) -> asyncio.Future[Any]:
         # JSON is never empty, so an empty body is that of a tombstone, which Kafka recognizes by a null value.
         value = message.body or None
         # Without an ordering key the message ID is the key, so that two deliveries never run concurrently.
         key = (message.key or message.id).encode()
-        headers = self._macs.signed(message.topic, key, value, message.headers())
+        headers = self._macs.signed(message.topic, key, value, message.headers(trace))
         sent: asyncio.Future[Any] = await self._connected().send(
             self._prefix + message.topic, value, key, headers=headers
         )

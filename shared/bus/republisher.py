@@ -24,7 +24,7 @@ from shared.messages.republishing import RepublishMessages
 from shared.metrics import REPUBLISHED
 from shared.mongo import Collection, Database, Document
 from shared.sealing import CannotUnseal, Sealer
-from shared.telemetry import log, new_traceparent
+from shared.telemetry import log
 
 MAX_ROWS: Final = 1000
 """Inbox rows that one command examines."""
@@ -159,7 +159,6 @@ def _order_of(order: RepublishMessages, what: str, *, group: str, sealer: Sealer
         body=encode(order, sealer),
         time=order.before,
         caller=SERVICE,
-        trace=new_traceparent(),
         # A repeat has another ``before``, and is the same order.
         fingerprint=sealer.fingerprint(order.key.encode(), what.encode()),
     )

@@ -233,4 +233,5 @@ class Work:
             time=int(self.now.timestamp() * 1000),
             caller=self._caller_for(kind),
             trace=self.cause.trace,
+            request=self.cause.request,
         )

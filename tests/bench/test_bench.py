@@ -9,7 +9,7 @@ from typing import cast
 
 import pytest
 
-from tests.bench import record_macs
+from tests.bench import record_macs, telemetry
 from tests.bench.flood import Flood
 from tests.bench.http_client import Connection
 
@@ -70,6 +70,13 @@ def test_subscription_status_is_as_fast_with_many_records(tmp_path: Path) -> Non
 
 def test_mac_of_a_record_takes_less_than_15_microseconds() -> None:
     assert max(record_macs.microseconds()) < 15
+
+
+def test_logs_and_traces_that_are_off_take_less_than_20_microseconds() -> None:
+    costs = telemetry.microseconds()
+    # A call takes more than 1,000 µs of CPU. The limits leave room for a machine that is busy.
+    assert costs["no line"] + costs["no traces"] < 20
+    assert costs["line"] < 200
 
 
 async def test_flood_sends_at_its_rate_and_counts_from_when_a_request_was_due() -> None:

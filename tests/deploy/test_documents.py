@@ -176,6 +176,7 @@ def test_exactly_the_written_headers_are_documented() -> None:
     whole = Envelope(
         id="i", wire="w", topic="t", key="k", body=b"{}", time=1, caller=SERVICE, trace="c", deadline=1, fingerprint="f"
     )
+    whole.request = "r"
     whole.reply_to = 0
     written = {name for name, _ in whole.headers()}
     assert named == written | {MAC} | DEAD_LETTER_HEADERS | REPLAY_HEADERS

@@ -484,6 +484,12 @@ async def test_a_process_neither_floods_its_log_nor_kafka_during_an_outage(
     ):
         await ledger.start()
         await bus.call(Append(subject="s", number=0, key="s"), seconds=30)
+
+        async def logged() -> bool:
+            return f'"type":"{Append.wire}"' in ledger.log
+
+        # The line of the call comes after its reply.
+        await wait_until(logged, 20)
         before = len(ledger.log.splitlines())
         await kafka.kill()
         with refusing(kafka.bootstrap) as connections:

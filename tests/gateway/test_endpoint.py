@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from services.gateway.endpoint import Access, Endpoint, MessageEndpoint, json_body
 from services.gateway.errors import BodyMissing
+from services.gateway.http_calls import HttpCall
 from services.gateway.methods import METHODS
 from services.gateway.requests import HttpRequest
 from services.gateway.responses import HttpResponse
@@ -20,6 +21,7 @@ from services.gateway.unsubscribe import ShowPage
 from shared.mail import unsubscribe_token
 from shared.messages import Caller
 from shared.messages.auth.users import GetUser
+from shared.tracing import parse_traceparent
 from tests.gateway.conftest import LINK, MAIL_SECRETS, GatewayStack
 from tests.gateway.fake_services import NO_REPLY
 from tests.gateway.test_webhooks_mail import NOTICE
@@ -107,7 +109,7 @@ async def test_unexpected_error_on_any_route_is_counted_logged_and_a_500(
     assert response.status_code == 500
     assert response.json() == {"code": "unknown", "meta": {"request_id": response.headers["x-request-id"]}}
     assert count(*operation, 500) == before + 1
-    assert [entry["request"] for entry in logs if entry["event"] == "request failed"] == [
+    assert [entry["request_id"] for entry in logs if entry["event"] == "request failed"] == [
         response.headers["x-request-id"]
     ]
 
@@ -155,7 +157,7 @@ async def test_access_is_checked_before_the_body_is_read() -> None:
         access=Access.INTERNAL,
         topic=None,
     )
-    await method({"headers": [], "state": {"request_id": "r"}}, receive, send)
+    await method({"headers": [], "state": {"request_id": "r", "call": HttpCall("r", "POST")}}, receive, send)
     assert sent[0]["status"] == 403
 
 
@@ -184,17 +186,24 @@ async def test_missing_body_is_refused(stack: GatewayStack) -> None:
     assert (response.status_code, response.json()["code"]) == (400, "body_missing")
 
 
-async def test_invalid_traceparent_is_replaced(stack: GatewayStack) -> None:
-    good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    bad = ("00-" + "0" * 32 + "-b7ad6b7169203331-01", good + "-extra", good.upper(), "x" * 8000)
-    for traceparent in (good, *bad):
-        await stack.http.post(
-            "/1/2021-10-06/list_news_items", json={"client_id": "c"}, headers={"traceparent": traceparent}
+async def test_traceparent_of_a_client_is_not_continued(stack: GatewayStack) -> None:
+    theirs = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    await stack.http.post("/1/2021-10-06/list_news_items", json={"client_id": "c"}, headers={"traceparent": theirs})
+    (envelope,) = stack.services.received
+    assert parse_traceparent(envelope.trace) == envelope.trace
+    assert envelope.trace_id not in theirs
+    assert envelope.trace.endswith("-00")
+
+
+async def test_request_id_goes_with_the_message(stack: GatewayStack) -> None:
+    given = ("checkout-17", "Jane@Example.com", "x" * 129)
+    for request_id in given:
+        response = await stack.http.post(
+            "/1/2021-10-06/list_news_items", json={"client_id": "c"}, headers={"x-request-id": request_id}
         )
-    traces = [envelope.trace for envelope in stack.services.received]
-    assert traces[0] == good
-    assert not set(traces[1:]) & set(bad)
-    assert all(len(trace) == 55 for trace in traces)
+        assert stack.services.received[-1].request == response.headers["x-request-id"]
+    # Only an ID without spaces and signs is the client's own.
+    assert [envelope.request in given for envelope in stack.services.received] == [True, False, False]
 
 
 async def test_request_headers_never_become_message_headers(stack: GatewayStack) -> None:
@@ -210,7 +219,7 @@ async def test_request_headers_never_become_message_headers(stack: GatewayStack)
     await stack.http.post("/1/2021-10-06/list_news_items", json={"client_id": "c"}, headers=spoofed)
     record = stack.services.records[0]
     assert {name for name, _ in record.headers} == {
-        *("type", "id", "time", "caller", "traceparent", "deadline", "reply-to", "reply-id", "mac"),
+        *("type", "id", "time", "caller", "traceparent", "request-id", "deadline", "reply-to", "reply-id", "mac"),
     }
     assert dict(record.headers)["type"] == b"news.list-news-items"
     assert dict(record.headers)["caller"] == b'{"kind":"anonymous","client_ip":"127.0.0.1"}'

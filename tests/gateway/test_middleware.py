@@ -10,8 +10,13 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from services.gateway import middleware
+from services.gateway.http_calls import HttpCalls
 from services.gateway.middleware import HttpMiddleware, loggable_path
+from shared.otel_settings import TraceExport
+from shared.tracing import Tracing
 from tests.gateway.conftest import ORIGIN, GatewayStack
+
+CALLS = HttpCalls(Tracing("gateway", TraceExport()), issuer="http://nest.test", trusted_proxies=())
 
 
 @pytest.mark.parametrize(
@@ -31,7 +36,7 @@ async def test_every_response_has_the_security_headers(stack: GatewayStack, path
 
 
 def client_of(app: Any) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(HttpMiddleware(app, ()))
+    transport = httpx.ASGITransport(HttpMiddleware(app, (), CALLS))
     return httpx.AsyncClient(transport=transport, base_url="http://nest.test")
 
 
@@ -145,7 +150,7 @@ async def test_origin_of_any_scheme_may_be_named(origin: str) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await PlainTextResponse("page")(scope, receive, send)
 
-    transport = httpx.ASGITransport(HttpMiddleware(app, (origin,)))
+    transport = httpx.ASGITransport(HttpMiddleware(app, (origin,), CALLS))
     async with httpx.AsyncClient(transport=transport, base_url="http://nest.test") as http:
         for response in (
             await http.options("/", headers={**PREFLIGHT, "origin": origin}),

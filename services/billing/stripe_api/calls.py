@@ -13,7 +13,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import aiohttp
 import stripe
@@ -32,6 +32,7 @@ from services.billing.stripe_api.families import Family, FamilyBreakers
 from services.billing.stripe_api.parsing import Json
 from shared.messages.billing.errors import StripeUnavailable
 from shared.telemetry import log
+from shared.tracing import Span, http_request
 
 API_VERSION: Final = "2026-10-28.endive"
 """Version of the objects that billing reads; the locked release of Stripe's library was generated for it."""
@@ -154,6 +155,7 @@ class Calls:
 
     Args:
         client: the library's client, configured without retries.
+        base: the URL of the API, for traces.
         rate: calls per second of this process.
         timeouts: may be replaced at any time.
 
@@ -161,10 +163,11 @@ class Calls:
         breaker: rejects the calls to an endpoint family during an outage of it.
     """
 
-    def __init__(self, client: stripe.StripeClient, *, rate: float, timeouts: Timeouts) -> None:
+    def __init__(self, client: stripe.StripeClient, *, base: str, rate: float, timeouts: Timeouts) -> None:
         self.timeouts = timeouts
         self.breaker = FamilyBreakers()
         self._client = client
+        self._base = base
         self._queue = CallQueue(rate)
         self._priority: Priority | None = None
         self._deadline = float("inf")
@@ -232,8 +235,10 @@ class Calls:
             try:
                 async with self._admission(family, context, deadline):
                     began = loop.time()
-                    async with asyncio.timeout_at(min(deadline, began + self.timeouts.attempt)):
-                        response = await self._client.raw_request_async(method, path, **params, **options)
+                    with http_request(method.upper(), self._base + path, attempt=attempt) as span:
+                        response = await self._send(
+                            span, method, path, {**params, **options}, min(deadline, began + self.timeouts.attempt)
+                        )
             except (stripe.StripeError, aiohttp.ClientError, TimeoutError, OSError) as exception:
                 failure = _classify(name, exception)
                 _SECONDS.labels(family.name, name, type(exception).__name__).observe(loop.time() - began)
@@ -253,6 +258,18 @@ class Calls:
                 breaker.succeeded()
                 return dict(response.data)
         raise AssertionError("the last attempt returns or raises")
+
+    async def _send(self, span: Span, method: str, path: str, arguments: Json, deadline: float) -> Any:
+        """Make one attempt, and record the status of the response."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                response = await self._client.raw_request_async(method, path, **arguments)
+        except stripe.StripeError as refused:
+            if refused.http_status is not None:
+                span.responded(refused.http_status)
+            raise
+        span.responded(response.code)
+        return response
 
     def _context(self) -> CallContext:
         """The context of a call: that of the message, or one for a call outside of a message."""
@@ -375,6 +392,6 @@ async def open_calls(
         max_network_retries=0,
     )
     try:
-        yield Calls(client, rate=rate, timeouts=timeouts)
+        yield Calls(client, base=api_base or stripe.DEFAULT_API_BASE, rate=rate, timeouts=timeouts)
     finally:
         await transport.close_async()  # type: ignore[no-untyped-call]  # the library lacks the annotation

@@ -20,6 +20,7 @@ from services.mailer.deliveries.models import Accepted, AccountRefused, Deferred
 from shared.circuit_breaker import CircuitBreaker
 from shared.messages.mailer.consents import ConsentLevel
 from shared.telemetry import log
+from shared.tracing import http_request
 
 MAX_CONCURRENT_CALLS: Final = 8
 """Mailchimp serves ten concurrent calls per account and rejects more (its documentation, under Throttling)."""
@@ -120,9 +121,12 @@ class Mailchimp:
         async with self._slots:
             if (reason := self._breaker.before_call()) is not None:
                 return Deferred(reason)
+            url = self._list + path
             try:
-                async with self._http.request(method, self._list + path, json=body, allow_redirects=False) as response:
-                    return _Response(response.status, await response.content.read(MAX_RESPONSE_BYTES))
+                with http_request(method, url) as span:
+                    async with self._http.request(method, url, json=body, allow_redirects=False) as response:
+                        span.responded(response.status)
+                        return _Response(response.status, await response.content.read(MAX_RESPONSE_BYTES))
             except TimeoutError:
                 return self._failed(f"no answer within {self._timeout:g} s")
             except (aiohttp.ClientError, OSError) as failure:

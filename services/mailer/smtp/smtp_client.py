@@ -24,6 +24,7 @@ from services.mailer.smtp.smtp_session import CLOSING, ConnectionLost, Reply, Sm
 from services.mailer.suppressions.models import shows_dead_address
 from shared.circuit_breaker import CircuitBreaker
 from shared.mail import provider_id_in, redact_addresses
+from shared.tracing import smtp_mail
 
 Tls = Literal["required", "implicit", "none"]
 CONNECT_SECONDS: Final = 10.0
@@ -130,7 +131,11 @@ class SmtpClient:
         try:
             if (reason := self._breaker.before_call()) is not None:
                 return Unavailable(reason)
-            return self._recorded(await self._attempt(mail))
+            with smtp_mail(self._server.host, self._server.port) as span:
+                outcome = await self._attempt(mail)
+                if not isinstance(outcome, Accepted):
+                    span.fail(type(outcome).__name__.lower())
+            return self._recorded(outcome)
         finally:
             self._slots.release()
 

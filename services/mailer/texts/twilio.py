@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from services.mailer.deliveries.models import Accepted, Deferred, Outcome, Rejected
 from services.mailer.texts.providers import Text, TextProvider
 from shared.circuit_breaker import CircuitBreaker
+from shared.tracing import http_request
 
 API: Final = "https://api.twilio.com"
 VERSION: Final = "/2010-04-01"
@@ -180,10 +181,11 @@ class Twilio(TextProvider):
             aiohttp.ClientError, OSError: Twilio cannot be reached.
             ValueError: the response is not a JSON object, or too long.
         """
-        async with self._http.request(
-            method, self._base + path, params=query, data=form, allow_redirects=False
-        ) as response:
-            body = await _read(response)
+        url = self._base + path
+        with http_request(method, url) as span:
+            async with self._http.request(method, url, params=query, data=form, allow_redirects=False) as response:
+                span.responded(response.status)
+                body = await _read(response)
         if response.status not in _SUCCESS:
             raise _refusal(purpose, response.status, body)
         return _object(body)
