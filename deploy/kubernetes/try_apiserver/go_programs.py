@@ -70,7 +70,11 @@ def build(kubernetes: str, cache: Path) -> Path:
             (work / name / "main.go").write_text(main_go(*PROGRAMS[name]))
             # -mod=mod adds the checksums to go.sum, compared with the checksum database.
             options = ("-mod=mod", "-buildvcs=false", "-trimpath", "-p", "2", "-ldflags", f"-s -w {flags}")
-            run("nice", "go", "build", *options, "-o", programs / name, f"./{name}", folder=work, CGO_ENABLED="0")
+            run(
+                "nice", "go", "build", *options, "-o", work / f"{name}.built", f"./{name}", folder=work, CGO_ENABLED="0"
+            )
+            # An interrupted build leaves no program.
+            (work / f"{name}.built").rename(programs / name)
         shutil.rmtree(work)
         notes.append(f"{len(missing)} programs")
     return programs

@@ -77,7 +77,8 @@ class MongoAccess:
     Attributes:
         databases: the database of each service with a connection string, by service.
         clients: the client of each connection string, with the services that it is for.
-        required: services whose database this environment must be able to read.
+        required: services whose database this environment must be able to read: those that belong to it, and all if
+            each of them would start.
         invalid: lines about connection strings that can't be used.
     """
 
@@ -119,7 +120,8 @@ def mongo_access(loaded: LoadedSettings) -> MongoAccess:
             continue
         clients.append((client, services))
         databases.update({name: database(client, prefixes[name] + name) for name in services})
-    required = {name for name in SERVICES if name in loaded.belonging and name in databases}
+    whole = set(SERVICES) <= set(loaded.settings)
+    required = {name for name in databases if whole or name in loaded.belonging}
     return MongoAccess(
         {name: databases[name] for name in SERVICES if name in databases}, clients, frozenset(required), list(invalid)
     )

@@ -143,6 +143,9 @@ def test_kafka_without_credentials_is_skipped_and_with_wrong_ones_a_problem(
         ({"NEST_MONGO_URL": URL}, ["auth", "billing", "mailer", "news"], set()),
         ({"NEST_MONGO_URL": URL, "NEST_NEWS_MONGO_URL": URL}, ["auth", "billing", "mailer", "news"], {"news"}),
         ({"NEST_NEWS_MONGO_URL": URL}, ["news"], {"news"}),
+        # The services share an environment, so their user must read all databases.
+        (ALL, ["auth", "billing", "mailer", "news"], {"auth", "billing", "mailer", "news"}),
+        (BILLING, ["auth", "billing", "mailer", "news"], set()),
         (BILLING | login("billing"), ["auth", "billing", "mailer", "news"], {"billing"}),
     ],
 )
