@@ -20,7 +20,7 @@ MANIFEST_TESTS := $(addprefix tests/deploy/test_,kubernetes.py network_policies.
 .PHONY: help run run-services backing test test-slow faults stripe-contract check manifests format bench bench-recovery \
 	bench-overload bench-status reference sbom image image-local test-image lock clean install-run install-dev install-clients \
 	install-kustomize try-apiserver
-.PHONY: up down logs
+.PHONY: up down logs dashboards
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -81,8 +81,11 @@ bench-telemetry: install-dev ## measure the CPU time that logs and traces cost
 bench-status: install-dev ## measure the subscription status with a million records and during a storm of renewals
 	$(BIN)/python -m tests.bench.subscription_status
 
-reference: install-dev ## regenerate the HTTP API reference, docs/settings.md, deploy/example.env and manifests from the code
+reference: install-dev ## regenerate the HTTP API reference, docs/settings.md, deploy/example.env, manifests and dashboards
 	$(BIN)/python -m services.reference
+
+dashboards: install-dev ## run every query of the dashboards against a Nest with a little load; PICTURES=<folder> draws them
+	$(BIN)/python -m tests.dashboards
 
 sbom: install-dev ## write the software bill of materials of the image, dist/sbom.cdx.json (CycloneDX)
 	@mkdir -p dist

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Final
 
+from services.reference import dashboards
 from services.reference.document import document
 from services.reference.manifests import manifests
 from services.reference.settings_page import example, page
@@ -20,6 +21,12 @@ def document_text() -> str:
 
 
 if __name__ == "__main__":
-    generated = {OUTPUT: document_text(), SETTINGS_PAGE: page(), EXAMPLE: example(), **manifests()}
+    generated = {
+        OUTPUT: document_text(),
+        SETTINGS_PAGE: page(),
+        EXAMPLE: example(),
+        **manifests(),
+        **dashboards.files(),
+    }
     for path, text in generated.items():
         path.write_text(text, "utf-8")
