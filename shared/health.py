@@ -1,4 +1,4 @@
-"""Health endpoints: ``/healthz`` for the supervisor, ``/metrics`` for Prometheus."""
+"""Health endpoints: ``/healthz`` and ``/readyz`` for the supervisor, ``/metrics`` for Prometheus."""
 
 from __future__ import annotations
 
@@ -19,31 +19,38 @@ Problems = Callable[[], list[str]]
 """Returns the reasons why the process is unhealthy, one sentence each; empty if it is healthy."""
 
 
-def routes(problems: Problems) -> list[Route]:
-    """Return the routes of both endpoints.
+def routes(problems: Problems, unready: Problems | None = None) -> list[Route]:
+    """Return the routes of all endpoints.
 
-    ``GET /healthz`` responds 200 ``{"status": "ok"}``, or 503 with the reasons. ``GET /metrics`` responds with the
-    Prometheus text format.
+    ``GET /healthz`` responds 200 ``{"status": "ok"}``, or 503 with the reasons of ``problems``; ``GET /readyz``
+    likewise with those of ``unready``, by default the same. ``GET /metrics`` responds with the Prometheus text format.
     """
 
-    async def healthz(_request: Request) -> Response:
-        reasons = problems()
+    def respond(reasons: list[str]) -> Response:
         body = {"status": "failing", "reasons": reasons} if reasons else {"status": "ok"}
         return JSONResponse(body, status_code=503 if reasons else 200)
+
+    async def healthz(_request: Request) -> Response:
+        return respond(problems())
+
+    async def readyz(_request: Request) -> Response:
+        return respond((unready or problems)())
 
     async def metrics(_request: Request) -> Response:
         return Response(generate_latest(), headers={"content-type": CONTENT_TYPE_LATEST})
 
-    return [Route("/healthz", healthz), Route("/metrics", metrics)]
+    return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
 
 
 class HealthServer:
     """HTTP server of the health endpoints, on a port of its own. ``host`` and ``port`` are those of ``listen``."""
 
-    def __init__(self, host: str, port: int, problems: Problems) -> None:
+    def __init__(self, host: str, port: int, problems: Problems, unready: Problems | None = None) -> None:
         self._host = host
         self._port = port
-        both = [Route(path, each.endpoint) for each in routes(problems) for path in (each.path, f"{each.path}/")]
+        both = [
+            Route(path, each.endpoint) for each in routes(problems, unready) for path in (each.path, f"{each.path}/")
+        ]
         config = uvicorn.Config(
             Starlette(routes=both), ws="none", log_config=None, access_log=False, lifespan="off", server_header=False
         )

@@ -22,7 +22,17 @@ MESSAGE_SECONDS: Final = Histogram(
 )
 IN_FLIGHT: Final = Gauge("nest_messages_in_flight", "Messages fetched and not finished.", ["service"])
 OLDEST: Final = Gauge(
-    "nest_oldest_message_seconds", "Age of the oldest message that is fetched and not finished.", ["service"]
+    "nest_oldest_message_seconds",
+    "Age of the oldest message on the partitions of this process that is not finished, fetched or not.",
+    ["service"],
+)
+PAUSED: Final = Gauge(
+    "nest_partition_paused",
+    "1 while an assigned partition is paused, because its records or this release are faulty; else 0.",
+    ["service", "topic", "partition"],
+)
+UNKNOWN_TYPES: Final = Gauge(
+    "nest_unknown_type_messages", "Messages of an unknown type that wait for a newer release.", ["service"]
 )
 RETRIES: Final = Counter("nest_message_retries", "Failed attempts that were repeated.", ["service", "type"])
 DEAD_LETTERS: Final = Counter("nest_dead_letters", "Messages that were dead-lettered.", ["service", "reason"])

@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final, Protocol, Self
@@ -28,10 +28,13 @@ from shared.bus.inbox import Inbox
 from shared.bus.instance_name import InstanceName
 from shared.bus.kafka_connection import KafkaAccessDenied
 from shared.bus.message_span import MessageSpans
+from shared.bus.oldest_message import OldestMessage
 from shared.bus.outage import Outage
 from shared.bus.outage_notices import OutageNotices
 from shared.bus.outside_work import publish_outside_work
-from shared.bus.producer import Producer
+from shared.bus.partition_pauses import PartitionPauses
+from shared.bus.paused_partitions import PauseAnnouncements, PausedPartitions
+from shared.bus.producer import BusDown, Producer
 from shared.bus.record_macs import RecordMacs
 from shared.bus.republisher import Republisher, order_republishing
 from shared.bus.row_encryption import RowEncryption
@@ -40,6 +43,7 @@ from shared.bus.sent_messages import SentMessages
 from shared.bus.timers import Timers
 from shared.bus.topic_reader import OnRecord, TopicReader
 from shared.bus.topics import CONSUMERS, TOPICS
+from shared.bus.unknown_types import UnknownTypes
 from shared.bus.watchdog import Watchdog, end_process
 from shared.clock_check import ClockCheck, ClockGate
 from shared.database_version import INDEXES as VERSION_INDEXES
@@ -48,6 +52,7 @@ from shared.health import HealthServer
 from shared.ids import Ids
 from shared.listeners import CannotListen
 from shared.messages import Message
+from shared.messages.auth.partitions import PAUSED_PARTITIONS
 from shared.messages.republishing import REPUBLISH_COMMANDS, RepublishMessages
 from shared.migrations import Migrations
 from shared.mongo import (
@@ -79,7 +84,8 @@ class Resources:
 
     ``publish`` sends a message outside of a work, for use at the start, and raises BusDown. ``follow`` calls a function
     with every authentic record of a topic, in order; it returns when the existing ones are read, and continues in the
-    background until the service stops. ``clock`` returns the current time, timezone-aware.
+    background until the service stops. ``clock`` returns the current time, timezone-aware. ``paused_partitions`` are
+    those of all services.
     """
 
     database: Database
@@ -89,6 +95,7 @@ class Resources:
     publish: Callable[[Message], Awaitable[None]]
     follow: Callable[[str, OnRecord], Awaitable[None]]
     clock: Callable[[], datetime]
+    paused_partitions: PausedPartitions = field(default_factory=PausedPartitions)
 
 
 OpenContext = Callable[[Resources], AbstractAsyncContextManager[Any]]
@@ -170,13 +177,21 @@ class Service:
 
     def problems(self) -> list[str]:
         """Return the reasons why the health check fails, one sentence each; empty if it passes."""
+        return self._problems(at_once=False)
+
+    def unready(self) -> list[str]:
+        """Return the reasons why the process is not ready: those of the health check, and that it handles nothing."""
+        return self._problems(at_once=self._consumer is not None and self._consumer.pauses.all_paused)
+
+    def _problems(self, *, at_once: bool) -> list[str]:
         if self._clock_check is None:
             return ["not started"]
         unread = [f"{topic} is not read" for topic, reader in self._readers.items() if not reader.following]
         faults = [] if self._consumer is None or self._consumer.fault is None else [self._consumer.fault]
+        paused = [] if self._consumer is None else self._consumer.pauses.problems(at_once=at_once)
         outages = [] if self._outage is None else self._outage.problems()
         version = [] if self._version is None or self._version.problem is None else [self._version.problem]
-        return [*outages, *self._clock_check.problems(), *faults, *unread, *version]
+        return [*outages, *self._clock_check.problems(), *faults, *paused, *unread, *version]
 
     async def _start(self) -> None:
         settings = self.settings
@@ -200,14 +215,19 @@ class Service:
         await retry_until_available("Kafka", producer.start)
         self._stack.push_async_callback(producer.stop)
 
+        group = settings.topic_prefix + self.name
+        instance = self._instance_name(group)
+        publish = partial(publish_outside_work, producer, sealer)
+        announcements = await self._follow_pauses(producer, publish, instance)
         resources = Resources(
             database=own,
             ids=ids,
             sealer=sealer,
             macs=macs,
-            publish=lambda message: publish_outside_work(producer, sealer, message),
+            publish=publish,
             follow=self._follow,
             clock=lambda: datetime.now(UTC),
+            paused_partitions=announcements,
         )
         counts = SealedMessageCounts(sealer, resources.publish)
         counts.start()
@@ -226,10 +246,7 @@ class Service:
             ids=ids,
             sealer=sealer,
         )
-        group = settings.topic_prefix + self.name
-        instance = InstanceName(f"{settings.kafka_bootstrap} {group}", settings.instance)
-        self._stack.callback(instance.release)
-        await retry_until_available("MongoDB", lambda: version.begin(instance.text))
+        await retry_until_available("MongoDB", lambda: version.begin(instance))
         self._stack.push_async_callback(version.stop)
         ping_client = connect(settings.mongo_url, application=f"nest-{self.name}-ping", timeout=PING_SECONDS)
         self._stack.push_async_callback(ping_client.close)
@@ -250,10 +267,9 @@ class Service:
             outage=outage,
             group=group,
             sealer=sealer,
-            spans=MessageSpans(
-                tracing, service=self.name, prefix=settings.topic_prefix, group=group, client=instance.text
-            ),
+            spans=MessageSpans(tracing, service=self.name, prefix=settings.topic_prefix, group=group, client=instance),
             sent=sent,
+            unknown_types=UnknownTypes(self.name, settings.unknown_type_hours * 3600),
         )
         on_gaps = partial(
             order_republishing,
@@ -264,13 +280,20 @@ class Service:
             prefix=settings.topic_prefix,
             group=group,
         )
-        consuming = partial(self._consuming, deliver, outage, timers, on_gaps, group=group, instance=instance.text)
-        self._clock_check = ClockCheck(service=self.name, instance=instance.text, producer=producer, client=ping_client)
+        pauses = partial(
+            PartitionPauses,
+            announcements,
+            service=self.name,
+            prefix=settings.topic_prefix,
+            patience=settings.paused_minutes * 60,
+        )
+        consuming = partial(self._consuming, deliver, outage, timers, pauses, on_gaps, group=group, instance=instance)
+        self._clock_check = ClockCheck(service=self.name, instance=instance, producer=producer, client=ping_client)
         gate = ClockGate(self._clock_check, consuming)
         self._stack.push_async_callback(gate.stop)
         await gate.start()
         if settings.health_port is not None:
-            health = HealthServer(settings.health_host, settings.health_port, self.problems)
+            health = HealthServer(settings.health_host, settings.health_port, self.problems, self.unready)
             await health.start()
             self._stack.push_async_callback(health.stop)
 
@@ -295,6 +318,7 @@ class Service:
         deliver: Callable[[], Delivery],
         outage: Outage,
         create_timers: Callable[[], Timers],
+        create_pauses: Callable[[], PartitionPauses],
         on_gaps: OnGaps,
         *,
         group: str,
@@ -312,6 +336,7 @@ class Service:
             delivery=delivery,
             in_flight=settings.in_flight,
             service=self.name,
+            pauses=create_pauses(),
             on_gaps=on_gaps,
             committed_topics=self._committed_topics,
         )
@@ -331,10 +356,33 @@ class Service:
             timers = create_timers()
             timers.start()
             stack.push_async_callback(timers.stop)
+            oldest = OldestMessage(consumer, service=self.name)
+            oldest.start()
+            stack.push_async_callback(oldest.stop)
             watchdog = Watchdog(consumer, settings.kafka, on_stuck=self._on_stuck)
             watchdog.start()
             stack.push_async_callback(watchdog.stop)
             yield
+
+    def _instance_name(self, group: str) -> str:
+        """Take a name of this process in its consumer group, until the stop."""
+        name = InstanceName(f"{self.settings.kafka_bootstrap} {group}", self.settings.instance)
+        self._stack.callback(name.release)
+        return name.text
+
+    async def _follow_pauses(
+        self, producer: Producer, publish: Callable[[Message], Awaitable[None]], instance: str
+    ) -> PauseAnnouncements:
+        """Follow the paused partitions of all services, if Kafka has their topic."""
+        announcements = PauseAnnouncements(instance, publish)
+        self._stack.push_async_callback(announcements.stop)
+        try:
+            await producer.partitions(PAUSED_PARTITIONS)
+        except BusDown as missing:
+            log.error("pauses are not shared: run nest topics apply", topic=PAUSED_PARTITIONS, error=str(missing))
+        else:
+            await self._follow(PAUSED_PARTITIONS, announcements.apply)
+        return announcements
 
     async def _follow(self, topic: str, on_record: OnRecord) -> None:
         settings = self.settings

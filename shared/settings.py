@@ -129,6 +129,10 @@ class ServiceSettings(BusSettings):
     """How long a handled message is remembered; at least the retention of its topic plus 24 hours."""
     in_flight: Annotated[int, Unit("messages")] = Field(default=256, ge=1, le=10_000)
     """Queries that a process handles at the same time, and as many other messages."""
+    unknown_type_hours: float = Field(default=6, gt=0, le=7 * 24)
+    """How long a message of a type that only another release knows waits before it becomes a dead letter."""
+    paused_minutes: float = Field(default=5, ge=0, le=24 * 60)
+    """How long a partition may be paused before ``/healthz`` fails."""
     health_port: int | None = Field(default=None, ge=0, le=65_535)
     """Port of ``/healthz`` and ``/metrics``; they are not served by default."""
     health_host: str = "127.0.0.1"

@@ -181,6 +181,7 @@ async def opened(resources: Resources, settings: AuthSettings) -> AsyncIterator[
             dead_letters=DeadLetterQueue(
                 settings.kafka, prefix=settings.topic_prefix, sealer=sealer, macs=resources.macs
             ),
+            paused_partitions=resources.paused_partitions,
             removed_letters=RemovedLetters(database),
             replays=Replays(database),
             inbox_retention=settings.inbox_retention,

@@ -29,6 +29,7 @@ from services.auth.signing_keys.store import SigningKeys
 from services.auth.tokens.signer import LastingTokens, TokenSigner
 from services.auth.tokens.store import AccessTokens, RefreshTokens
 from services.auth.users.store import Identifiers, Users
+from shared.bus.paused_partitions import PausedPartitions
 from shared.dead_letters.queue import DeadLetterQueue
 from shared.messages import Sealed
 from shared.sealing import Sealer
@@ -42,6 +43,7 @@ class Auth:
         personal_data: everything that auth stores about a user.
         keyring: signing keys of this process.
         dead_letters: dead-letter topics of all services.
+        paused_partitions: paused partitions of all services.
         sealer: seals secrets for auth, and unseals them.
         guesses_per_code: number of wrong guesses that void a code.
         test_domains: whether addresses under ``.test`` are valid; never in production.
@@ -79,6 +81,7 @@ class Auth:
     passwords: PasswordHasher
     geoip: GeoIp
     dead_letters: DeadLetterQueue
+    paused_partitions: PausedPartitions
     removed_letters: RemovedLetters
     replays: Replays
     inbox_retention: timedelta

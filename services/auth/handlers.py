@@ -11,6 +11,7 @@ from services.auth.clients import handlers as clients
 from services.auth.dead_letters import handlers as dead_letters
 from services.auth.entitlements import handlers as entitlements
 from services.auth.magic_links import handlers as magic_links
+from services.auth.partitions import handlers as partitions
 from services.auth.personal_data import handlers as personal_data
 from services.auth.phone import handlers as phone
 from services.auth.sealing_keys import handlers as sealing_keys
@@ -30,6 +31,7 @@ HANDLERS: Final = handlers_in(
     dead_letters,
     entitlements,
     magic_links,
+    partitions,
     personal_data,
     phone,
     sealing_keys,

@@ -23,6 +23,7 @@ MESSAGES: Final[dict[str, str]] = {
     "code_missing": "Send the `code` from the magic link, or the six digits from the mail.",
     "code_verifier_missing": "Send the `code_verifier` whose challenge was sent when the link was ordered.",
     "currency_not_offered": "Choose a price of `list_plans` with an amount in the currency `meta.currency`.",
+    "partition_not_paused": "Choose one of the IDs that `list_paused_partitions` returns.",
     "dead_letter_not_found": "Choose one of the IDs that `list_dead_letters` returns.",
     "deprecated": "Stop calling this method, which does nothing any more.",
     "fallback_missing": "Add a `generic_banner` as the fallback.",

@@ -37,6 +37,7 @@ from shared.messages.auth.magic_links import (
     SendMagicLink,
     SendMagicLinkAndCode,
 )
+from shared.messages.auth.partitions import ListPausedPartitions, ResumePartition
 from shared.messages.auth.sessions import ListSessions, RevokeSessions
 from shared.messages.auth.signing_keys import KEYRING, ListSigningKeys, RotateSigningKeys
 from shared.messages.auth.tokens import AuthenticateUser, RedeemGrant
@@ -205,6 +206,9 @@ _2026_12_01: Final = _after(
     authenticate_user=Method(RedeemGrant, Access.ANYONE, _by_grant, credential_in_body=True),
     get_stripe_run=Method(GetStripeRunProgress, Access.INTERNAL),
     create_checkout=Method(CreateCheckout, Access.SELF_OR_INTERNAL, by_field("user_id"), user_of_token=True),
+    list_paused_partitions=Method(ListPausedPartitions, Access.INTERNAL),
+    # Without an order: a repeat gets another partition of auth's commands, if the first one is paused itself.
+    resume_partition=Method(ResumePartition, Access.INTERNAL),
     list_billing_history=Method(ListBillingHistory, Access.INTERNAL),
     create_trial_and_magic_link=Method(OrderTrialMagicLink, Access.ANYONE, _by_address, credential_in_body=True),
     preview_plan_change=Method(PreviewPlanChange, Access.SELF_OR_INTERNAL, user_of_token=True),

@@ -21,6 +21,7 @@ EXPLANATIONS: Final[Mapping[str, str]] = {
     "client_not_found": "no client has this ID",
     "dead_letter_not_found": "no dead letter has this ID (any more)",
     "validation_failed": "the request is invalid",
+    "partition_not_paused": "this partition is not paused (any more)",
     "news_item_changed": "the item was changed since that version: read it again",
     "client_changed": "the client was changed since that version: read it again",
     "unavailable": "Nest is unavailable: try again, and run nest doctor",

@@ -24,6 +24,7 @@ from aiokafka.protocol.api import Request
 
 from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.topics import INSTANCES, PROCESSES, SERVICES, TOPICS, Topic, dead_letter_topic
+from shared.messages.auth.partitions import PAUSED_PARTITIONS
 
 OPERATOR: Final = "operator"
 """The principal of ``nest topics`` and ``nest doctor``. It can't write a record, nor change these lists."""
@@ -129,7 +130,7 @@ def declared_acls(
             rights |= {("gateway", "topic", topic.name, "describe")} if topic.consumers else set()
         configure = ("create", "describe configs", "alter configs")
         rights |= {(OPERATOR, "topic", name, operation) for name in names for operation in configure}
-    rights.add((OPERATOR, "topic", INSTANCES.name, "read"))
+    rights |= {(OPERATOR, "topic", name, "read") for name in (INSTANCES.name, PAUSED_PARTITIONS)}
     rights.add((OPERATOR, "cluster", CLUSTER, "describe"))
     for service in SERVICES:
         rights.add((service, "group", service, "read"))

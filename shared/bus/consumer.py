@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final, cast
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -33,12 +33,13 @@ from shared.bus.group_member import (
     use_group_members,
 )
 from shared.bus.kafka_connection import KafkaConnection
-from shared.bus.keyed_executor import KeyedExecutor, Record, TrackedRecord, kind_of
-from shared.bus.offset_gaps import OffsetGap, find_gaps, find_lost
+from shared.bus.keyed_executor import KeyedExecutor, Postponed, Record, TrackedRecord, kind_of
+from shared.bus.offset_gaps import OffsetGap, find_gaps, find_lost, last_read_of
 from shared.bus.offset_tracker import OffsetTracker
+from shared.bus.partition_pauses import PartitionPauses
 from shared.bus.producer import BusDown
 from shared.dead_letters.records import is_replay
-from shared.metrics import EXPIRED, IN_FLIGHT, OLDEST, PARTITIONS
+from shared.metrics import EXPIRED, IN_FLIGHT, PARTITIONS
 from shared.telemetry import log
 
 COMMIT_SECONDS: Final = 0.1
@@ -53,8 +54,6 @@ GAP_CHECK_SECONDS: Final = 10.0
 """Timeout of reading the offsets to check for gaps."""
 STOP_SECONDS: Final = 5.0
 """Timeout of leaving the consumer group."""
-MAX_CONSECUTIVE_DEAD_LETTERS: Final = 10
-"""After so many in a row on one partition the consumer stops: the fault is in the service, not in the messages."""
 POLL_MILLISECONDS: Final = 10 * 365 * 24 * 3600 * 1000
 """Poll timeout, in effect infinite. After an empty poll FastStream sleeps as long again, which would delay the next
 record."""
@@ -76,6 +75,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         delivery: handles the records.
         in_flight: maximum number of queries, and of other records, that are handled at the same time.
         service: service name, for metrics.
+        pauses: pauses partitions, and resumes them.
         on_gaps: awaited with the records that expired unread, before the offsets after them are committed. It may raise
             BusDown, and is awaited again.
         committed_topics: topics in which the group has committed offsets before; without it no topic counts as lost.
@@ -83,6 +83,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
     Attributes:
         last_progress: when a record was last fetched or finished, monotonic seconds.
         fault: why this consumer has stopped for good; None if it has not.
+        trackers: the unfinished records of each assigned partition.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         delivery: Delivery,
         in_flight: int,
         service: str,
+        pauses: PartitionPauses,
         on_gaps: OnGaps,
         committed_topics: CommittedTopics | None = None,
     ) -> None:
@@ -108,8 +110,9 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self.topics = tuple(prefix + topic for topic in topics)
         self._delivery = delivery
         self._executor = KeyedExecutor(self._run, in_flight)
-        self._trackers: dict[TopicPartition, OffsetTracker] = {}
-        self._consecutive_dead_letters: dict[TopicPartition, int] = {}
+        self.trackers: dict[TopicPartition, OffsetTracker] = {}
+        self.pauses = pauses
+        pauses.attach(self)
         self._stopping = False
         self._record_ended = asyncio.Event()
         self._committer: asyncio.Task[None] | None = None
@@ -120,9 +123,8 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._service = service
         self._member: GroupMember | None = None
         self._spare_heartbeats: SpareHeartbeats | None = None
-        self._gauge = IN_FLIGHT.labels(service)
-        OLDEST.labels(service).set_function(self._oldest_seconds)
         PARTITIONS.labels(service).set_function(lambda: len(self.assigned))
+        IN_FLIGHT.labels(service).set_function(lambda: self._executor.count)
         self.last_progress = time.monotonic()
         self.fault: str | None = None
         self.broker = KafkaBroker(
@@ -178,6 +180,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         if consumer is not None:
             consumer.pause(*consumer.assignment())
         self._executor.lift_limit()
+        await self.pauses.stop()
         try:
             async with asyncio.timeout(within):
                 await self._executor.wait_idle()
@@ -200,8 +203,8 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
     @property
     def in_flight(self) -> int:
-        """Number of unfinished records."""
-        return self._executor.count
+        """Number of unfinished records that do not wait for a newer release."""
+        return self._executor.count - self._executor.postponed.total()
 
     @property
     def assigned(self) -> frozenset[TopicPartition]:
@@ -214,7 +217,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         Raises:
             KafkaError, IllegalStateError: the partition is no longer assigned.
         """
-        tracker = self._trackers.get(partition)
+        tracker = self.trackers.get(partition)
         first = None if tracker is None else tracker.first_unfinished
         if first is None and self._consumer is not None:
             first = await self._consumer.position(partition)
@@ -222,8 +225,56 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def has_finished(self, record: Record) -> bool:
         """Return True if a record of an assigned partition is known to be finished."""
-        tracker = self._trackers.get(TopicPartition(record.topic, record.partition))
+        tracker = self.trackers.get(TopicPartition(record.topic, record.partition))
         return tracker is not None and tracker.has_finished(record.offset)
+
+    async def positions_behind(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        """Return the offsets of the next records of assigned partitions, of those on which Kafka has further records.
+
+        Raises:
+            KafkaError, IllegalStateError: Kafka can't be reached, or one is no longer assigned.
+        """
+        if self._consumer is None or not partitions:
+            return {}
+        ends = await self._consumer.end_offsets(list(partitions))
+        positions = {each: await self._consumer.position(each) for each in partitions if ends[each]}
+        return {each: position for each, position in positions.items() if position < ends[each]}
+
+    async def first_after(self, times: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        """Return the timestamps of the first records of partitions at or after a time, Unix milliseconds.
+
+        Raises:
+            KafkaError: Kafka can't be reached.
+        """
+        found = {} if self._consumer is None else await self._consumer.offsets_for_times(dict(times))
+        return {partition: each.timestamp for partition, each in found.items() if each is not None}
+
+    def stop_fetching(self, partition: TopicPartition) -> None:
+        """Fetch no more records of an assigned partition."""
+        if self._consumer is not None:
+            self._consumer.pause(partition)
+
+    def fetch(self, partition: TopicPartition, offset: int | None = None) -> None:
+        """Fetch its records again, from an offset or from the current position."""
+        if self._consumer is None or self._stopping:
+            return
+        if offset is not None:
+            self._consumer.seek(partition, offset)
+        self._consumer.resume(partition)
+
+    async def wait_for_running(self, tracker: OffsetTracker) -> None:
+        """Wait until no record of a tracker is being handled."""
+        while tracker.running:
+            self._record_ended.clear()
+            await self._record_ended.wait()
+
+    def postponed(self, partition: TopicPartition) -> tuple[int, int]:
+        """Return the number and the bytes of its postponed records."""
+        return self._executor.postponed[partition], self._executor.postponed_bytes[partition]
+
+    def retry_postponed(self) -> None:
+        """Try the postponed records now; those of closed trackers are dropped."""
+        self._executor.retry_postponed()
 
     @property
     def _consumer(self) -> AIOKafkaConsumer | None:
@@ -235,7 +286,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         batch = [
             TrackedRecord(record, tracker, kind_of(record))
             for record in records
-            if (tracker := self._trackers.get(TopicPartition(record.topic, record.partition))) is not None
+            if (tracker := self.trackers.get(TopicPartition(record.topic, record.partition))) is not None
         ]
         for tracked in batch:
             if tracked.tracker.add(tracked.record.offset, tracked.record.timestamp):
@@ -244,25 +295,31 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             if self._stopping:
                 return
             self.last_progress = time.monotonic()
-            if self._delivery.skips(tracked.record, tracked.record.topic.removeprefix(self._prefix)):
-                tracked.tracker.finish(tracked.record.offset)
+            topic, tracker, offset = tracked.partition.topic, tracked.tracker, tracked.record.offset
+            # After a pause the partition is read again, with records that were finished meanwhile.
+            if tracker.has_finished(offset) or self._delivery.skips(tracked.record, topic.removeprefix(self._prefix)):
+                tracker.finish(offset)
             else:
                 await self._executor.submit(tracked)
-        self._gauge.set(self._executor.count)
+        self.pauses.hold_back({tracked.partition for tracked in batch})
 
     async def _run(self, tracked: TrackedRecord) -> None:
         """Deliver one record and mark it as finished."""
         record, tracker, partition = tracked.record, tracked.tracker, tracked.partition
-        if self._stopping or tracker.revoked:
+        topic = record.topic.removeprefix(self._prefix)
+        if self._stopping or tracker.closed:
+            self._delivery.unknown_types.forget(record, topic)
             return
         tracker.running += 1
         try:
-            dead_lettered = await self._delivery.deliver(record, record.topic.removeprefix(self._prefix))
+            dead_lettered = await self._deliver(record, topic, tolerant=self.pauses.tolerates(partition))
         except Stopping:
             return
+        except Postponed:
+            raise
         except Exception as failure:  # noqa: BLE001 -- a bug of the bus: the offset must not pass this record
             log.critical("delivery failed", partition=str(partition), offset=record.offset, exc_info=failure)
-            self._give_up(f"{partition.topic}/{partition.partition}: delivery failed at offset {record.offset}")
+            self.pauses.pause(partition, f"delivery failed at offset {record.offset}")
             return
         finally:
             tracker.running -= 1
@@ -271,19 +328,17 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self.last_progress = time.monotonic()
         if not is_replay(record.headers):
             # An operator may replay many messages that fail again; that is no sign of a fault in the service.
-            self._count_dead_letter(partition, dead_lettered=dead_lettered)
+            self.pauses.count(partition, dead_lettered=dead_lettered)
 
-    def _count_dead_letter(self, partition: TopicPartition, *, dead_lettered: bool) -> None:
-        if not dead_lettered:
-            self._consecutive_dead_letters.pop(partition, None)
-            return
-        count = self._consecutive_dead_letters[partition] = self._consecutive_dead_letters.get(partition, 0) + 1
-        if count >= MAX_CONSECUTIVE_DEAD_LETTERS:
-            self._give_up(f"{partition.topic}/{partition.partition}: {count} dead letters in a row")
-
-    def _oldest_seconds(self) -> float:
-        oldest = [tracker.oldest for tracker in self._trackers.values() if tracker.oldest is not None]
-        return max(0.0, time.time() - min(oldest) / 1000) if oldest else 0.0
+    async def _deliver(self, record: Record, topic: str, *, tolerant: bool) -> bool:
+        """Deliver a record; return True if it was dead-lettered, if ``tolerant`` also for a bug of the bus."""
+        try:
+            return await self._delivery.deliver(record, topic)
+        except Exception as failure:
+            if not tolerant or isinstance(failure, Stopping | Postponed):
+                raise
+            await self._delivery.dead_letter(record, topic, "failing", type(failure).__name__, failure)
+            return True
 
     def _give_up(self, reason: str) -> None:
         """Stop consuming until an operator restarts the service; its health check fails with the reason."""
@@ -296,7 +351,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def _fenced(self) -> None:
         """Stop consuming: the messages of this process are handled by the one that has taken its name."""
-        self._trackers = {}
+        self.trackers = {}
         if not self._stopping:
             self._give_up(
                 f"another process has joined the group {self.group} as {self.instance}: "
@@ -310,11 +365,12 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         ``REVOKE_SECONDS`` or during an outage of MongoDB continues; if the new owner of the
         partition handles it too, the inbox keeps one of the two.
         """
-        for tracker in self._trackers.values():
-            tracker.revoked = True
+        for tracker in self.trackers.values():
+            tracker.closed = True
+        self._executor.retry_postponed()
         try:
             async with asyncio.timeout(REVOKE_SECONDS):
-                while not self._delivery.in_outage and any(tracker.running for tracker in self._trackers.values()):
+                while not self._delivery.in_outage and any(tracker.running for tracker in self.trackers.values()):
                     self._record_ended.clear()
                     await self._record_ended.wait()
         except TimeoutError:
@@ -324,16 +380,17 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Start with new trackers; a consumer with a fault keeps all partitions paused."""
         self.last_progress = time.monotonic()
-        self._trackers = {partition: OffsetTracker() for partition in assigned}
-        self._unchecked = set(self._trackers)
-        self._consecutive_dead_letters.clear()
+        self.trackers = {partition: OffsetTracker() for partition in assigned}
+        self._unchecked = set(self.trackers)
         if self.fault is not None and self._consumer is not None:
             self._consumer.pause(*assigned)
+        self.pauses.assign(list(self.trackers))
 
     async def _commit_regularly(self) -> None:
         while True:
             await asyncio.sleep(COMMIT_SECONDS)
             try:
+                self.pauses.release_held()
                 if self._unchecked:
                     await self._check_for_gaps()
                 await self._commit()
@@ -342,7 +399,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _check_for_gaps(self) -> None:
         """Report the records of unchecked partitions that expired unread, and continue behind them."""
-        trackers, partitions = self._trackers, self._unchecked.intersection(self._trackers)
+        trackers, partitions = self.trackers, self._unchecked.intersection(self.trackers)
         if self._consumer is None or self._member is None or not partitions:
             return
         try:
@@ -362,6 +419,8 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         for partition in partitions - committed.keys():
             # Otherwise a partition without records would look lost at the next start.
             trackers[partition].begin_at(beginnings[partition])
+        for partition in partitions:
+            trackers[partition].last_read = trackers[partition].last_read or last_read_of(committed.get(partition))
         for gap in gaps:
             if gap.lost:
                 trackers[gap.partition].begin_at(gap.next)
@@ -384,7 +443,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             )
             tracker = trackers[gap.partition]
             tracker.position = max(tracker.position or 0, gap.next)
-        if trackers is self._trackers:
+        if trackers is self.trackers:
             self._unchecked -= partitions
 
     def _all_partitions(self, some: Iterable[TopicPartition]) -> list[TopicPartition]:
@@ -405,7 +464,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             log.warning("offsets not committed", group=self.group, error="TimeoutError")
 
     async def _commit(self) -> None:
-        consumer, trackers = self._consumer, self._trackers
+        consumer, trackers = self._consumer, self.trackers
         offsets = {
             tp: (tracker.position, str(tracker.last_read))
             for tp, tracker in trackers.items()

@@ -7,6 +7,9 @@ Possible ends of a record:
   five attempts,
 - dropped: a query after its deadline, or an event that this service does not handle.
 
+A message of an unknown type is postponed for hours, until an instance of a newer release handles it, and is then
+dead-lettered as ``undecodable``.
+
 While MongoDB or Kafka is unavailable or slow, the message waits; that does not consume attempts. A query that is too
 slow is refused instead.
 """
@@ -22,7 +25,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from shared.bus.envelope import HANDLING_TIME, Envelope, Record, Undecodable, unix_milliseconds
-from shared.bus.handling import EventNotHandled, Handling, TooOld, refused
+from shared.bus.handling import EventNotHandled, Handling, TooOld, UnknownType, refused
 from shared.bus.inbox import Outcome, WriteConflict
 from shared.bus.message_span import MessageSpan, MessageSpans
 from shared.bus.outage import RETRY_AFTER, Outage
@@ -30,6 +33,7 @@ from shared.bus.producer import BusDown, Producer
 from shared.bus.record_macs import UNAUTHENTICATED, RecordMacs
 from shared.bus.sent_messages import SentMessages
 from shared.bus.topics import dead_letter_topic
+from shared.bus.unknown_types import UnknownTypes
 from shared.dead_letters.records import dead_letter_record, is_replay_for_other_group
 from shared.errors import QueryTimeout, Refusal, Unavailable, Unknown
 from shared.fault_points import armed, fault_point
@@ -100,6 +104,7 @@ class Delivery:
 
     Attributes:
         waiting: messages in flight whose callers wait, by reply ID.
+        unknown_types: the messages of unknown types that wait.
     """
 
     def __init__(
@@ -113,6 +118,7 @@ class Delivery:
         sealer: Sealer,
         spans: MessageSpans,
         sent: SentMessages,
+        unknown_types: UnknownTypes,
     ) -> None:
         self._handling = handling
         self._producer = producer
@@ -125,6 +131,7 @@ class Delivery:
         self._stopping = asyncio.Event()
         self._replies: set[asyncio.Task[None]] = set()
         self._outage = outage
+        self.unknown_types = unknown_types
         self.waiting: dict[str, Waiting] = {}
 
     @property
@@ -149,17 +156,19 @@ class Delivery:
         """Deliver any Kafka record of a topic, named without prefix.
 
         Returns:
-            True if it was dead-lettered. An unauthenticated one does not count: it says nothing about this service, and
-            everyone who reaches the broker could stop the consumer with ten of them.
+            True if it was dead-lettered for a fault of this service or of the message. An unauthenticated one does not
+            count: it says nothing about this service, and everyone who reaches the broker could pause a partition with
+            ten of them. Nor does an unknown type, which had an alarm for hours.
 
         Raises:
             Stopping: the process is stopping and the record is unfinished.
+            Postponed: it has an unknown type, and is to be delivered again later.
         """
         started = time.monotonic()
         problem = self.problem(record, topic)
         if problem is not None:
             UNAUTHENTICATED.labels(topic).inc()
-            await self._dead_letter(record, topic, "unauthenticated", problem)
+            await self.dead_letter(record, topic, "unauthenticated", problem)
             return False
         try:
             envelope = Envelope.of(record, topic)
@@ -167,8 +176,10 @@ class Delivery:
             message = self._handling.decode(envelope)
         except EventNotHandled:
             return False
+        except UnknownType as unknown:
+            return await self._await_newer_release(record, envelope, unknown)
         except Undecodable as undecodable:
-            await self._dead_letter(record, topic, "undecodable", str(undecodable))
+            await self.dead_letter(record, topic, "undecodable", str(undecodable))
             return True
         if isinstance(message, Query) and envelope.deadline and envelope.deadline < unix_milliseconds():
             MESSAGES_HANDLED.labels(self._service, envelope.wire, "dropped").inc()
@@ -176,17 +187,29 @@ class Delivery:
         with self._spans.begin(envelope, record) as span:
             return await self._finish(record, envelope, message, span)
 
+    async def _await_newer_release(self, record: Record, envelope: Envelope, unknown: UnknownType) -> bool:
+        """Postpone a message of an unknown type; dead-letter it after hours and return False.
+
+        Raises:
+            Postponed: it waits.
+        """
+        tries = _Tries(Waiting(envelope, time.monotonic()), query=False, interrupted=True)
+        # The caller gets `unavailable` shortly before its deadline.
+        self.unknown_types.wait(record, envelope, lambda: self._notify_before_deadline(tries))
+        await self.dead_letter(record, envelope.topic, "undecodable", str(unknown))
+        return False
+
     async def _finish(self, record: Record, envelope: Envelope, message: Message, span: MessageSpan) -> bool:
         """Bring a message to its outcome and send it; return True if it was dead-lettered instead."""
         try:
             outcome = await self._outcome(envelope, message)
         except TooOld as too_old:
-            await self._dead_letter(record, envelope.topic, "too_old", str(too_old))
+            await self.dead_letter(record, envelope.topic, "too_old", str(too_old))
             span.finish(None)
             return True
         except _GivenUp as given_up:
             failure = given_up.__cause__
-            await self._dead_letter(record, envelope.topic, "failing", type(failure).__name__, failure)
+            await self.dead_letter(record, envelope.topic, "failing", type(failure).__name__, failure)
             self._send_reply_soon(envelope, refused(Unknown()))
             span.finish(None)
             return True
@@ -352,7 +375,7 @@ class Delivery:
             REPLIES_LOST.labels(self._service).inc()
             log.warning("reply lost", id=envelope.id, type=envelope.wire, error=str(failure))
 
-    async def _dead_letter(
+    async def dead_letter(
         self, record: Record, topic: str, reason: str, detail: str, failure: BaseException | None = None
     ) -> None:
         """Write a dead letter; return when Kafka has acknowledged it, so that the record's offset may be committed."""

@@ -54,6 +54,8 @@ def _snake(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
+WIRE_NAME: Final = re.compile(r"([a-z]+)\.[a-z0-9-]{1,100}")
+"""Wire name of a message; its first part is a service."""
 MAX_RUNS: Final = 50
 """Runs of a handler that lose against other messages before the attempt counts as failed."""
 CONFLICT_PAUSES: Final = (0.002, 0.1)
@@ -68,6 +70,10 @@ REPLY_RECEIVER: Final = "gateway"
 
 class TooOld(Exception):
     """The message is older than the inbox's retention, so it is unknown whether it was handled."""
+
+
+class UnknownType(Undecodable):
+    """The type belongs to a known service, and this release does not handle it: a newer one does, or will."""
 
 
 class EventNotHandled(Exception):
@@ -101,6 +107,7 @@ class Handling:
     ) -> None:
         self.service = service
         self._handlers = {kind.wire: (kind, handler) for kind, handler in handlers.items()}
+        self._known_services = {kind.service for kind in MESSAGES.values()}
         self._skipped_topics = {
             wire.encode(): kind.topic
             for wire, kind in MESSAGES.items()
@@ -128,8 +135,9 @@ class Handling:
         """Parse the message in an envelope.
 
         Raises:
-            Undecodable: the type does not belong on this topic, has no handler here, or the body is invalid.
-            EventNotHandled: an event without a handler in this service.
+            UnknownType: a type of a known service that only another release handles.
+            Undecodable: the type does not belong on this topic, or the body is invalid.
+            EventNotHandled: a known event without a handler in this service.
         """
         kind = MESSAGES.get(envelope.wire)
         # Until they had a topic of their own, all commands to a service were on this one.
@@ -138,11 +146,15 @@ class Handling:
             raise Undecodable(f"{kind.wire} does not belong on this topic")
         known = self._handlers.get(envelope.wire)
         if known is None:
-            if envelope.topic.endswith(".events") or (kind is not None and issubclass(kind, Event | RepublishMessages)):
-                # During a deployment a publisher may be newer than this service, so an unknown event is no error.
+            if kind is not None and issubclass(kind, Event | RepublishMessages):
                 raise EventNotHandled(envelope.wire)
-            # An unknown type may contain anything, and this text is logged.
-            raise Undecodable(f"{self.service} does not handle {'this type' if kind is None else kind.wire}")
+            # During a deployment a publisher may be newer than this service. Of an unknown event nobody can tell
+            # whether the newer release of this service follows it.
+            name = WIRE_NAME.fullmatch(envelope.wire)
+            if name is not None and name[1] in self._known_services:
+                raise UnknownType(f"{self.service} does not know {envelope.wire}")
+            # Any other type may contain anything, and this text is logged.
+            raise Undecodable(f"{self.service} does not handle this type")
         try:
             return known[0].model_validate_json(envelope.body)
         except (ValidationError, ValueError, RecursionError) as invalid:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -63,24 +63,40 @@ class TrackedRecord:
         return TopicPartition(self.record.topic, self.record.partition)
 
 
-class _Key:
-    """The records of one key that have not started, or one record without an order."""
+class Postponed(Exception):
+    """The record can't be handled now. It and those of its key wait for ``seconds``, without a slot."""
 
-    __slots__ = ("ordering", "records")
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"postponed for {seconds:g} s")
+        self.seconds = seconds
+
+
+class _Key:
+    """The records of one key that have not started, or one record without an order.
+
+    ``retry`` is the timer of a postponed key; None if it is not postponed.
+    """
+
+    __slots__ = ("kind", "ordering", "records", "retry")
 
     def __init__(self, ordering: tuple[str, bytes] | None, first: TrackedRecord) -> None:
         self.ordering = ordering
         self.records = deque((first,))
+        self.kind = first.kind
+        self.retry: asyncio.TimerHandle | None = None
 
 
 class KeyedExecutor:
     """Runs records concurrently, those of one topic and key one after the other.
 
     ``limit`` queries and ``limit`` other records run at the same time, so that no query waits for a slot that a command
-    holds. Further records wait; once ``BACKLOG`` is reached, ``submit`` waits.
+    holds. Further records wait; once ``BACKLOG`` is reached, ``submit`` waits. Records of a postponed key are not part
+    of the backlog, so that they delay no other key; the caller limits their number.
 
     Attributes:
         count: number of unfinished records.
+        postponed: number of records of postponed keys, by partition.
+        postponed_bytes: their size, by partition.
     """
 
     def __init__(self, run: Callable[[TrackedRecord], Awaitable[None]], limit: int) -> None:
@@ -96,6 +112,9 @@ class KeyedExecutor:
         self._waiting_bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._started = asyncio.Event()
+        self._postponed_keys: set[_Key] = set()
+        self.postponed: Counter[TopicPartition] = Counter()
+        self.postponed_bytes: Counter[TopicPartition] = Counter()
         self.count = 0
 
     async def submit(self, tracked: TrackedRecord) -> None:
@@ -104,13 +123,13 @@ class KeyedExecutor:
             self._started.clear()
             await self._started.wait()
         self.count += 1
-        self._waiting += 1
-        self._waiting_bytes += _size(tracked)
         record = tracked.record
         ordering = (record.topic, record.key) if record.key and tracked.kind is not Kind.QUERY else None
         if ordering is not None and (known := self._keys.get(ordering)) is not None:
             known.records.append(tracked)
+            self._account(tracked, 1, postponed=known.retry is not None)
             return
+        self._account(tracked, 1)
         key = _Key(ordering, tracked)
         if ordering is not None:
             self._keys[ordering] = key
@@ -121,6 +140,11 @@ class KeyedExecutor:
         """Wait until every accepted record is finished."""
         while self._tasks:
             await asyncio.wait(self._tasks)
+
+    def retry_postponed(self) -> None:
+        """Try all postponed records now."""
+        for key in list(self._postponed_keys):
+            self._retry(key)
 
     def lift_limit(self) -> None:
         """Let a waiting ``submit`` continue, because the consumer is stopping."""
@@ -151,29 +175,62 @@ class KeyedExecutor:
 
     async def _run_query(self, key: _Key) -> None:
         try:
-            await self._run_one(key.records.popleft())
+            await self._run_first(key)
         finally:
             self._running_queries -= 1
             self._start_ready()
 
     async def _run_in_order(self, key: _Key) -> None:
         try:
-            while key.records:
-                await self._run_one(key.records.popleft())
+            while key.records and key.retry is None:
+                await self._run_first(key)
         finally:
-            if key.ordering is not None:
+            if key.ordering is not None and key.retry is None:
                 del self._keys[key.ordering]
             self._running_others -= 1
             self._start_ready()
 
-    async def _run_one(self, tracked: TrackedRecord) -> None:
-        self._waiting -= 1
-        self._waiting_bytes -= _size(tracked)
+    async def _run_first(self, key: _Key) -> None:
+        """Run the first record of a key, or postpone the key."""
+        tracked = key.records.popleft()
+        self._account(tracked, -1)
         self._started.set()
         try:
             await self._run(tracked)
-        finally:
+        except Postponed as postponed:
+            for waiting in key.records:
+                self._account(waiting, -1)
+            key.records.appendleft(tracked)
+            for waiting in key.records:
+                self._account(waiting, 1, postponed=True)
+            key.retry = asyncio.get_running_loop().call_later(postponed.seconds, self._retry, key)
+            self._postponed_keys.add(key)
+        except BaseException:
             self.count -= 1
+            raise
+        else:
+            self.count -= 1
+
+    def _retry(self, key: _Key) -> None:
+        assert key.retry is not None  # noqa: S101 -- it is postponed
+        key.retry.cancel()
+        key.retry = None
+        self._postponed_keys.discard(key)
+        for waiting in key.records:
+            self._account(waiting, -1, postponed=True)
+            self._account(waiting, 1)
+        self._ready[key.kind].append(key)
+        self._start_ready()
+
+    def _account(self, tracked: TrackedRecord, number: int, *, postponed: bool = False) -> None:
+        """Add a record to the backlog or to the postponed records, or remove it."""
+        size = number * _size(tracked)
+        if postponed:
+            self.postponed[tracked.partition] += number
+            self.postponed_bytes[tracked.partition] += size
+        else:
+            self._waiting += number
+            self._waiting_bytes += size
 
 
 def _size(tracked: TrackedRecord) -> int:

@@ -13,13 +13,13 @@ class OffsetTracker:
 
     Attributes:
         running: number of records that are being handled right now.
-        revoked: True once the partition is being revoked; no further record may start.
+        closed: True once the partition is being revoked, or is paused; no further record may start.
         position: offset to commit, the one after the unbroken run of finished records; None if there is nothing to
             commit.
         last_read: timestamp of the record before ``position``, Unix milliseconds.
     """
 
-    __slots__ = ("_finished", "_last", "_next", "_unfinished", "last_read", "position", "revoked", "running")
+    __slots__ = ("_finished", "_last", "_next", "_unfinished", "closed", "last_read", "position", "running")
 
     def __init__(self) -> None:
         self._unfinished: deque[tuple[int, int]] = deque()
@@ -27,7 +27,7 @@ class OffsetTracker:
         self._next: int | None = None
         self._last: int | None = None
         self.running = 0
-        self.revoked = False
+        self.closed = False
         self.position: int | None = None
         self.last_read = 0
 
@@ -35,6 +35,16 @@ class OffsetTracker:
     def oldest(self) -> int | None:
         """Timestamp of the first unfinished record, Unix milliseconds; None if there is none."""
         return self._unfinished[0][1] if self._unfinished else None
+
+    @property
+    def last(self) -> int | None:
+        """Offset of the record that was added last; None if there is none."""
+        return self._last
+
+    @property
+    def count(self) -> int:
+        """Number of records from the first unfinished one on, including finished ones among them."""
+        return len(self._unfinished)
 
     @property
     def first_unfinished(self) -> int | None:
@@ -69,3 +79,15 @@ class OffsetTracker:
             first, self.last_read = self._unfinished.popleft()
             self._finished.discard(first)
             self.position = self._next = first + 1
+
+    def successor(self) -> OffsetTracker:
+        """Return a tracker for reading the partition again from ``first_unfinished``.
+
+        It knows the finished records. The unfinished ones are added again when they have been read again.
+        """
+        successor = OffsetTracker()
+        first = successor._next = self.first_unfinished
+        successor._last = None if first is None else first - 1
+        successor._finished = set(self._finished)
+        successor.position, successor.last_read = self.position, self.last_read
+        return successor

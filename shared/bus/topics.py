@@ -16,6 +16,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from shared.bus.kafka_connection import KafkaConnection
+from shared.messages.auth.partitions import PAUSED_PARTITIONS
 
 MINUTE: Final = 60_000
 DAY: Final = 24 * 60 * MINUTE
@@ -116,6 +117,8 @@ TOPICS: Final = (
         readers=("gateway",),
         writers=("auth",),
     ),
+    # auth publishes the operators' orders to resume a partition.
+    Topic(PAUSED_PARTITIONS, 1, FOREVER, compacted=True, consumed=False, readers=SERVICES, writers=SERVICES),
     INSTANCES,
 )
 """All topics but those of dead letters. ``shared.bus.access`` derives the rights of each process from them."""

@@ -101,9 +101,10 @@ class Watchdog(BackgroundTask):
     async def _committed_and_lag(self) -> tuple[dict[TopicPartition, int], int]:
         """Return the committed offsets of the assigned partitions, and the number of records after them.
 
-        Partitions of other instances are ignored, unless none is assigned: then the assignment may have been lost.
+        Partitions of other instances are ignored, unless none is assigned: then the assignment may have been lost. So
+        are partitions that are paused, or have records that wait for a newer release.
         """
-        assigned = self._consumer.assigned
+        assigned, waiting = self._consumer.assigned, self._consumer.pauses.waiting
         client = AIOKafkaConsumer(**self._kafka.options, enable_auto_commit=False)
         admin = AIOKafkaAdminClient(**self._kafka.options)
         try:
@@ -114,7 +115,7 @@ class Watchdog(BackgroundTask):
                 TopicPartition(topic["topic"], partition["partition"])
                 for topic in await admin.describe_topics(list(self._consumer.topics))
                 for partition in topic["partitions"]
-                if not assigned or (topic["topic"], partition["partition"]) in assigned
+                if not assigned or (topic["topic"], partition["partition"]) in assigned - waiting
             ]
             ends = await client.end_offsets(partitions)
             starts = await client.beginning_offsets(partitions)

@@ -19,6 +19,7 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from shared.bus import topics
 from shared.bus.consumer import Consumer
 from shared.bus.envelope import Envelope, encode, unix_milliseconds
+from shared.bus.handling import Handlers
 from shared.bus.inbox import Inbox
 from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.producer import Producer
@@ -156,6 +157,7 @@ class BusHarness:
         *,
         consumers: Mapping[str, Sequence[str]] | None = None,
         migrations: Migrations | None = None,
+        handlers: Handlers | None = None,
         **changes: Any,
     ) -> AsyncIterator[RunningService]:
         """Run an instance of ``ledger`` or ``audit`` in this process.
@@ -164,6 +166,7 @@ class BusHarness:
             name: the service.
             consumers: the services that consume each topic.
             migrations: those that its release knows.
+            handlers: those of its release.
             changes: other settings.
         """
         opened: list[Ledger] = []
@@ -171,7 +174,7 @@ class BusHarness:
         service = Service(
             self.settings(**changes),
             name=name,
-            handlers=HANDLERS[name],
+            handlers=HANDLERS[name] if handlers is None else handlers,
             topics=CONSUMED[name],
             indexes=INDEXES,
             open_context=open_context(opened),

@@ -25,6 +25,7 @@ from shared.bus.topics import DAY, INSTANCES, Topic
 from shared.bus.work import Work
 from shared.errors import Kind, Refusal, Unavailable
 from shared.messages import Command, Event, Query, Reply, Sealed
+from shared.messages.auth.partitions import PAUSED_PARTITIONS
 from shared.messages.republishing import RepublishMessages
 from shared.mongo import Collection
 from shared.service import Resources, Service, run
@@ -32,6 +33,7 @@ from shared.settings import ServiceSettings, load
 
 TOPICS: Final = (
     INSTANCES,
+    Topic(PAUSED_PARTITIONS, 1, DAY, compacted=True, consumed=False),
     Topic("ledger.commands", 4, DAY),
     Topic("ledger.events", 4, DAY),
     Topic("ledger.webhooks", 2, DAY),

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from shared.listeners import CannotListen
 from shared.settings import SettingsError
 from shared.startup import DependencyUnavailable, retry_until_available
 from tests.shared.bus_harness import BusHarness, wait_until
-from tests.shared.sample_services import Append
+from tests.shared.sample_services import CONSUMED, Append
 
 ROOT = Path(__file__).parent.parent.parent
 PROCESS = [sys.executable, "-m", "tests.shared.sample_services", "ledger"]
@@ -92,19 +93,38 @@ async def test_healthz_and_metrics_are_served(bus: BusHarness) -> None:
         await asyncio.open_connection("127.0.0.1", port)
 
 
-async def test_healthz_fails_after_ten_dead_letters_in_a_row(bus: BusHarness) -> None:
+@pytest.mark.parametrize(
+    ("paused_minutes", "partitions", "failing"),
+    [
+        # Of 4 partitions.
+        (5, [0], set()),
+        (0, [0], {"/healthz", "/readyz"}),
+        (5, range(4), {"/readyz"}),
+    ],
+)
+async def test_paused_partitions_fail_the_readiness_at_once_and_the_health_later(
+    bus: BusHarness, paused_minutes: int, partitions: Iterable[int], failing: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CONSUMED, "ledger", ("ledger.commands",))
     port = ports.any_free()
-    async with bus.running(health_port=port), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
-        for _ in range(12):
-            await bus.put_record("ledger.commands", b"poison", partition=0)
+    async with (
+        bus.running(health_port=port, paused_minutes=paused_minutes) as running,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
+    ):
+        for partition in partitions:
+            for _ in range(12):
+                await bus.put_record("ledger.commands", b"poison", partition=partition)
 
-        async def unhealthy() -> bool:
-            return (await client.get("/healthz")).status_code == 503
+        async def paused() -> bool:
+            return len(running.consumer.pauses.waiting) == len(list(partitions))
 
-        await wait_until(unhealthy)
-        body = (await client.get("/healthz")).json()
-        assert body["status"] == "failing"
-        assert "10 dead letters in a row" in body["reasons"][0]
+        await wait_until(paused)
+        for path in ("/healthz", "/readyz"):
+            response = await client.get(path)
+            assert response.status_code == (503 if path in failing else 200), path
+            if path in failing:
+                assert response.json()["status"] == "failing"
+                assert "10 dead letters in a row" in response.json()["reasons"][0]
 
 
 async def test_a_port_in_use_fails_the_start_and_leaves_the_consumer_group(bus: BusHarness) -> None:

@@ -22,7 +22,9 @@ _ApplicationUser = Literal["sign_in", "sign_in_with_email", "sign_up", "update_a
 _User = Literal["ensure_user", "erase_user", "export_user", "find_user", "get_user", "get_user_export"]
 _Client = Literal["create_client", "list_clients", "set_client_looks", "update_client"]
 _SigningKey = Literal["keep_signing_keys", "rotate_signing_keys"]
-_Record = Literal["refused_orders", "list_audit_entries", "list_dead_letters", "replay_dead_letters"]
+_Record = Literal[
+    "refused_orders", "list_audit_entries", "list_dead_letters", "replay_dead_letters", "resume_partition"
+]
 _Subscription = Literal["create_checkout", "create_trial_and_magic_link", "get_subscription", "report_usage"]
 _Payment = Literal["list_billing_history", "list_disputes", "list_invoices", "list_payments"]
 _Plan = Literal["cancel_subscription", "change_plan", "resume_subscription"]

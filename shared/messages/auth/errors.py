@@ -23,6 +23,10 @@ class DeadLetterNotFound(Refusal, kind=Kind.NOT_FOUND):
     """No dead letter has this ID, or it has expired."""
 
 
+class PartitionNotPaused(Refusal, kind=Kind.NOT_FOUND):
+    """The service has not paused this partition."""
+
+
 class InvalidRedirectUri(Refusal):
     """The URI is not one of the client's redirect URIs, or cannot be registered as one.
 

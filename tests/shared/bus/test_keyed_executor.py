@@ -5,10 +5,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
 
 from shared.bus import keyed_executor
-from shared.bus.keyed_executor import BACKLOG, KeyedExecutor, Kind, TrackedRecord, kind_of
+from shared.bus.keyed_executor import BACKLOG, KeyedExecutor, Kind, Postponed, TrackedRecord, kind_of
 from shared.bus.offset_tracker import OffsetTracker
+
+PARTITION = TopicPartition("t", 0)
 
 
 class Runs:
@@ -16,11 +19,13 @@ class Runs:
 
     Attributes:
         started: names of the started records, in order.
+        postponing: names of records that are postponed.
     """
 
     def __init__(self, limit: int) -> None:
         self.executor = KeyedExecutor(self._run, limit)
         self.started: list[str] = []
+        self.postponing: set[str] = set()
         self._gates: dict[str, asyncio.Event] = {}
 
     async def submit(self, name: str, kind: Kind, *, key: str = "", size: int = 0) -> None:
@@ -41,6 +46,8 @@ class Runs:
     async def _run(self, tracked: TrackedRecord) -> None:
         name: str = tracked.record.name
         self.started.append(name)
+        if name in self.postponing:
+            raise Postponed(60)
         gate = self._gates[name] = asyncio.Event()
         await gate.wait()
 
@@ -127,6 +134,41 @@ async def test_full_backlog_stops_the_reading(
     await runs.finish_all()
     await runs.executor.wait_idle()
     assert len(runs.started) == accepted + 1
+
+
+@pytest.mark.parametrize("kind", Kind)
+async def test_postponed_records_hold_back_their_keys_and_no_slots_nor_the_backlog(runs: Runs, kind: Kind) -> None:
+    runs.postponing = {f"unknown {number}" for number in range(10)}
+    behind = 0 if kind is Kind.QUERY else BACKLOG
+    for number in range(10):
+        await runs.submit(f"unknown {number}", kind, key=f"k{number}", size=1)
+        for _ in range(behind):
+            await runs.submit(f"behind {number}", Kind.BACKGROUND, key=f"k{number}", size=1)
+    for number in range(4):
+        await runs.submit(f"other {number}", Kind.BACKGROUND, key=f"o{number}")
+    assert runs.started == [*(f"unknown {number}" for number in range(10)), "other 0", "other 1"]
+    assert runs.executor.postponed[PARTITION] == runs.executor.postponed_bytes[PARTITION] == 10 + 10 * behind
+    assert runs.executor.count == 10 + 10 * behind + 4
+    runs.postponing.clear()
+    runs.executor.retry_postponed()
+    await runs.finish_all()
+    assert runs.executor.postponed.total() == runs.executor.postponed_bytes.total() == 0
+    for number in range(10):
+        assert runs.started.count(f"unknown {number}") == 2
+        assert runs.started.count(f"behind {number}") == behind
+
+
+async def test_postponed_key_keeps_its_order(runs: Runs) -> None:
+    runs.postponing = {"first"}
+    for name in ("first", "second", "third"):
+        await runs.submit(name, Kind.BACKGROUND, key="k")
+    runs.executor.retry_postponed()
+    await turns()
+    assert runs.started == ["first", "first"]
+    runs.postponing.clear()
+    runs.executor.retry_postponed()
+    await runs.finish_all()
+    assert runs.started[2:] == ["first", "second", "third"]
 
 
 @pytest.mark.parametrize(

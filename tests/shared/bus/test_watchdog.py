@@ -4,6 +4,8 @@ import asyncio
 import time
 from contextlib import suppress
 
+import pytest
+
 from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.watchdog import Watchdog
 from tests.shared.bus_harness import BusHarness, RunningService, wait_until
@@ -129,16 +131,22 @@ async def test_a_consumer_during_a_kafka_outage_is_not_stuck(bus: BusHarness) ->
             await asyncio.sleep(0.3)
 
 
-async def test_a_consumer_with_a_fault_is_not_stuck(bus: BusHarness) -> None:
-    async with bus.running() as running:
-        for _ in range(40):
-            await bus.put_record("ledger.commands", b"poison", partition=0)
+@pytest.mark.parametrize(
+    "headers",
+    [[], [("type", b"ledger.from-the-future"), ("id", b"1"), ("time", b"1")]],
+    ids=["a paused partition", "a message of an unknown type"],
+)
+async def test_a_consumer_whose_records_are_known_to_wait_is_not_stuck(
+    bus: BusHarness, headers: list[tuple[str, bytes]]
+) -> None:
+    async with bus.running(in_flight=4) as running:
+        for _ in range(20):
+            await bus.put_record("ledger.commands", b"poison", headers, partition=0)
 
-        async def has_problems() -> bool:
-            return bool(running.service.problems())
+        async def records_wait() -> bool:
+            return bool(running.consumer.pauses.waiting)
 
-        await wait_until(has_problems)
-        await bus.send(Append(subject="s", number=0, key="s"))
+        await wait_until(records_wait)
         watching = watchdog(bus, running)
         for _ in range(6):
             assert not await watching.is_stuck()

@@ -1,0 +1,1 @@
+"""Paused partitions of all services: list and resume."""
