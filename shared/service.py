@@ -23,7 +23,7 @@ from pymongo import IndexModel
 from shared.bus.committed_topics import CommittedTopics
 from shared.bus.consumer import Consumer, OnGaps
 from shared.bus.delivery import Delivery
-from shared.bus.handling import Handler, Handlers, Handling
+from shared.bus.handling import Handlers, Handling
 from shared.bus.inbox import Inbox
 from shared.bus.instance_name import InstanceName
 from shared.bus.kafka_connection import KafkaAccessDenied
@@ -144,6 +144,7 @@ class Service:
         self._consumers = consumers
         self._on_stuck = on_stuck
         self._republish_commands = republish_commands
+        self._own_republish_commands = [command for command in republish_commands if command.service == name]
         self._stack = AsyncExitStack()
         self._consumer: Consumer | None = None
         self._clock_check: ClockCheck | None = None
@@ -177,18 +178,21 @@ class Service:
 
     def problems(self) -> list[str]:
         """Return the reasons why the health check fails, one sentence each; empty if it passes."""
-        return self._problems(at_once=False)
+        return self._problems([] if self._consumer is None else self._consumer.pauses.problems())
 
     def unready(self) -> list[str]:
-        """Return the reasons why the process is not ready: those of the health check, and that it handles nothing."""
-        return self._problems(at_once=self._consumer is not None and self._consumer.pauses.all_paused)
+        """Return the reasons why the process does no work: those of the health check, without single paused partitions.
 
-    def _problems(self, *, at_once: bool) -> list[str]:
+        The rollout of a release that mends a paused partition must not wait for it. If all partitions are paused, each
+        is a reason at once.
+        """
+        return self._problems([] if self._consumer is None else self._consumer.pauses.all_paused())
+
+    def _problems(self, paused: list[str]) -> list[str]:
         if self._clock_check is None:
             return ["not started"]
         unread = [f"{topic} is not read" for topic, reader in self._readers.items() if not reader.following]
         faults = [] if self._consumer is None or self._consumer.fault is None else [self._consumer.fault]
-        paused = [] if self._consumer is None else self._consumer.pauses.problems(at_once=at_once)
         outages = [] if self._outage is None else self._outage.problems()
         version = [] if self._version is None or self._version.problem is None else [self._version.problem]
         return [*outages, *self._clock_check.problems(), *faults, *paused, *unread, *version]
@@ -236,11 +240,9 @@ class Service:
         republisher = Republisher(
             own, producer, service=self.name, encryption=encryption, retention=settings.inbox_retention
         )
-        own_commands = [command for command in self._republish_commands if command.service == self.name]
-        bus_handlers: dict[type[Message], Handler] = dict.fromkeys(own_commands, republisher.republish)
         handling = Handling(
             service=self.name,
-            handlers={**self._handlers, **bus_handlers},
+            handlers={**self._handlers, **self._bus_handlers(republisher)},
             context=context,
             inbox=inbox,
             ids=ids,
@@ -274,7 +276,11 @@ class Service:
         on_gaps = partial(
             order_republishing,
             commands=self._republish_commands,
-            resent={topic.name: own_commands for topic in TOPICS if topic.resent and self.name in topic.writers},
+            resent={
+                topic.name: self._own_republish_commands
+                for topic in TOPICS
+                if topic.resent and self.name in topic.writers
+            },
             producer=producer,
             sealer=sealer,
             prefix=settings.topic_prefix,
@@ -363,6 +369,10 @@ class Service:
             watchdog.start()
             stack.push_async_callback(watchdog.stop)
             yield
+
+    def _bus_handlers(self, republisher: Republisher) -> Handlers:
+        """Return the handlers of messages that the bus handles itself."""
+        return dict.fromkeys(self._own_republish_commands, republisher.republish)
 
     def _instance_name(self, group: str) -> str:
         """Take a name of this process in its consumer group, until the stop."""

@@ -83,7 +83,6 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
     Attributes:
         last_progress: when a record was last fetched or finished, monotonic seconds.
         fault: why this consumer has stopped for good; None if it has not.
-        trackers: the unfinished records of each assigned partition.
     """
 
     def __init__(
@@ -110,7 +109,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self.topics = tuple(prefix + topic for topic in topics)
         self._delivery = delivery
         self._executor = KeyedExecutor(self._run, in_flight)
-        self.trackers: dict[TopicPartition, OffsetTracker] = {}
+        self._trackers: dict[TopicPartition, OffsetTracker] = {}
         self.pauses = pauses
         pauses.attach(self)
         self._stopping = False
@@ -211,13 +210,18 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         """Partitions assigned to this consumer."""
         return frozenset(self._consumer.assignment()) if self._consumer is not None else frozenset()
 
+    @property
+    def trackers(self) -> dict[TopicPartition, OffsetTracker]:
+        """The unfinished records of each assigned partition."""
+        return self._trackers
+
     async def first_unfinished(self, partition: TopicPartition) -> int:
         """Return the offset of the first unfinished record of an assigned partition.
 
         Raises:
             KafkaError, IllegalStateError: the partition is no longer assigned.
         """
-        tracker = self.trackers.get(partition)
+        tracker = self._trackers.get(partition)
         first = None if tracker is None else tracker.first_unfinished
         if first is None and self._consumer is not None:
             first = await self._consumer.position(partition)
@@ -225,7 +229,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def has_finished(self, record: Record) -> bool:
         """Return True if a record of an assigned partition is known to be finished."""
-        tracker = self.trackers.get(TopicPartition(record.topic, record.partition))
+        tracker = self._trackers.get(TopicPartition(record.topic, record.partition))
         return tracker is not None and tracker.has_finished(record.offset)
 
     async def positions_behind(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
@@ -286,7 +290,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         batch = [
             TrackedRecord(record, tracker, kind_of(record))
             for record in records
-            if (tracker := self.trackers.get(TopicPartition(record.topic, record.partition))) is not None
+            if (tracker := self._trackers.get(TopicPartition(record.topic, record.partition))) is not None
         ]
         for tracked in batch:
             if tracked.tracker.add(tracked.record.offset, tracked.record.timestamp):
@@ -351,7 +355,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def _fenced(self) -> None:
         """Stop consuming: the messages of this process are handled by the one that has taken its name."""
-        self.trackers = {}
+        self._trackers = {}
         if not self._stopping:
             self._give_up(
                 f"another process has joined the group {self.group} as {self.instance}: "
@@ -365,12 +369,12 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         ``REVOKE_SECONDS`` or during an outage of MongoDB continues; if the new owner of the
         partition handles it too, the inbox keeps one of the two.
         """
-        for tracker in self.trackers.values():
+        for tracker in self._trackers.values():
             tracker.closed = True
         self._executor.retry_postponed()
         try:
             async with asyncio.timeout(REVOKE_SECONDS):
-                while not self._delivery.in_outage and any(tracker.running for tracker in self.trackers.values()):
+                while not self._delivery.in_outage and any(tracker.running for tracker in self._trackers.values()):
                     self._record_ended.clear()
                     await self._record_ended.wait()
         except TimeoutError:
@@ -380,11 +384,11 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Start with new trackers; a consumer with a fault keeps all partitions paused."""
         self.last_progress = time.monotonic()
-        self.trackers = {partition: OffsetTracker() for partition in assigned}
-        self._unchecked = set(self.trackers)
+        self._trackers = {partition: OffsetTracker() for partition in assigned}
+        self._unchecked = set(self._trackers)
         if self.fault is not None and self._consumer is not None:
             self._consumer.pause(*assigned)
-        self.pauses.assign(list(self.trackers))
+        self.pauses.assign(list(self._trackers))
 
     async def _commit_regularly(self) -> None:
         while True:
@@ -399,7 +403,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _check_for_gaps(self) -> None:
         """Report the records of unchecked partitions that expired unread, and continue behind them."""
-        trackers, partitions = self.trackers, self._unchecked.intersection(self.trackers)
+        trackers, partitions = self._trackers, self._unchecked.intersection(self._trackers)
         if self._consumer is None or self._member is None or not partitions:
             return
         try:
@@ -443,7 +447,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             )
             tracker = trackers[gap.partition]
             tracker.position = max(tracker.position or 0, gap.next)
-        if trackers is self.trackers:
+        if trackers is self._trackers:
             self._unchecked -= partitions
 
     def _all_partitions(self, some: Iterable[TopicPartition]) -> list[TopicPartition]:
@@ -464,7 +468,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             log.warning("offsets not committed", group=self.group, error="TimeoutError")
 
     async def _commit(self) -> None:
-        consumer, trackers = self._consumer, self.trackers
+        consumer, trackers = self._consumer, self._trackers
         offsets = {
             tp: (tracker.position, str(tracker.last_read))
             for tp, tracker in trackers.items()

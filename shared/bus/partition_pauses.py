@@ -32,13 +32,11 @@ of them are delivered again, and the inbox absorbs them."""
 
 
 class PausableConsumer(Protocol):
-    """What a consumer offers for pauses.
+    """What a consumer offers for pauses."""
 
-    Attributes:
-        trackers: the unfinished records of each assigned partition.
-    """
-
-    trackers: dict[TopicPartition, OffsetTracker]
+    @property
+    def trackers(self) -> dict[TopicPartition, OffsetTracker]:
+        """The unfinished records of each assigned partition."""
 
     def stop_fetching(self, partition: TopicPartition) -> None:
         """Fetch no more records of an assigned partition."""
@@ -100,19 +98,21 @@ class PartitionPauses:
         postponed = () if consumer is None else (each for each in consumer.trackers if consumer.postponed(each)[0])
         return frozenset((*self._paused, *self._held, *postponed))
 
-    @property
-    def all_paused(self) -> bool:
-        """Whether every assigned partition is paused, so that this process handles nothing."""
-        trackers = {} if self._consumer is None else self._consumer.trackers
-        return bool(trackers) and self._paused.keys() >= trackers.keys()
+    def problems(self) -> list[str]:
+        """Return the partitions that have been paused for a while with their reasons, a sentence each."""
+        return self._paused_for(self._patience)
 
-    def problems(self, *, at_once: bool = False) -> list[str]:
-        """Return the paused partitions with their reasons, a sentence each: after a while, or all ``at_once``."""
+    def all_paused(self) -> list[str]:
+        """Return the paused partitions, likewise, if every assigned one is paused; else none."""
+        trackers = {} if self._consumer is None else self._consumer.trackers
+        return self._paused_for(0) if self._paused.keys() >= trackers.keys() else []
+
+    def _paused_for(self, seconds: float) -> list[str]:
         now = time.monotonic()
         return [
             f"{partition.topic}/{partition.partition} is paused: {pause.reason}"
             for partition, pause in sorted(self._paused.items())
-            if at_once or now - pause.since >= self._patience
+            if now - pause.since >= seconds
         ]
 
     def assign(self, partitions: Collection[TopicPartition]) -> None:

@@ -12,6 +12,7 @@ from shared.audit import action_of
 from shared.email_addresses import address_ordering_key
 from shared.messages import Command, Message, OperatorList
 from shared.messages.auth.clients import CreateClient
+from shared.messages.auth.partitions import ListPausedPartitions
 from shared.messages.auth.signing_keys import ListSigningKeys
 from shared.messages.auth.users import GetUser, GetUserConsent
 from shared.messages.billing.customer_state import GetCustomerState
@@ -35,6 +36,7 @@ UNAUDITED: Final[dict[type[Message], str]] = {
     GetSubscriptionState: "a status for a known user ID; back ends query it for every request",
     GetSubscriptionStatus: "a status for a known user ID; back ends query it for every request",
     GetUserProcess: "names of services, polled every second during an export or erasure",
+    ListPausedPartitions: "names of topics",
     ListSigningKeys: "public keys",
     PreviewPlanChange: "what a price costs for a known user ID; the order that follows is audited",
     ListStripeRuns: "counts without personal data",
@@ -320,6 +322,8 @@ def _body(name: str) -> dict[str, Any]:
         "list_suppressions": {},
         "lift_suppression": {"recipient": "ada@example.com"},
         "replay_dead_letters": {"filter": {}},
+        "list_paused_partitions": {},
+        "resume_partition": {"id": "mailer/mailer.commands/3"},
         "dismiss_news_item": {"user_id": "user_1", "news_item_id": "newsitem_1"},
         "reconcile_subscriptions": {},
         "sweep_stripe_events": {},

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 from shared.messages.auth.audit import AuditEntriesView
 from shared.messages.auth.clients import ClientList, ClientView
 from shared.messages.auth.dead_letters import DeadLettersView, ReplayedDeadLettersView
+from shared.messages.auth.partitions import PausedPartitionsView
 from shared.messages.auth.sessions import EndedView, SessionList
 from shared.messages.auth.signing_keys import SigningKeysView
 from shared.messages.auth.users import UserView
@@ -254,6 +255,14 @@ EXPORT: Final[dict[str, Any]] = {
     "services": {"news": {"dismissals": [{"newsItemId": "newsitem_1"}]}},
     "next_cursor": None,
 }
+PAUSE: Final = {
+    "id": "mailer/mailer.commands/3",
+    "reason": "10 dead letters in a row",
+    "offset": 17,
+    "since": AT,
+    "instance": "mailer-1",
+    "release": "0.1.0",
+}
 VIEWS: Final[dict[str, tuple[type[BaseModel], Any]]] = {
     "list_clients": (ClientList, [CLIENT]),
     "create_client": (ClientView, CLIENT),
@@ -342,11 +351,13 @@ VIEWS: Final[dict[str, tuple[type[BaseModel], Any]]] = {
         ReplayedDeadLettersView,
         {"letters": [{"id": LETTER["id"], "outcome": "replayed"}], "next_cursor": None},
     ),
+    "list_paused_partitions": (PausedPartitionsView, {"partitions": [PAUSE]}),
     "list_audit_entries": (AuditEntriesView, {"entries": [ENTRY], "next_cursor": None}),
     "list_signing_keys": (SigningKeysView, KEYS),
     "rotate_signing_keys": (SigningKeysView, KEYS),
 }
 RESPONSES: Final[dict[str, Any]] = {
     "remove_news_item": None,
+    "resume_partition": None,
     **{name: response for name, (_, response) in VIEWS.items()},
 }

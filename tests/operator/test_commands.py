@@ -43,6 +43,9 @@ COMMANDS: list[tuple[str, list[str], str]] = [
     ("dead show mailer.commands.17", ["list_dead_letters"], "mailer.commands, partition 0, offset 17"),
     ("dead replay mailer.commands.17", ["replay_dead_letters"], "1 replayed"),
     ("dead replay --all --reason failing", ["replay_dead_letters"], "1 replayed"),
+    ("partitions list", ["list_paused_partitions"], "mailer/mailer.commands/3\t10 dead letters in a row\t17"),
+    ("partitions resume mailer/mailer.commands/3", ["resume_partition"], "resumed mailer/mailer.commands/3"),
+    ("partitions resume mailer/mailer.commands/3 --dead-letter --yes", ["resume_partition"], "resumed"),
     ("audit list --action create_client --outcome done --since 2026-11-20", ["list_audit_entries"], "auditentry_1"),
     ("keys list", ["list_signing_keys"], "k1\tES256\tactive"),
     ("keys rotate", ["rotate_signing_keys"], "k1"),
@@ -163,6 +166,7 @@ def test_responses_of_the_stub_are_valid(method: str) -> None:
         ("keys rotate --emergency", "Replace all signing keys?"),
         ("stripe import", "Take it over?"),
         ("dead replay --all --although-too-old", "mails may be sent twice"),
+        ("partitions resume mailer/mailer.commands/3 --dead-letter", "becomes a dead letter"),
     ],
 )
 def test_declined_confirmation_calls_nothing(nest: NestStub, line: str, question: str) -> None:

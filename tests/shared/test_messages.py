@@ -157,7 +157,7 @@ def test_default_topic_follows_the_kind_of_message() -> None:
     others = {cls.topic for cls in OURS.values() if not re.search(r"\.(commands|events)$", cls.topic)}
     assert others == {
         *("auth.clients", "auth.keys", "auth.revocations", "auth.service-commands"),
-        *("republishing", "stripe.webhooks"),
+        *("paused-partitions", "republishing", "stripe.webhooks"),
     }
     for cls in OURS.values():
         assert issubclass(cls, Command | Query | Event)

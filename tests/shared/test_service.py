@@ -98,7 +98,7 @@ async def test_healthz_and_metrics_are_served(bus: BusHarness) -> None:
     [
         # Of 4 partitions.
         (5, [0], set()),
-        (0, [0], {"/healthz", "/readyz"}),
+        (0, [0], {"/healthz"}),
         (5, range(4), {"/readyz"}),
     ],
 )

@@ -16,7 +16,7 @@ from services.operator.doctor.access import MongoAccess, denial, kafka_access, m
 from services.operator.doctor.consumers import check_consumers
 from services.operator.doctor.findings import Finding, problem, skipped
 from services.operator.doctor.http import check_gateway, check_issuer
-from services.operator.doctor.instances import check_clocks
+from services.operator.doctor.instances import check_clocks, check_paused_partitions
 from services.operator.doctor.settings import LoadedSettings, check_settings
 from services.operator.doctor.stripe import check_stripe
 from shared.bus.record_macs import RecordMacs
@@ -132,6 +132,7 @@ def _kafka_checks(loaded: LoadedSettings, replication: int | None, access: Mongo
     return [
         Check("topics", topics),
         Check("consumers", partial(check_consumers, connection, prefix)),
+        Check("partitions", partial(check_paused_partitions, connection, prefix, macs)),
         Check("clock", partial(check_clocks, connection, prefix, macs)),
         Check("dead letters", partial(kafka.check_dead_letters, connection, prefix, access.databases.get("auth"))),
     ]

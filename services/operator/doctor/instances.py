@@ -1,4 +1,4 @@
-"""Checks of every running process: its clock, from its announcements on Kafka."""
+"""Checks of what processes announce on Kafka: their clocks, and the partitions that they have paused."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from aiokafka.errors import UnknownTopicOrPartitionError
 from services.operator.doctor.findings import Finding, ok, problem, skipped, warning
 from services.operator.doctor.kafka import admin_client
 from shared.bus.kafka_connection import KafkaConnection
+from shared.bus.paused_partitions import PausedPartitions
 from shared.bus.record_macs import RecordMacs
 from shared.bus.topics import INSTANCES
 from shared.clock_check import KAFKA, MAX_SECONDS, WARNING_SECONDS
+from shared.messages.auth.partitions import PAUSED_PARTITIONS
 
 RUNNING_SECONDS: Final = 60.0
 """A process that has not announced itself for so long has ended."""
@@ -52,6 +54,26 @@ async def check_clocks(kafka: KafkaConnection, prefix: str, macs: RecordMacs | N
         yield ok(f"those of {len(running)} processes agree with MongoDB's and Kafka's")
 
 
+async def check_paused_partitions(
+    kafka: KafkaConnection, prefix: str, macs: RecordMacs | None
+) -> AsyncIterator[Finding]:
+    """Name the partitions that services have paused, and why. Nothing is checked without the sealing keys."""
+    if macs is None:
+        yield warning(
+            "paused partitions are not known", "set NEST_SEALING_KEYS, with which the announcements are checked"
+        )
+        return
+    paused = PausedPartitions()
+    async for record in _records(kafka, prefix + PAUSED_PARTITIONS, PAUSED_PARTITIONS, macs):
+        paused.apply(record)
+    for each in paused.all():
+        says = f"{each.id} is paused since {each.since:%Y-%m-%d %H:%M:%S} UTC by {each.instance}: {each.reason}"
+        waits = "" if each.offset is None else f"; its records from offset {each.offset} on wait"
+        yield problem(says + waits, f"see nest dead list; mend the cause, then nest partitions resume {each.id}")
+    if not paused.all():
+        yield ok("no partition is paused")
+
+
 def _differences(announcement: Mapping[str, Any]) -> Iterable[Finding]:
     owner = f"the clock of {announcement['service']} {announcement['instance']}"
     for reference, skew in announcement["skew"].items():
@@ -69,9 +91,18 @@ def _differences(announcement: Mapping[str, Any]) -> Iterable[Finding]:
 
 async def _announcements(kafka: KafkaConnection, topic: str, macs: RecordMacs) -> list[dict[str, Any]]:
     """Return the newest announcement of each running process, sorted by service and instance."""
+    newest: dict[bytes, tuple[int, dict[str, Any]]] = {}
+    async for record in _records(kafka, topic, INSTANCES.name, macs):
+        newest[record.key] = (record.timestamp, _parsed(record))
+    oldest = (time.time() - RUNNING_SECONDS) * 1000
+    running = [announcement for at, announcement in newest.values() if at >= oldest]
+    return sorted(running, key=lambda each: (each["service"], each["instance"]))
+
+
+async def _records(kafka: KafkaConnection, topic: str, name: str, macs: RecordMacs) -> AsyncIterator[Any]:
+    """Read all authentic records of a topic with one partition; ``name`` is that without prefix."""
     consumer = AIOKafkaConsumer(**kafka.options, group_id=None, enable_auto_commit=False)
     await consumer.start()
-    newest: dict[bytes, tuple[int, dict[str, Any]]] = {}
     try:
         partition = TopicPartition(topic, 0)
         consumer.assign([partition])
@@ -79,13 +110,10 @@ async def _announcements(kafka: KafkaConnection, topic: str, macs: RecordMacs) -
         end = (await consumer.end_offsets([partition]))[partition]
         while await consumer.position(partition) < end:
             for record in (await consumer.getmany(timeout_ms=READ_MILLISECONDS)).get(partition, []):
-                if macs.problem(INSTANCES.name, record) is None:
-                    newest[record.key] = (record.timestamp, _parsed(record))
+                if macs.problem(name, record) is None:
+                    yield record
     finally:
         await consumer.stop()
-    oldest = (time.time() - RUNNING_SECONDS) * 1000
-    running = [announcement for at, announcement in newest.values() if at >= oldest]
-    return sorted(running, key=lambda each: (each["service"], each["instance"]))
 
 
 def _parsed(record: Any) -> dict[str, Any]:

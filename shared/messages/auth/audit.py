@@ -22,9 +22,8 @@ _ApplicationUser = Literal["sign_in", "sign_in_with_email", "sign_up", "update_a
 _User = Literal["ensure_user", "erase_user", "export_user", "find_user", "get_user", "get_user_export"]
 _Client = Literal["create_client", "list_clients", "set_client_looks", "update_client"]
 _SigningKey = Literal["keep_signing_keys", "rotate_signing_keys"]
-_Record = Literal[
-    "refused_orders", "list_audit_entries", "list_dead_letters", "replay_dead_letters", "resume_partition"
-]
+_Record = Literal["refused_orders", "list_audit_entries"]
+_DeadLetter = Literal["list_dead_letters", "replay_dead_letters", "resume_partition"]
 _Subscription = Literal["create_checkout", "create_trial_and_magic_link", "get_subscription", "report_usage"]
 _Payment = Literal["list_billing_history", "list_disputes", "list_invoices", "list_payments"]
 _Plan = Literal["cancel_subscription", "change_plan", "resume_subscription"]
@@ -45,6 +44,7 @@ Action = Literal[
     _Client,
     _SigningKey,
     _Record,
+    _DeadLetter,
     _Subscription,
     _Payment,
     _Plan,
@@ -94,7 +94,7 @@ class AuditEntryView(Part):
     message_id: str
     """ID of the message, as in logs and traces."""
     resource_id: str | None = None
-    """Other object that the action was about: news item, subscription, Stripe run, export, dead letter."""
+    """Other object that the action was about: news item, subscription, Stripe run, export, dead letter, partition."""
     count: int = 1
     """Number of requests: more than 1 for failed authentications, of which a gateway reports those of one network
     together, and for ``refused_orders``, those of a minute from the network that is ``client_ip``."""

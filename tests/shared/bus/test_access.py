@@ -22,6 +22,8 @@ NEST_MESSAGES: Final = [kind for kind in MESSAGES.values() if kind.__module__.st
 CLASSES: Final = {kind.__name__: kind for kind in NEST_MESSAGES}
 EVERY_SERVICE: Final = {"republishing", "gateway.replies", "instances"}
 """Topics that the shared code of all services writes to without naming the class of a message."""
+SERVICES_ALONE: Final = {"paused-partitions"}
+"""Topics that the shared code of services writes to, and that of gateways does not."""
 
 
 def created(folder: str) -> Iterator[str]:
@@ -38,7 +40,7 @@ def sent(process: str) -> frozenset[str]:
     """Return the topics that a process sends messages to, as far as its code names their classes."""
     topics = {*created(f"services/{process}"), *created("shared")}
     if process == "gateway":
-        return frozenset(topics | set(methods.TOPICS.values()) | {"stripe.webhooks", "instances"})
+        return frozenset((topics | set(methods.TOPICS.values()) | {"stripe.webhooks", "instances"}) - SERVICES_ALONE)
     return frozenset(topics | EVERY_SERVICE)
 
 
