@@ -1,18 +1,23 @@
-"""Clocks of running processes, from their announcements on a real Kafka."""
+"""Clocks of running processes and paused partitions, from their announcements on a real Kafka."""
 
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 import pytest
 
 from services.operator.doctor.findings import Finding, Level
-from services.operator.doctor.instances import check_clocks
+from services.operator.doctor.instances import check_clocks, check_paused_partitions
 from shared.bus import topics
 from shared.bus.kafka_connection import KafkaConnection
+from shared.bus.outside_work import publish_outside_work
+from shared.bus.paused_partitions import PauseAnnouncements
 from shared.bus.producer import Producer
 from shared.bus.record_macs import RecordMacs
 from shared.clock_check import ClockCheck
+from shared.messages.auth.partitions import PAUSED_PARTITIONS
 from shared.sealing import Sealer
+from tests.stack import eventually
 
 SEALER = Sealer({"k1": bytes(32)})
 
@@ -69,3 +74,26 @@ async def test_one_wrong_clock_of_many_is_found(
 async def test_without_announcements_it_warns(producer: Producer) -> None:
     (finding,) = await findings(producer)
     assert finding.level is Level.WARNING
+
+
+async def test_paused_partitions_are_named_with_their_reasons(producer: Producer) -> None:
+    table = [topic for topic in topics.TOPICS if topic.name == PAUSED_PARTITIONS]
+    await topics.apply(producer._kafka, prefix=producer._prefix, topics=table)
+
+    async def found() -> list[tuple[Level, str, str]]:
+        checked = check_paused_partitions(producer._kafka, producer._prefix, producer._macs)
+        return [(each.level, each.says, each.do) async for each in checked]
+
+    assert await found() == [(Level.OK, "no partition is paused", "")]
+    announcements = PauseAnnouncements("auth-1", partial(publish_outside_work, producer, SEALER))
+    for number in (2, 3):
+        announcements.pause(f"auth/auth.commands/{number}", reason="10 dead letters in a row", offset=17)
+    announcements.resume("auth/auth.commands/2")
+    await eventually(lambda: not announcements._sending)
+    ((level, says, remedy),) = await found()
+    assert level is Level.PROBLEM
+    assert says.startswith("auth/auth.commands/3 is paused since ")
+    assert says.endswith(" UTC by auth-1: 10 dead letters in a row; its records from offset 17 on wait")
+    assert "nest partitions resume auth/auth.commands/3" in remedy
+    without_keys = [each async for each in check_paused_partitions(producer._kafka, producer._prefix, None)]
+    assert [each.level for each in without_keys] == [Level.WARNING]

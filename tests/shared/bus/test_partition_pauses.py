@@ -69,6 +69,7 @@ async def test_ten_dead_letters_in_a_row_pause_their_partition_alone(bus: BusHar
     assert await bus.numbers(behind) == [1]
 
 
+@pytest.mark.slow
 async def test_resumed_partition_is_paused_again_by_ten_further_dead_letters(bus: BusHarness) -> None:
     async with bus.running(in_flight=1) as running:
         await poison(bus, 25)
@@ -82,32 +83,6 @@ async def test_resumed_partition_is_paused_again_by_ten_further_dead_letters(bus
         await resume(bus)
         await bus.drained()
     assert len({letter.source for letter in await bus.dead_letters()}) == 25
-
-
-async def test_health_fails_after_a_while(bus: BusHarness) -> None:
-    async with bus.running(in_flight=1, paused_minutes=0.02) as running:
-        await poison(bus, 10)
-        await wait_until(waiting(running))
-        reason = f"{bus.prefix}ledger.commands/{POISONED} is paused: 10 dead letters in a row"
-
-        async def unhealthy() -> bool:
-            return running.service.problems() == [reason]
-
-        await wait_until(unhealthy)
-
-
-async def test_readiness_fails_at_once_when_all_partitions_are_paused(bus: BusHarness) -> None:
-    async with bus.running(in_flight=1) as running:
-        for topic, partitions in (("ledger.commands", 4), ("ledger.webhooks", 2)):
-            for partition in range(partitions):
-                for _ in range(10):
-                    await bus.put_record(topic, b"poison", partition=partition)
-
-        async def all_paused() -> bool:
-            return len(running.service.unready()) == 6
-
-        await wait_until(all_paused)
-        assert running.service.problems() == []
 
 
 async def test_pause_survives_a_rebalance_and_a_restart(bus: BusHarness) -> None:
@@ -130,6 +105,7 @@ async def test_pause_survives_a_rebalance_and_a_restart(bus: BusHarness) -> None
         await bus.drained()
 
 
+@pytest.mark.slow
 async def test_another_release_does_not_honour_the_pause(bus: BusHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     async with bus.running(in_flight=1) as first:
         await poison(bus, 12)
@@ -146,7 +122,7 @@ async def test_another_release_does_not_honour_the_pause(bus: BusHarness, monkey
         assert later.consumer.pauses.waiting == frozenset()
 
 
-@pytest.mark.parametrize("dead_letter", [False, True])
+@pytest.mark.parametrize("dead_letter", [False, pytest.param(True, marks=pytest.mark.slow)])
 async def test_failed_delivery_pauses_its_partition_and_the_record_waits(
     bus: BusHarness, monkeypatch: pytest.MonkeyPatch, *, dead_letter: bool
 ) -> None:
@@ -171,6 +147,7 @@ async def test_failed_delivery_pauses_its_partition_and_the_record_waits(
     assert [letter.reason for letter in await bus.dead_letters()] == ["failing"] * dead_letter
 
 
+@pytest.mark.slow
 async def test_too_many_waiting_records_hold_back_their_partition_alone(
     bus: BusHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:

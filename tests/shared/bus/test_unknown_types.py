@@ -104,7 +104,10 @@ async def test_rolling_restart_to_a_newer_release_loses_and_dead_letters_nothing
 
 @pytest.mark.parametrize(
     ("topic", "wire"),
-    [("ledger.commands", b"ledger.from-the-future"), ("ledger.webhooks", b"ledger.from-the-future")],
+    [
+        ("ledger.commands", b"ledger.from-the-future"),
+        pytest.param("ledger.webhooks", b"ledger.from-the-future", marks=pytest.mark.slow),
+    ],
 )
 async def test_unknown_type_becomes_a_dead_letter_after_hours(bus: BusHarness, topic: str, wire: bytes) -> None:
     async with bus.running(unknown_type_hours=1.5 / 3600) as running:
@@ -129,6 +132,7 @@ async def test_unknown_event_waits_since_the_newer_release_may_follow_it(bus: Bu
     assert await bus.records("ledger.events.dead") == []
 
 
+@pytest.mark.slow
 async def test_too_many_of_them_hold_back_their_partition_alone(
     bus: BusHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
