@@ -191,7 +191,12 @@ class Service:
     def _problems(self, paused: list[str]) -> list[str]:
         if self._clock_check is None:
             return ["not started"]
-        unread = [f"{topic} is not read" for topic, reader in self._readers.items() if not reader.following]
+        unread = [
+            f"{topic} is not read"
+            for topic, reader in self._readers.items()
+            # While it is not read, pauses are not shared, and messages are handled as usual.
+            if not reader.following and topic != PAUSED_PARTITIONS
+        ]
         faults = [] if self._consumer is None or self._consumer.fault is None else [self._consumer.fault]
         outages = [] if self._outage is None else self._outage.problems()
         version = [] if self._version is None or self._version.problem is None else [self._version.problem]
