@@ -27,8 +27,9 @@ from services.operator import (
     topics,
     users,
 )
+from services.operator.command_line import NestGroup, print_error
 from services.operator.doctor.command import doctor
-from services.operator.output import example_text
+from services.operator.output import JsonErrors, example_text
 
 LOCAL: Final = "Everything on this machine"
 SERVICES: Final = "Run the services"
@@ -36,6 +37,7 @@ OPERATORS: Final = "For operators of a running Nest"
 
 app = typer.Typer(
     name="nest",
+    cls=NestGroup,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -100,6 +102,7 @@ def up(
     data: Data = Path(".nest"),
     *,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print all log entries, not only warnings.")] = False,
+    _json: JsonErrors = False,
 ) -> None:
     """Run everything on this machine: Kafka, MongoDB, the five services, an inbox and a Stripe double."""
     from services.embedded.up import run_up  # noqa: PLC0415
@@ -108,7 +111,9 @@ def up(
 
 
 @app.command(rich_help_panel=SERVICES, epilog=example_text("NEST_KAFKA_BOOTSTRAP=… NEST_MONGO_URL=… nest run auth"))
-def run(service: Name) -> None:
+def run(
+    service: Annotated[Name, typer.Argument(metavar="gateway|auth|billing|mailer|news", help="Service to run.")],
+) -> None:
     """Run one service until SIGTERM, configured by NEST_ variables. Two instances share the load."""
     # Nothing that the imports create is garbage. The service enables the collector again.
     gc.disable()
@@ -119,7 +124,9 @@ def run(service: Name) -> None:
 
 
 @app.command(rich_help_panel=LOCAL, epilog=example_text("nest services --port 8081"))
-def services(port: Port = 8080, host: Host = "127.0.0.1", data: Data = Path(".nest")) -> None:
+def services(
+    port: Port = 8080, host: Host = "127.0.0.1", data: Data = Path(".nest"), *, _json: JsonErrors = False
+) -> None:
     """Run the five services as separate processes, with interleaved logs.
 
     Kafka and MongoDB are embedded unless NEST_KAFKA_BOOTSTRAP and NEST_MONGO_URL are set.
@@ -139,7 +146,7 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
     try:
         uvloop.run(work)
     except (CannotStart, SettingsError) as error:
-        typer.echo(f"nest: {error}", err=True)
+        print_error(str(error), code="cannot_start")
         raise typer.Exit(1) from None
     except (KeyboardInterrupt, asyncio.CancelledError):
         raise typer.Exit(130) from None

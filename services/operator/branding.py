@@ -8,7 +8,16 @@ from typing import Annotated, Any, Final
 import typer
 
 from services.operator.client import Client, CommandError
-from services.operator.output import Data, Table, columns, command, example_text, one_line_errors, request_body
+from services.operator.output import (
+    Data,
+    JsonErrors,
+    Table,
+    columns,
+    command,
+    example_text,
+    one_line_errors,
+    request_body,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Show and set the branding of a client's mails and texts.")
 mail_app = typer.Typer(no_args_is_help=True, help="Preview mails.")
@@ -80,6 +89,7 @@ def preview(
     ] = None,
     client: Annotated[list[str] | None, typer.Option(help="Add the branding of this client; calls Nest.")] = None,
     data: Data = Path(".nest"),
+    _json: JsonErrors = False,
 ) -> None:
     """Write every mail and text in every language and several brandings, and a page that shows all of them.
 

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from services.embedded.credentials import operator_credentials
@@ -32,11 +33,36 @@ EXPLANATIONS: Final[Mapping[str, str]] = {
 
 
 class CommandError(Exception):
-    """A command failed; the text is one line for the operator."""
+    """A command failed; the text is one line for the operator.
+
+    Attributes:
+        code: stable code of the error, for scripts.
+        exit_code: of the command.
+        message: one plain sentence; empty if the text is one.
+        docs: URL of the code's description.
+        request_id: ID of the request that failed.
+        meta: details of a refusal.
+    """
+
+    code = "failed"
+    exit_code = 1
+    message = ""
+    docs: str | None = None
+    request_id: str | None = None
+    meta: Mapping[str, Any] = MappingProxyType({})
 
 
 class Unreachable(CommandError):
     """The server does not respond, or is not Nest."""
+
+    code = "unreachable"
+
+
+class Unfinished(CommandError):
+    """The work continues after the command."""
+
+    code = "not_finished"
+    exit_code = 2
 
 
 class Refused(CommandError):
@@ -44,17 +70,29 @@ class Refused(CommandError):
 
     Attributes:
         status: HTTP status.
-        code: stable error code.
-        meta: details of the refusal.
     """
 
-    def __init__(self, status: int, code: str, meta: dict[str, Any]) -> None:
+    def __init__(
+        self, status: int, code: str, meta: dict[str, Any], *, message: str = "", docs: str | None = None
+    ) -> None:
         details = "".join(f"; {name}: {_detail(value)}" for name, value in meta.items() if name != "request_id")
         request = meta.get("request_id", "without an ID")
-        super().__init__(f"{EXPLANATIONS.get(code, 'refused')}: {code} ({status}{details}); request {request}")
+        reason = EXPLANATIONS.get(code) or message.removesuffix(".") or "refused"
+        super().__init__(f"{reason}: {code} ({status}{details}); request {request}")
         self.status = status
         self.code = code
         self.meta = meta
+        self.message = message or reason
+        self.docs = docs
+        self.request_id = meta.get("request_id")
+
+
+class WrongKey(Refused):
+    """Nest rejects the internal key."""
+
+    def __str__(self) -> str:
+        """One line with the remedy."""
+        return self.message
 
 
 def _detail(value: Any) -> str:
@@ -141,8 +179,9 @@ class Client:
             return result
         if not isinstance(result, dict) or "code" not in result:
             raise ValueError(f"the server that responded with {status} is not Nest")
-        if result["code"] == "access_denied":
-            raise CommandError(
-                f"{self.url} rejects the internal key: set {KEY} to one of its NEST_INTERNAL_KEYS, without the name"
-            )
-        raise Refused(status, result["code"], result.get("meta", {}))
+        code, meta, message = result["code"], result.get("meta", {}), result.get("message", "")
+        docs = f"{self.url}{result['docs']}" if "docs" in result else None
+        if code == "access_denied":
+            message = f"{self.url} rejects the internal key: use one of its NEST_INTERNAL_KEYS, without the name"
+            raise WrongKey(status, code, meta, message=message, docs=docs)
+        raise Refused(status, code, meta, message=message, docs=docs)

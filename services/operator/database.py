@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from services.operator.client import CommandError
-from services.operator.output import AsJson, example_text, one_line_errors, print_json, without_logs
+from services.operator.output import AsJson, JsonErrors, example_text, one_line_errors, print_json, without_logs
 
 if TYPE_CHECKING:
     from shared.migrations import Migrations, Progress, Status
@@ -44,6 +44,7 @@ def migrate(
     wait: Annotated[
         int, typer.Option(min=0, help="Seconds to wait for instances of an older release, or another job, to end.")
     ] = 600,
+    _json: JsonErrors = False,
 ) -> None:
     """Rewrite the documents of older releases while the services run, then raise the versions of the databases.
 

@@ -115,7 +115,7 @@ def show_letter(
 def replay(
     nest: Client,
     letter_ids: Annotated[
-        list[str] | None, typer.Argument(metavar="LETTERS", help="IDs of dead letters, as listed.")
+        list[str] | None, typer.Argument(metavar="LETTER", help="IDs of dead letters, as listed.")
     ] = None,
     *,
     every: Annotated[bool, typer.Option("--all", help="Replay every matching dead letter.")] = False,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from services.operator.client import Client, CommandError
-from services.operator.output import Table, Yes, columns, command, confirm, request_body
+from services.operator.output import AsJson, Table, Yes, columns, command, confirm, print_json, request_body
 
 app = typer.Typer(no_args_is_help=True, help="List, publish, change and remove news items.")
 COLUMNS: Final = columns(
@@ -52,11 +52,16 @@ def update(nest: Client, item_id: ItemId, file: File, version: Version = None) -
 
 
 @command(app, "remove", "nest news remove newsitem_… --yes")
-def remove(nest: Client, item_id: ItemId, version: Version = None, *, yes: Yes = False) -> None:
+def remove(
+    nest: Client, item_id: ItemId, version: Version = None, *, yes: Yes = False, as_json: AsJson = False
+) -> None:
     """Remove an item for good."""
     confirm(f"Apps no longer show {item_id}. It cannot be restored.\nRemove it?", yes=yes)
     nest.call("remove_news_item", request_body(id=item_id, version=version))
-    typer.echo(f"removed {item_id}")
+    if as_json:
+        print_json({"removed": item_id})
+    else:
+        typer.echo(f"removed {item_id}")
 
 
 def _read(file: typer.FileText) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final, TypeVar, get_type_hints
 import typer
 
 from services.operator.client import Client, CommandError
+from services.operator.command_line import note, print_error
 
 COLOURS: Final = {
     **dict.fromkeys(("active", "done", "delivered", "succeeded", "trialing", "verified", "won"), "green"),
@@ -33,7 +34,9 @@ Data = Annotated[
         "--data", envvar="NEST_DATA", help="Data folder of nest up; NEST_URL and NEST_INTERNAL_KEY take precedence."
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the whole response as JSON.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the whole response, or the error, as JSON.")]
+JsonErrors = Annotated[bool, typer.Option("--json", help="Print an error as JSON.")]
+"""For a parameter ``_json`` of a command whose output is text for people."""
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 Since = Annotated[
     datetime | None,
@@ -68,9 +71,8 @@ def command(app: typer.Typer, name: str, *examples: str) -> Callable[[Function],
     """Register a function as a command of an app, with its docstring as help text.
 
     The function's first parameter, ``nest``, receives the client of the selected Nest. The command gets the function's
-    other parameters as arguments and options, the option ``--data``, and ``--json`` if the function returns a Table,
-    which is then printed. A CommandError ends the command with one line on standard error and exit code 1. The help
-    text ends with the examples.
+    other parameters as arguments and options, and the options ``--data`` and ``--json``. If it returns a Table, that is
+    printed. A CommandError ends the command as `one_line_errors` does. The help text ends with the examples.
     """
 
     def register(function: Function) -> Function:
@@ -80,9 +82,12 @@ def command(app: typer.Typer, name: str, *examples: str) -> Callable[[Function],
         parameters.append(_option("data", Data, Path(".nest")))
         if returns_table := hints["return"] is Table:
             parameters.append(_option("as_json", AsJson, default=False))
+        elif "as_json" not in hints:
+            parameters.append(_option("_json", JsonErrors, default=False))
 
         def run(*, data: Path, **arguments: Any) -> None:
             as_json = arguments.pop("as_json") if returns_table else False
+            arguments.pop("_json", None)
             with one_line_errors():
                 table = function(Client.of(data), **arguments)
                 if table is not None:
@@ -117,12 +122,19 @@ def request_body(**options: Any) -> dict[str, Any]:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Print a CommandError as one line on standard error and exit with code 1."""
+    """Print a CommandError in one line on standard error, as an object with ``--json``, and exit with its code."""
     try:
         yield
     except CommandError as error:
-        typer.echo(f"nest: {error}", err=True)
-        raise typer.Exit(1) from None
+        print_error(
+            str(error),
+            code=error.code,
+            message=error.message,
+            docs=error.docs,
+            request_id=error.request_id,
+            meta=error.meta,
+        )
+        raise typer.Exit(error.exit_code) from None
 
 
 @contextmanager
@@ -154,9 +166,9 @@ def confirm(question: str, *, yes: bool) -> None:
         answer = sys.stdin.readline()
         if not answer:
             if warning := question.rpartition("\n")[0]:
-                typer.echo(warning, err=True)
+                note(warning)
             raise typer.BadParameter("there is no terminal to confirm on: add --yes")
-        typer.echo(question, err=True)
+        note(question)
         confirmed = answer.strip().lower() in ("y", "yes")
     if not confirmed:
         raise typer.Abort

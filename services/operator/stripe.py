@@ -18,6 +18,7 @@ from services.operator.output import (
     columns,
     command,
     confirm,
+    print_json,
     request_body,
 )
 from services.operator.stripe_runs import run
@@ -218,10 +219,18 @@ def list_runs(nest: Client) -> Table:
 
 
 @command(app, "stop", "nest stripe stop striperun_…")
-def stop(nest: Client, run_id: Annotated[str, typer.Argument(help="ID of the run.")]) -> None:
+def stop(
+    nest: Client,
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="ID of the run.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
     """Stop a run; its command resumes it with --run."""
     response = nest.call("stop_stripe_run", {"run_id": run_id})
-    typer.echo(f"{response['id']} {response['status']}")
+    if as_json:
+        print_json(response)
+    else:
+        typer.echo(f"{response['id']} {response['status']}")
 
 
 def _moved(entry: dict[str, Any]) -> str | None:

@@ -12,6 +12,7 @@ from typing import Any, Final
 import typer
 
 from services.operator.client import Client, Refused, Unreachable
+from services.operator.command_line import note
 from services.operator.output import Table, columns, print_json, show
 
 FIRST_PAUSE_SECONDS: Final = 0.3
@@ -41,7 +42,7 @@ def run(nest: Client, method: str, body: dict[str, Any], run_id: str | None, *, 
         )
     except Refused as refused:
         if refused.code == "stripe_run_under_way" and "run_id" in refused.meta:
-            typer.echo(f"a run is in progress: --run {refused.meta['run_id']} watches it", err=True)
+            note(f"a run is in progress: --run {refused.meta['run_id']} watches it")
         raise
     if not wait:
         typer.echo(json.dumps(started, indent=2) if as_json else started["id"])
@@ -51,7 +52,7 @@ def run(nest: Client, method: str, body: dict[str, Any], run_id: str | None, *, 
             finished = _follow(nest, started, report)
     except KeyboardInterrupt:
         nest.call("stop_stripe_run", {"run_id": started["id"]})
-        typer.echo(f"stopped; --run {started['id']} resumes it", err=True)
+        note(f"stopped; --run {started['id']} resumes it")
         raise typer.Exit(130) from None
     _print_result(nest, finished, as_json=as_json)
 
@@ -70,7 +71,7 @@ def _follow(nest: Client, state: dict[str, Any], report: Callable[[dict[str, Any
                 raise
             unavailable_since = unavailable_since or time.monotonic()
             if time.monotonic() - unavailable_since > OUTAGE_SECONDS:
-                typer.echo(f"the run continues; --run {state['id']} watches it again", err=True)
+                note(f"the run continues; --run {state['id']} watches it again")
                 raise
     report(state)
     return state
@@ -158,6 +159,6 @@ def _printed_lines(clock: Callable[[], float]) -> Callable[[dict[str, Any]], Non
         place = state["stage"], state["status"]
         if last is None or last[0] != place or clock() - last[1] >= LINE_SECONDS:
             last = place, clock()
-            typer.echo(f"{state['id']} {state['status']}: {_described(state)}", err=True)
+            note(f"{state['id']} {state['status']}: {_described(state)}")
 
     return print_line

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from services.operator.client import CommandError, Unreachable
-from services.operator.output import AsJson, example_text, one_line_errors, print_json, without_logs
+from services.operator.output import AsJson, JsonErrors, example_text, one_line_errors, print_json, without_logs
 
 if TYPE_CHECKING:
     from shared.bus.kafka_connection import KafkaConnection
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 app = typer.Typer(no_args_is_help=True, help="Create and compare Kafka's topics as this release declares them.")
 
-Bootstrap = Annotated[str, typer.Option(envvar="NEST_KAFKA_BOOTSTRAP", help="host:port of Kafka's brokers.")]
+Bootstrap = Annotated[
+    str,
+    typer.Option(envvar="NEST_KAFKA_BOOTSTRAP", help="Addresses of Kafka's brokers: host:port, separated by commas."),
+]
 Prefix = Annotated[str, typer.Option(envvar="NEST_TOPIC_PREFIX", help="Prefix of every topic name.")]
 Replication = Annotated[int, typer.Option(min=1, help="Replicas of each partition; 3 in production.")]
 
@@ -27,7 +30,7 @@ Principal = Annotated[
     typer.Option(
         "--principal",
         metavar="PROCESS=NAME",
-        help="Kafka's name of a process if it is not User:<process>, auth=User:CN=auth; repeat it.",
+        help="Kafka's name of a process if it is not User:PROCESS: auth=User:CN=auth. Repeat it for several.",
     ),
 ]
 
@@ -45,6 +48,7 @@ def apply_topics(
     *,
     acls: Annotated[bool, typer.Option("--acls", help="Apply the rights of each process on the topics too.")] = False,
     principal: Principal = None,
+    _json: JsonErrors = False,
 ) -> None:
     """Create missing topics and set the configuration of all. Never deletes a topic.
 

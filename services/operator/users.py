@@ -9,7 +9,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from services.operator.client import Client, CommandError
+from services.operator.client import Client, CommandError, Unfinished
+from services.operator.command_line import note
 from services.operator.output import AsJson, Table, Yes, columns, command, confirm, show
 
 app = typer.Typer(no_args_is_help=True, help="Find, show, export and erase users, and end their sessions.")
@@ -24,7 +25,7 @@ KEEP_STRIPE: Final = f"{ERASE}\nStripe keeps the customer and continues to colle
 POLL_SECONDS: Final = 0.5
 
 UserId = Annotated[str, typer.Argument(metavar="USER", help="ID of the user.")]
-OptionalUserId = Annotated[str | None, typer.Argument(metavar="[USER]", help="ID of the user.")]
+OptionalUserId = Annotated[str | None, typer.Argument(metavar="USER", help="ID of the user.")]
 Process = Annotated[str | None, typer.Option(help="ID of a process that was started before.")]
 Wait = Annotated[float, typer.Option(min=0, help="Seconds to wait for all services.")]
 
@@ -86,7 +87,7 @@ def export(
         typer.echo(text)
     else:
         _write(text, to)
-        typer.echo(f"written: {to}", err=True)
+        note(f"written: {to}")
 
 
 @command(app, "erase", "nest users erase user_… --stripe", "nest users erase --process userproc_…")
@@ -145,7 +146,7 @@ def _wait(nest: Client, process: dict[str, Any], seconds: float) -> dict[str, An
     while process["state"] != "done" and time.monotonic() < deadline:
         awaited = ", ".join(_awaited(part) for part in process["services"] if part["done_at"] is None)
         if awaited != printed:
-            typer.echo(f"waiting for {awaited}", err=True)
+            note(f"waiting for {awaited}")
             printed = awaited
         time.sleep(POLL_SECONDS)
         process = nest.call("get_user_process", {"process_id": process["id"]})
@@ -159,8 +160,7 @@ def _awaited(part: dict[str, Any]) -> str:
 
 
 def _exit_unfinished(name: str, process: dict[str, Any]) -> None:
-    typer.echo(f"not done yet; it continues. Check it with: nest users {name} --process {process['id']}", err=True)
-    raise typer.Exit(2)
+    raise Unfinished(f"not done yet; it continues. Check it with: nest users {name} --process {process['id']}")
 
 
 def _write(text: str, to: Path) -> None:

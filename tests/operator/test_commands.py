@@ -213,3 +213,50 @@ def test_error_is_one_line_with_code_1(nest: NestStub, banner: str, line: str) -
         done = nest.run(*words(line, banner))
         assert (done.exit_code, done.stdout) == (1, "")
         assert done.stderr == f"nest: {error}\n"
+
+
+@pytest.mark.parametrize("line", [line for line, methods, _ in COMMANDS if methods])
+def test_error_with_json_is_one_object_with_code_message_docs_and_request(
+    nest: NestStub, banner: str, line: str
+) -> None:
+    docs = "https://api.example.com/reference#error-not_found"
+    refused = Refused(404, "not_found", {"request_id": "r", "limit": 3}, message="It does not exist.", docs=docs)
+    unreachable = {"code": "unreachable", "message": "can't reach Nest", "docs": None, "request_id": None, "meta": {}}
+    for error, expected in (
+        (Unreachable("can't reach Nest"), unreachable),
+        (
+            refused,
+            {
+                "code": "not_found",
+                "message": "It does not exist.",
+                "docs": docs,
+                "request_id": "r",
+                "meta": {"request_id": "r", "limit": 3},
+            },
+        ),
+    ):
+        nest.responses = dict.fromkeys(nest.responses, error)
+        done = nest.run(*words(line, banner), "--json")
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert json.loads(done.stderr) == expected
+
+
+@pytest.mark.parametrize("name", all_commands(COMMAND))
+def test_wrong_usage_of_every_command_with_json_is_an_object(nest: NestStub, name: str) -> None:
+    done = nest.run(*name.split(), "--no-such-option", "--json")
+    assert (done.exit_code, done.stdout, nest.calls) == (2, "", [])
+    error = json.loads(done.stderr)
+    assert (error["code"], error["docs"], error["request_id"]) == ("usage", None, None)
+    assert "--no-such-option" in error["message"]
+
+
+def test_declined_confirmation_with_json_is_an_object(nest: NestStub) -> None:
+    done = nest.run("clients", "disable", "client_1", "--json", stdin="n\n")
+    assert (done.exit_code, json.loads(done.stderr)["code"], nest.calls) == (1, "aborted", [])
+
+
+def test_unfinished_work_with_json_is_an_object_and_exits_with_code_2(nest: NestStub) -> None:
+    running = {**nest.responses["export_user"], "state": "running", "finished_at": None, "services": []}
+    nest.responses["export_user"] = nest.responses["get_user_process"] = running
+    done = nest.run("users", "export", "user_1", "--wait", "0", "--json")
+    assert (done.exit_code, done.stdout, json.loads(done.stderr)["code"]) == (2, "", "not_finished")

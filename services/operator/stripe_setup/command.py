@@ -13,7 +13,7 @@ import typer
 
 from services.operator.client import CommandError
 from services.operator.doctor.command import load_environment
-from services.operator.output import Data, Yes, confirm, example_text, one_line_errors, plain, without_logs
+from services.operator.output import Data, JsonErrors, Yes, confirm, example_text, one_line_errors, plain, without_logs
 
 if TYPE_CHECKING:
     from services.operator.stripe_setup.changes import Api, Change
@@ -45,6 +45,7 @@ def setup(
     ] = None,
     apply: Annotated[bool, typer.Option("--apply", help="Make the changes; without it they are only shown.")] = False,
     yes: Yes = False,
+    _json: JsonErrors = False,
 ) -> None:
     """Compare a Stripe account with what Nest needs, and make what is missing with --apply.
 
