@@ -18,7 +18,7 @@ MANIFEST_TESTS := $(addprefix tests/deploy/test_,kubernetes.py network_policies.
 	manifest_schemas.py)
 
 .PHONY: help run run-services backing test test-slow faults stripe-contract check manifests format bench bench-recovery \
-	bench-overload bench-status reference sbom image image-local test-image lock clean install-run install-dev install-clients \
+	bench-overload bench-status bench-sizes reference sbom image image-local test-image lock clean install-run install-dev install-clients \
 	install-kustomize try-apiserver
 .PHONY: up down logs dashboards
 
@@ -80,6 +80,10 @@ bench-telemetry: install-dev ## measure the CPU time that logs and traces cost
 
 bench-status: install-dev ## measure the subscription status with a million records and during a storm of renewals
 	$(BIN)/python -m tests.bench.subscription_status
+
+bench-sizes: install-dev ## measure the bytes and the CPU time of each operation, and compute the tables of docs/scale.md
+	$(BIN)/python -m tests.bench.sizes --json docs/scale.json
+	$(BIN)/python -m tests.bench.scale
 
 reference: install-dev ## regenerate the HTTP API reference, docs/settings.md, deploy/example.env, manifests and dashboards
 	$(BIN)/python -m services.reference

@@ -41,6 +41,12 @@ class App:
         self._mails = Path(environment["mails"])
         self._count = itertools.count()
         self._codes: list[tuple[Login, str]] = []
+        self._known: list[Login] = []
+        """People who have logged in."""
+        self._asked: dict[str, Login] = {}
+        """Known people whose next link was not read yet."""
+        self._asked_at = 0
+        """Where their mails begin in the file of all mails."""
         self._logins: list[dict[str, Any]] = []
         self._subscribers: list[dict[str, Any]] = []
 
@@ -59,9 +65,22 @@ class App:
         await self._rpc(number, "send_magic_link", self._new_login().request(), expected=204)
 
     async def authenticate_user_code(self, number: int) -> None:
-        """Redeem the code of a new address, which creates its user."""
+        """Redeem an unused code; that of a new address creates its user."""
         login, code = self._codes.pop()
         self._logins.append(await self._json(number, "authenticate_user", login.redemption(code)))
+        self._known.append(login)
+
+    async def send_magic_link_again(self, number: int) -> None:
+        """Request a magic link for somebody who has logged in before; `collect_codes` reads its code."""
+        if not self._asked:
+            self._asked_at = self._mails.stat().st_size
+        login = Login(self._known.pop().email)
+        self._asked[login.email] = login
+        await self._rpc(number, "send_magic_link", login.request(), expected=204)
+
+    async def create_trial(self, number: int) -> None:
+        """Order a trial and a magic link for a new address."""
+        await self._rpc(number, "create_trial_and_magic_link", _trial(self._new_login()), expected=204)
 
     async def authenticate_user_refresh(self, number: int) -> None:
         """Refresh the tokens of this connection's user."""
@@ -129,6 +148,12 @@ class App:
             async for to, code in self._codes_for(set(logins)):
                 self._codes.append((logins[to], code))
 
+    async def collect_codes(self) -> None:
+        """Read the codes of the links of `send_magic_link_again`."""
+        asked, self._asked = self._asked, {}
+        sent = {to: code async for to, code in self._codes_for(set(asked), start=self._asked_at)}
+        self._codes = [(login, sent[email]) for email, login in asked.items()]
+
     async def prepare_logins(self, count: int) -> None:
         """Log new users in until there are so many."""
         missing = count - len(self._logins)
@@ -142,11 +167,7 @@ class App:
         logins = {login.email: login for login in (self._new_login() for _ in range(missing))}
         await self._each(
             logins.values(),
-            lambda n, login: self._request(
-                n,
-                "create_trial_and_magic_link",
-                login.request(device={"platform": "mac", "beak_id": login.state, "fingerprint": login.state}),
-            ),
+            lambda n, login: self._request(n, "create_trial_and_magic_link", _trial(login)),
         )
         async for to, code in self._codes_for(set(logins)):
             self._subscribers.append(await self._json(0, "authenticate_user", logins[to].redemption(code)))
@@ -180,11 +201,12 @@ class App:
 
         await asyncio.gather(*(loop(number) for number in range(len(self._connections))))
 
-    async def _codes_for(self, wanted: set[str]) -> AsyncIterator[tuple[str, str]]:
-        """Yield address and code of each mail to these addresses, read from the sink's file as it grows."""
+    async def _codes_for(self, wanted: set[str], *, start: int = 0) -> AsyncIterator[tuple[str, str]]:
+        """Yield address and code of each mail to these addresses, from ``start`` of the sink's growing file on."""
         end = time.monotonic() + PREPARED_SECONDS
         line = ""
         with self._mails.open() as lines:
+            lines.seek(start)
             while wanted:
                 # A line that is being written may arrive in two parts.
                 line = line + lines.readline()
@@ -196,6 +218,10 @@ class App:
                 if mail["to"] in wanted and (code := _code(mail["content"])):
                     wanted.discard(mail["to"])
                     yield mail["to"], code
+
+
+def _trial(login: Login) -> dict[str, Any]:
+    return login.request(device={"platform": "mac", "beak_id": login.state, "fingerprint": login.state})
 
 
 def _code(mail: str) -> str | None:

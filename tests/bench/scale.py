@@ -1,0 +1,236 @@
+"""What a million users need, computed from the measured costs of operations in ``docs/scale.json``.
+
+``python -m tests.bench.scale`` writes the tables of ``docs/scale.md`` anew. `tests.bench.sizes --json docs/scale.json`
+measures the costs.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from services.auth.magic_links import store as magic_links
+from services.auth.settings import AuthSettings
+from services.auth.tokens import store as tokens
+from services.auth.tokens.models import FAMILY_LIFETIME
+from services.billing.settings import BillingSettings
+from services.mailer.settings import MailerSettings
+from shared.bus.topics import TOPICS
+from shared.settings import ServiceSettings
+from tests.bench.sizes import Cost
+
+DOCUMENT: Final = Path("docs/scale.md")
+COSTS: Final = Path("docs/scale.json")
+USERS: Final = 1_000_000
+MONTH: Final = 30.0
+PEAK: Final = 5.0
+"""The busiest hour of the day as a multiple of the mean."""
+REPLICAS: Final = 3
+"""Copies of everything: members of a replica set, replicas of a partition."""
+PER_USER_AND_MONTH: Final[Mapping[str, float]] = {
+    "send_magic_link, known address": 1,
+    "authenticate_user, code of a known user": 1,
+    "authenticate_user, refresh": 60,
+    "get_user": 60,
+    "get_subscription_status": 60,
+    # One user in fifty is new, and one in a hundred starts a trial.
+    "send_magic_link, new address": 0.02,
+    "authenticate_user, code of a new user": 0.02,
+    "create_trial_and_magic_link, new user": 0.01,
+    # One user in twenty subscribes, and Stripe sends four events a month about each.
+    "Stripe event, applied": 0.2,
+}
+"""How often an operation is performed."""
+
+
+def _default(settings: type[ServiceSettings], field: str) -> timedelta:
+    days = settings.model_fields[field].default
+    return days if isinstance(days, timedelta) else timedelta(days=days)
+
+
+INBOX: Final = _default(ServiceSettings, "inbox_retention")
+KEPT: Final[Mapping[str, timedelta]] = {
+    "auth.inbox": INBOX,
+    "billing.inbox": INBOX,
+    "mailer.inbox": INBOX,
+    "news.inbox": INBOX,
+    "auth.audit": _default(AuthSettings, "audit_days"),
+    "auth.authorizations": magic_links.RETENTION,
+    "auth.access_tokens": tokens.RETENTION,
+    # Used tokens too, so that a second use is recognized as theft.
+    "auth.refresh_tokens": FAMILY_LIFETIME + tokens.RETENTION,
+    "mailer.deliveries": _default(MailerSettings, "deliveries_days"),
+    "billing.stripe_events": _default(BillingSettings, "stripe_events_retention_days"),
+}
+"""How long a collection keeps what an operation adds."""
+BRIEF: Final = timedelta(days=1)
+"""Counters of rate limits and timers, whose documents expire within a day."""
+BRIEFLY_KEPT: Final = ("auth.limits", "auth.tallies", "billing.timers")
+ONCE: Final = (
+    "authenticate_user, code of a new user",
+    "create_trial_and_magic_link, new user",
+)
+"""Operations that create what is kept for ever: of each user once, and of one in twenty once."""
+SUBSCRIBERS: Final = 0.05
+
+
+@dataclass(frozen=True)
+class Model:
+    """The needs of ``USERS`` users.
+
+    Args:
+        costs: the cost of each operation, by name.
+    """
+
+    costs: Mapping[str, Cost]
+
+    def per_second(self, operation: str) -> float:
+        """How often an operation is performed each second, on average."""
+        return USERS * PER_USER_AND_MONTH[operation] / (MONTH * 86_400)
+
+    def collections(self) -> Counter[str]:
+        """Bytes in one copy, by collection, once as much expires as is added."""
+        sizes = Counter[str]()
+        for name, cost in self.costs.items():
+            for collection, size in cost.collections.items():
+                if kept := KEPT.get(collection, BRIEF if collection in BRIEFLY_KEPT else None):
+                    sizes[collection] += round(size * self.per_second(name) * kept.total_seconds())
+                elif name in ONCE:
+                    sizes[collection] += round(size * USERS * (1 if name == ONCE[0] else SUBSCRIBERS))
+        return sizes
+
+    def topics(self) -> Counter[str]:
+        """Bytes in one copy, by topic."""
+        kept = {topic.name: topic.retention / 1000 for topic in TOPICS}
+        sizes = Counter[str]()
+        for name, cost in self.costs.items():
+            for topic, size in cost.topics.items():
+                # What Kafka keeps of offsets is compacted to one record for each partition.
+                if topic in kept:
+                    sizes[topic] += round(size * self.per_second(name) * kept[topic])
+        return sizes
+
+    def cores(self) -> Counter[str]:
+        """Cores in the busiest hour, by process."""
+        cores = Counter[str]()
+        for name, cost in self.costs.items():
+            for process, milliseconds in cost.cpu.items():
+                cores[process] += PEAK * milliseconds / 1000 * self.per_second(name)  # type: ignore[assignment]
+        return cores
+
+
+def tables(costs: Sequence[Cost]) -> dict[str, str]:
+    """The tables of the document, by name."""
+    model = Model({cost.name: cost for cost in costs})
+    return {
+        "costs": _table(
+            ("operation", "MongoDB", "largest", "Kafka", "largest", "CPU, ms", "MongoDB", "services", "Kafka"),
+            [
+                (
+                    f"`{cost.name.partition(',')[0]}`{cost.name.partition(',')[1]}{cost.name.partition(',')[2]}"
+                    if "_" in cost.name
+                    else cost.name,
+                    _bytes(sum(cost.collections.values())),
+                    _largest(cost.collections),
+                    _bytes(sum(cost.topics.values())),
+                    _largest(cost.topics),
+                    f"{sum(cost.cpu.values()):.1f}",
+                    f"{cost.cpu['mongo']:.1f}",
+                    f"{sum(used for name, used in cost.cpu.items() if name not in ('mongo', 'kafka')):.1f}",
+                    f"{cost.cpu['kafka']:.1f}",
+                )
+                for cost in costs
+            ],
+        ),
+        "rates": _table(
+            ("operation", "a user and month", "a second, mean", "a second, busiest hour"),
+            [
+                (name, f"{often:g}", f"{model.per_second(name):.2f}", f"{PEAK * model.per_second(name):.1f}")
+                for name, often in PER_USER_AND_MONTH.items()
+            ],
+        ),
+        "collections": _sizes("collection", model.collections(), kept=_kept),
+        "topics": _sizes("topic", model.topics(), kept=_topic_kept),
+        "cores": _table(
+            ("process", "cores in the busiest hour"),
+            [(name, f"{cores:.2f}") for name, cores in model.cores().most_common()]
+            + [("**all**", f"**{sum(model.cores().values()):.2f}**")],
+        ),
+    }
+
+
+def render(document: str, costs: Sequence[Cost]) -> str:
+    """The document with its tables written anew, each between its two comments."""
+    for name, table in tables(costs).items():
+        begin, end = f"<!-- table {name} -->\n", "<!-- end -->"
+        document = re.sub(
+            f"{re.escape(begin)}.*?{re.escape(end)}",
+            lambda _, text=begin + table + end: text,  # type: ignore[misc]
+            document,
+            flags=re.DOTALL,
+        )
+    return document
+
+
+def load(file: Path = COSTS) -> list[Cost]:
+    """The measured costs."""
+    return [Cost(**each) for each in json.loads(file.read_text())]
+
+
+def _kept(collection: str) -> str:
+    kept = KEPT.get(collection, BRIEF if collection in BRIEFLY_KEPT else None)
+    return "for ever" if kept is None else f"{kept.days} days" if kept.days > 1 else "up to a day"
+
+
+def _topic_kept(topic: str) -> str:
+    milliseconds = next(each.retention for each in TOPICS if each.name == topic)
+    kept = timedelta(milliseconds=milliseconds)
+    return f"{kept.days} days" if kept.days else f"{kept.seconds // 60} minutes"
+
+
+def _sizes(title: str, sizes: Counter[str], *, kept: object) -> str:
+    assert callable(kept)
+    total = sum(sizes.values())
+    shown = [(name, size) for name, size in sizes.most_common() if size >= total / 500]
+    rest = total - sum(size for _, size in shown)
+    rows = [(f"`{name}`", kept(name), _bytes(size), _bytes(size * REPLICAS)) for name, size in shown]
+    return _table(
+        (title, "kept", "one copy", "three copies"),
+        [
+            *rows,
+            ("others", "", _bytes(rest), _bytes(rest * REPLICAS)),
+            ("**all**", "", f"**{_bytes(total)}**", f"**{_bytes(total * REPLICAS)}**"),
+        ],
+    )
+
+
+def _largest(sizes: Mapping[str, float]) -> str:
+    named = sorted(sizes.items(), key=lambda item: -item[1])[:3]
+    return ", ".join(f"`{name}` {_bytes(size)}" for name, size in named if size >= 1)
+
+
+def _bytes(size: float) -> str:
+    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size:.0f} B"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def main() -> None:
+    """Write the tables of the document anew."""
+    DOCUMENT.write_text(render(DOCUMENT.read_text(), load()))
+
+
+if __name__ == "__main__":
+    main()

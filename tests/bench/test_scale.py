@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from services.auth.audit.store import AuditEntries
+from shared.bus.topics import TOPICS
+from tests.bench import scale
+from tests.bench.sizes import Cost
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_tables_of_the_document_are_computed_from_the_measured_costs() -> None:
+    document = (ROOT / scale.DOCUMENT).read_text()
+    assert scale.render(document, scale.load(ROOT / scale.COSTS)) == document
+
+
+def test_every_operation_of_the_model_was_measured() -> None:
+    assert {cost.name for cost in scale.load(ROOT / scale.COSTS)} == set(scale.PER_USER_AND_MONTH)
+
+
+def test_a_size_is_rate_times_bytes_times_retention() -> None:
+    name = "authenticate_user, refresh"
+    cost = Cost(name, {"auth.audit": 100.0}, {}, {"auth.events": 10.0}, {"auth": 2.0})
+    model = scale.Model({name: cost})
+    a_day = scale.USERS * scale.PER_USER_AND_MONTH[name] / 30
+    assert math.isclose(model.collections()["auth.audit"], 100 * a_day * 180, rel_tol=1e-6)
+    assert math.isclose(model.topics()["auth.events"], 10 * a_day * 7, rel_tol=1e-6)
+    assert math.isclose(model.cores()["auth"], scale.PEAK * 0.002 * a_day / 86_400, rel_tol=1e-6)
+
+
+def test_what_has_no_retention_is_kept_once_for_each_user() -> None:
+    cost = Cost(scale.ONCE[0], {"auth.users": 50.0, "auth.limits": 3.0}, {}, {}, {})
+    sizes = scale.Model({cost.name: cost}).collections()
+    assert sizes["auth.users"] == 50 * scale.USERS
+    assert sizes["auth.limits"] < 3 * scale.USERS
+
+
+@pytest.mark.parametrize("topic", ["auth.commands", "gateway.replies"])
+def test_topics_have_the_declared_retention(topic: str) -> None:
+    declared = next(each for each in TOPICS if each.name == topic)
+    assert scale._topic_kept(topic) in (f"{declared.retention // 86_400_000} days", "10 minutes")
+
+
+def test_collections_of_the_model_exist() -> None:
+    assert f"auth.{AuditEntries.COLLECTION}" in scale.KEPT
