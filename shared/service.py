@@ -312,7 +312,7 @@ class Service:
         """Check the server and the version of the database, create the indexes, and read what was committed."""
         version = self._version = DatabaseVersion(own, oldest=self._migrations.oldest, known=self._migrations.known)
 
-        committed_topics = self._committed_topics = CommittedTopics(own)
+        committed_topics = self._committed_topics = CommittedTopics(own, self.settings.kafka)
 
         async def prepare() -> None:
             await check_server(client, self.settings.mongo_url)

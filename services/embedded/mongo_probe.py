@@ -25,7 +25,7 @@ async def is_primary(client: AsyncMongoClient[dict[str, Any]], port: int) -> boo
     member if the port has changed.
     """
     # If the port is not open yet, the driver would wait before its next attempt.
-    if not await _listens(port):
+    if not await listens(port):
         return False
     member = f"{LOOPBACK}:{port}"
     try:
@@ -55,7 +55,8 @@ async def _configure(client: AsyncMongoClient[dict[str, Any]], member: str) -> N
             await client.admin.command("replSetReconfig", configuration | {"version": version}, force=True)
 
 
-async def _listens(port: int) -> bool:
+async def listens(port: int) -> bool:
+    """Whether something accepts connections on this loopback port."""
     try:
         _, writer = await asyncio.open_connection(LOOPBACK, port)
     except OSError:

@@ -412,8 +412,9 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
                 ends = await self._consumer.end_offsets(list(partitions))
                 committed = await self._member.fetch_committed_offsets(self._all_partitions(partitions))
             gaps = find_gaps(partitions, committed, beginnings)
-            had_offsets = frozenset() if self._committed_topics is None else self._committed_topics.names
-            lost = find_lost(partitions, committed, beginnings, ends, had_offsets)
+            known = self._committed_topics
+            had, elsewhere = (known.names, await known.elsewhere()) if known is not None else ((), ())
+            lost = find_lost(partitions, committed, beginnings, ends, had, elsewhere=elsewhere)
             gaps = [*lost, *(gap for gap in gaps if gap.partition not in {each.partition for each in lost})]
             if gaps:
                 await self._on_gaps(gaps)

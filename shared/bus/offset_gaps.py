@@ -61,11 +61,14 @@ def find_lost(
     beginnings: Mapping[TopicPartition, int],
     ends: Mapping[TopicPartition, int],
     had_offsets: Collection[str],
+    *,
+    elsewhere: Collection[str] = (),
 ) -> list[OffsetGap]:
     """Return the partitions whose records Kafka has lost.
 
-    Either the group had offsets in the topic and has none any more, as in a new cluster, or its offset is beyond the
-    last record, as after a restore of a broker's disk.
+    The group had offsets in the topic and has none any more, as in a new cluster. Or its offset is beyond the last
+    record, as after a restore of a broker's disk. Or the cluster is a copy of the one before: then the newest records
+    may be missing, and the group continues at its offset.
 
     Args:
         partitions: the assigned partitions.
@@ -73,14 +76,17 @@ def find_lost(
         beginnings: the first offset of each assigned partition.
         ends: the offset after the last record of each assigned partition.
         had_offsets: topics in which the group has committed an offset before.
+        elsewhere: those of them in which it has committed none in this cluster.
     """
     have = {partition.topic for partition, found in committed.items() if found.offset >= 0}
-    return [
-        OffsetGap(partition, beginnings[partition], beginnings[partition], 0, lost=True)
-        for partition in sorted(partitions)
-        if (partition.topic in had_offsets and partition.topic not in have)
-        or (partition in committed and committed[partition].offset > ends[partition])
-    ]
+    gaps = []
+    for partition in sorted(partitions):
+        offset = max(committed[partition].offset, 0) if partition in committed else 0
+        next_offset = offset if beginnings[partition] < offset <= ends[partition] else beginnings[partition]
+        gone = partition.topic in had_offsets and partition.topic not in have
+        if gone or partition.topic in elsewhere or offset > ends[partition]:
+            gaps.append(OffsetGap(partition, next_offset, next_offset, 0, lost=True))
+    return gaps
 
 
 def last_read_of(committed: OffsetAndMetadata | None) -> int:

@@ -11,8 +11,10 @@ from aiokafka.structs import OffsetAndMetadata
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
+from shared.bus.committed_topics import ROW
 from shared.bus.inbox import Inbox
 from shared.bus.offset_gaps import OffsetGap, find_gaps, find_lost
+from shared.database_version import COLLECTION
 from tests.shared.bus_harness import BusHarness, wait_until
 from tests.shared.sample_services import Append, Appended
 
@@ -61,6 +63,24 @@ def test_topic_without_its_offsets_or_with_an_offset_beyond_its_end_is_lost(
     assert found == ([OffsetGap(PARTITION, 0, 0, 0, lost=True)] if lost else [])
 
 
+@pytest.mark.parametrize(
+    ("committed", "beginning", "end", "next_offset"),
+    [
+        (5, 0, 9, 5),
+        (9, 0, 9, 9),
+        (2, 4, 9, 4),  # records before the copy's first one
+        (10, 4, 9, 4),
+        (None, 4, 9, 4),
+    ],
+)
+def test_copied_topic_is_lost_and_is_read_from_its_copied_offset(
+    committed: int | None, beginning: int, end: int, next_offset: int
+) -> None:
+    offsets = {} if committed is None else {PARTITION: OffsetAndMetadata(committed, "")}
+    found = find_lost([PARTITION], offsets, {PARTITION: beginning}, {PARTITION: end}, {"t"}, elsewhere={"t"})
+    assert found == [OffsetGap(PARTITION, next_offset, next_offset, 0, lost=True)]
+
+
 async def test_messages_of_lost_topics_take_effect_once(bus: BusHarness) -> None:
     groups = {"ledger.events": ("audit",), "ledger.commands": ("ledger",)}
     async with bus.running(consumers=groups):
@@ -100,6 +120,25 @@ async def test_messages_of_lost_topics_take_effect_once(bus: BusHarness) -> None
         async with bus.running(consumers=groups), bus.running("audit"):
             await bus.call(Append(subject="0", number=6, key="0"))
     assert "records lost" not in {entry["event"] for entry in logs}
+
+
+async def test_cluster_with_another_id_lacks_records_until_they_were_sent_again(bus: BusHarness) -> None:
+    groups = {"ledger.events": ("audit",), "ledger.commands": ("ledger",)}
+    async with bus.running(consumers=groups), bus.running("audit"):
+        await bus.call(Append(subject="0", number=0, key="0"))
+        await bus.drained("audit")
+    rows = bus.database("audit")[COLLECTION]
+    (known,) = ((await rows.find_one({"_id": ROW})) or {})["clusters"].values()
+    await rows.update_one({"_id": ROW}, {"$set": {"clusters": {"another": known}}})
+    lost = []
+    for _ in range(2):
+        with capture_logs() as logs:
+            async with bus.running(consumers=groups), bus.running("audit"):
+                await bus.call(Append(subject="0", number=len(lost) + 1, key="0"))
+                await bus.drained("audit")
+        lost.append({entry["topic"].removeprefix(bus.prefix) for entry in logs if entry["event"] == "records lost"})
+    assert lost == [{"ledger.events"}, set()]
+    assert await bus.numbers("0", "audit") == [0, 1, 2]
 
 
 async def test_sent_timer_is_deleted_once_its_message_is_passed(bus: BusHarness) -> None:
