@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from aiokafka.admin import AIOKafkaAdminClient
-
 from shared.bus.kafka_connection import KafkaConnection
+from shared.bus.topics import cluster_id
 from shared.database_version import COLLECTION, upsert
 from shared.mongo import Collection, Database, dependency_down
 from shared.telemetry import log
@@ -46,7 +45,7 @@ class CommittedTopics:
     async def elsewhere(self) -> frozenset[str]:
         """The topics whose offsets were all committed in another cluster; raise KafkaError if Kafka is unavailable."""
         if self._cluster is None:
-            self._cluster = await _cluster_id(self._kafka)
+            self._cluster = await cluster_id(self._kafka)
         return self.names - self._by_cluster.get(self._cluster, frozenset())
 
     async def add(self, names: Iterable[str]) -> None:
@@ -65,13 +64,3 @@ class CommittedTopics:
             log.info("committed topics not stored", error=type(failure).__name__)
             return
         self._by_cluster[self._cluster] = here.union(added)
-
-
-async def _cluster_id(kafka: KafkaConnection) -> str:
-    admin = AIOKafkaAdminClient(**kafka.options)
-    try:
-        await admin.start()
-        found: str = (await admin.describe_cluster())["cluster_id"]
-        return found
-    finally:
-        await admin.close()

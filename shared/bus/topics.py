@@ -225,6 +225,21 @@ async def check(
         await admin.close()
 
 
+async def cluster_id(kafka: KafkaConnection) -> str:
+    """Return the ID of the cluster, which a copy of it does not share.
+
+    Raises:
+        KafkaError: Kafka can't be reached.
+    """
+    admin = AIOKafkaAdminClient(**kafka.options)
+    try:
+        await admin.start()
+        found: str = (await admin.describe_cluster())["cluster_id"]
+        return found
+    finally:
+        await admin.close()
+
+
 async def _create(admin: AIOKafkaAdminClient, topics: Iterable[Topic], prefix: str, replication: int) -> None:
     response = await admin.create_topics(
         [
