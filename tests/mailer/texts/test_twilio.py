@@ -5,11 +5,14 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from pydantic import SecretStr
 
 from services.mailer.deliveries.models import Accepted, Deferred, Rejected
 from services.mailer.texts.providers import Text
 from services.mailer.texts.twilio import Twilio
+from shared.otel_settings import TraceExport
+from shared.tracing import Tracing
 from tests.mailer.twilio_double import SERVICE, SID, TOKEN, TwilioDouble
 
 NUMBER = "+41791234567"
@@ -249,3 +252,21 @@ async def test_validity_period_is_within_twilios_limits(double: TwilioDouble, pr
     await provider().send(text(useful_for=timedelta(days=2)))
     await provider().send(text("short", useful_for=timedelta(milliseconds=5)))
     assert [form["ValidityPeriod"] for form in double.sent] == ["36000", "1"]
+
+
+async def test_request_has_a_span_without_account_and_number(
+    double: TwilioDouble, provider: MakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported: list[Any] = []
+    monkeypatch.setattr(OTLPSpanExporter, "export", lambda _, batch: exported.extend(batch))
+    tracing = Tracing("mailer", TraceExport(exporter="otlp"))
+    with tracing.server("POST", version="1.1", scheme="http", server="a", remote=None, trusted=False):
+        await provider().send(text(may_have_been_sent=True))
+    tracing.stop()
+    assert [each.name for each in exported[:2]] == [
+        f"{verb} /2010-04-01/Accounts/{{id}}/Messages.json" for verb in ("GET", "POST")
+    ]
+    assert [each.attributes["http.response.status_code"] for each in exported[:2]] == [200, 201]
+    assert double.sent
+    whole = "".join(each.to_json() for each in exported)
+    assert not [secret for secret in (SID, NUMBER, NUMBER[1:], TOKEN, text().body) if secret in whole]
