@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 
+from services.operator.client import VERSION
 from tests.end_to_end.flows import operator_call, publish
 from tests.stack import Stack, eventually
 
 
 async def paused(nest: Stack) -> list[dict[str, object]]:
-    partitions: list[dict[str, object]] = (await operator_call(nest, "list_paused_partitions"))["partitions"]
+    response = await nest.call("list_paused_partitions", {}, version=VERSION, **nest.internal)
+    assert response.status_code == 200, response.text
+    partitions: list[dict[str, object]] = response.json()["partitions"]
     return partitions
 
 
