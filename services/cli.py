@@ -22,6 +22,7 @@ from services.operator import (
     deliveries,
     keys,
     news,
+    offsets,
     partitions,
     stripe,
     topics,
@@ -47,6 +48,7 @@ app = typer.Typer(
 )
 app.add_typer(topics.app, name="topics", rich_help_panel=SERVICES)
 app.add_typer(database.app, name="database", rich_help_panel=SERVICES)
+app.add_typer(offsets.app, name="offsets", rich_help_panel=SERVICES)
 clients.app.add_typer(branding.app, name="looks")
 for name, group in (
     ("audit", audit.app),

@@ -2,22 +2,21 @@
 
 A resource ID is ``<resource>_<29 base62 characters>``. The characters encode 21 bytes: 8 of Unix seconds, 1 of the
 scheme, 8 of the instance, 4 of a sequence number (a KSUID as drawn at https://github.com/ksuid). Outside production the
-environment is a prefix: ``dev_user_…``.
+environment is a prefix: ``dev_user_…``. IDs are derived from the message that creates the resource. So they are the
+same if the message is handled again after a restore of the database.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
-import os
 import secrets
-import time
 from typing import Final
 
 ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 LENGTH: Final = 29
-RANDOM_SCHEME: Final = b"R"
-"""Scheme in which the instance part is random, drawn once by each process."""
+DERIVED_SCHEME: Final = b"M"
+"""Scheme in which the instance part is 2 bytes of milliseconds and a hash of the message, and the sequence number
+counts the message's IDs. Earlier releases have written ``R``, with a random instance part for each process."""
 
 # Two characters per division halve the divisions of a large number.
 _PAIRS = [first + second for first in ALPHABET for second in ALPHABET]
@@ -25,30 +24,24 @@ _DIGITS = {character: value for value, character in enumerate(ALPHABET)}
 
 
 class Ids:
-    """Generator of resource IDs; every environment but ``production`` is their prefix."""
+    """Resource IDs; every environment but ``production`` is their prefix."""
 
     def __init__(self, environment: str = "production") -> None:
         self._prefix = "" if environment == "production" else f"{environment}_"
-        self._renew(os.getpid())
 
-    def _renew(self, pid: int) -> None:
-        self._pid = pid
-        self._instance = secrets.token_bytes(8)
-        self._sequence = itertools.count()
-        self._second = 0
+    def derived(self, resource: str, message_id: str, time: int, number: int) -> str:
+        """Return the ID of the n-th resource that a message creates.
 
-    def new(self, resource: str) -> str:
-        """Return a new ID; it sorts after the earlier ones of this process."""
-        if os.getpid() != self._pid:
-            # A forked child with the parent's instance part would generate the parent's IDs again.
-            self._renew(os.getpid())
-        # If the clock is set back, the last second is kept: sequence numbers of earlier seconds are used up.
-        self._second = max(self._second, int(time.time()))
-        sequence = next(self._sequence)
-        if sequence >> 32:
-            self._renew(self._pid)
-            return self.new(resource)
-        raw = self._second.to_bytes(8, "big") + RANDOM_SCHEME + self._instance + sequence.to_bytes(4, "big")
+        Args:
+            resource: its kind.
+            message_id: the message ID. A client's idempotency key determines it, so it may be used again after weeks.
+            time: when the message was first published, Unix milliseconds; equal in all deliveries.
+            number: n.
+        """
+        digest = hashlib.sha256(f"{message_id} {time}".encode()).digest()
+        seconds, milliseconds = divmod(time, 1000)
+        instance = milliseconds.to_bytes(2, "big") + digest[:6]
+        raw = seconds.to_bytes(8, "big") + DERIVED_SCHEME + instance + number.to_bytes(4, "big")
         return f"{self._prefix}{resource}_{encode(raw)}"
 
 

@@ -1,15 +1,17 @@
-"""`nest database`: versions of the services' databases, and their migrations."""
+"""`nest database`: versions of the services' databases, their migrations and backups."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from services.operator.client import CommandError
+from services.operator.offsets import Bootstrap, Prefix
 from services.operator.output import AsJson, JsonErrors, example_text, one_line_errors, print_json, without_logs
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 COMMAND_SECONDS: Final = 600.0
 """Timeout of one operation; counting the documents of a large collection reads all of it."""
-app = typer.Typer(no_args_is_help=True, help="Show the versions of the services' databases, and migrate them.")
+app = typer.Typer(no_args_is_help=True, help="Migrate, back up and restore the services' databases.")
 Service = Annotated[list[str] | None, typer.Option(help="Only the database of this service; repeat it.")]
 
 
@@ -56,6 +58,32 @@ def migrate(
             _print_status(asyncio.run(_statuses(service)), as_json=False)
             return
         asyncio.run(migrate_all(service, rate=rate, wait=wait))
+
+
+@app.command("dump", epilog=example_text("nest database dump backup-2026-12-01"))
+def dump(folder: Path, *, bootstrap: Bootstrap = "", prefix: Prefix = "", _json: JsonErrors = False) -> None:
+    """Write a backup of the services' databases, and the offsets of their consumer groups, to a new folder.
+
+    Takes the services' variables for MongoDB and Kafka; the services run on. For databases that take longer than five
+    minutes use mongodump --oplog or snapshots of the disks, after nest offsets save.
+    """
+    from services.operator.backup import dump as write  # noqa: PLC0415 -- would slow down `nest --help`
+
+    with one_line_errors(), without_logs():
+        asyncio.run(write(folder, bootstrap, prefix, typer.echo))
+    typer.echo(f"{folder} is complete; it holds personal data")
+
+
+@app.command("restore", epilog=example_text("nest database restore backup-2026-12-01"))
+def restore(folder: Path, *, _json: JsonErrors = False) -> None:
+    """Insert a backup into empty databases, while no service runs. Then run nest offsets rewind.
+
+    Takes the services' variables: NEST_SEALING_KEYS, NEST_MONGO_URL and NEST_DATABASE_PREFIX.
+    """
+    from services.operator.backup import restore as insert  # noqa: PLC0415 -- would slow down `nest --help`
+
+    with one_line_errors(), without_logs():
+        asyncio.run(insert(folder, typer.echo))
 
 
 async def migrate_all(

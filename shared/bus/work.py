@@ -76,12 +76,13 @@ class Work:
 
     __slots__ = (
         *("annotations", "cause", "now", "outgoing", "replies", "timers", "writes"),
-        *("_counts", "_ids", "_on_outcome", "_sealer"),
+        *("_counts", "_created", "_ids", "_on_outcome", "_sealer"),
     )
 
     def __init__(self, cause: Envelope, *, now: datetime, ids: Ids, sealer: Sealer) -> None:
         self.cause = cause
         self._ids = ids
+        self._created = 0
         self._sealer = sealer
         self._on_outcome: OutcomeHook | None = None
         self._counts: list[Counter] = []
@@ -113,8 +114,9 @@ class Work:
         return [message for message, _ in self.outgoing]
 
     def new_id(self, resource: str) -> str:
-        """Return a new ID of a resource (``user_…``)."""
-        return self._ids.new(resource)
+        """Return a new ID of a resource (``user_…``), the same at every delivery of the message."""
+        self._created += 1
+        return self._ids.derived(resource, self.cause.id, self.cause.time, self._created)
 
     def insert(
         self, collection: Collection, document: Document, *, taken: type[Refusal] | Refusal | None = None
