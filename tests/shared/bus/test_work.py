@@ -33,6 +33,15 @@ def test_a_work_has_the_attributes_of_its_message() -> None:
     assert work.new_id("user").startswith("test_user_")
 
 
+def test_resources_have_the_same_ids_at_every_run_of_the_handler() -> None:
+    def ids(**fields: Any) -> list[str]:
+        work = new_work(**{"id": "1" * 32, "time": 1_700_000_000_000, **fields})
+        return [work.new_id("user"), work.new_id("user"), work.new_id("client")]
+
+    assert ids() == ids()
+    assert len({*ids(), *ids(id="2" * 32), *ids(time=1_700_000_000_001)}) == 9
+
+
 def test_now_has_whole_milliseconds() -> None:
     assert new_work().now == AT.replace(microsecond=123_000)
 
