@@ -18,7 +18,7 @@ MANIFEST_TESTS := $(addprefix tests/deploy/test_,kubernetes.py network_policies.
 	manifest_schemas.py)
 
 .PHONY: help run run-services backing test test-slow faults stripe-contract check manifests format bench bench-recovery \
-	bench-overload bench-status bench-sizes reference sbom image image-local test-image lock clean install-run install-dev install-clients \
+	bench-overload bench-status bench-sizes bench-rolls reference sbom image image-local test-image lock clean install-run install-dev install-clients \
 	install-kustomize try-apiserver
 .PHONY: up down logs dashboards
 
@@ -84,6 +84,10 @@ bench-status: install-dev ## measure the subscription status with a million reco
 bench-sizes: install-dev ## measure the bytes and the CPU time of each operation, and compute the tables of docs/scale.md
 	$(BIN)/python -m tests.bench.sizes --json docs/scale.json
 	$(BIN)/python -m tests.bench.scale
+
+bench-rolls: install-dev ## measure the pauses of a roll of 20 instances, and the connections of each process
+	$(BIN)/python -m tests.bench.rebalance
+	$(BIN)/python -m tests.bench.connections
 
 reference: install-dev ## regenerate the HTTP API reference, docs/settings.md, deploy/example.env, manifests and dashboards
 	$(BIN)/python -m services.reference

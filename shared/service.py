@@ -41,6 +41,7 @@ from shared.bus.row_encryption import RowEncryption
 from shared.bus.sealed_message_counts import SealedMessageCounts
 from shared.bus.sent_messages import SentMessages
 from shared.bus.timers import Timers
+from shared.bus.topic_growth import GrowthFollower
 from shared.bus.topic_reader import OnRecord, TopicReader
 from shared.bus.topics import CONSUMERS, TOPICS
 from shared.bus.unknown_types import UnknownTypes
@@ -71,6 +72,7 @@ from shared.sealing import Sealer
 from shared.settings import ServiceSettings, SettingsError
 from shared.startup import DependencyUnavailable, retry_until_available, tune_garbage_collector
 from shared.telemetry import log
+from shared.tracing import Tracing
 
 SETTINGS_EXIT_CODE: Final = 78
 """EX_CONFIG of sysexits.h."""
@@ -217,15 +219,10 @@ class Service:
         inbox = Inbox(client, own, retention=settings.inbox_retention, service=self.name, encryption=encryption)
         version = await self._prepared_database(client, own, inbox)
 
-        producer = Producer(
-            settings.kafka, macs=macs, prefix=settings.topic_prefix, client_id=f"nest-{self.name}", tracing=tracing
-        )
-        await retry_until_available("Kafka", settings.kafka.check)
-        await retry_until_available("Kafka", producer.start)
-        self._stack.push_async_callback(producer.stop)
-
+        producer = await self._connected_producer(tracing)
         group = settings.topic_prefix + self.name
         instance = self._instance_name(group)
+        growth = await self._growth(producer, instance)
         publish = partial(publish_outside_work, producer, sealer)
         announcements = await self._follow_pauses(producer, publish, instance)
         resources = Resources(
@@ -265,7 +262,15 @@ class Service:
         sent = self.sent = SentMessages(inbox, settings.kafka, prefix=settings.topic_prefix, consumers=self._consumers)
         sent.start()
         self._stack.push_async_callback(sent.stop)
-        timers = partial(Timers, own, producer, service=self.name, encryption=encryption, sent=sent)
+        timers = partial(
+            Timers,
+            own,
+            producer,
+            service=self.name,
+            encryption=encryption,
+            sent=sent,
+            paused=lambda: growth.pausing,
+        )
         deliver = partial(
             Delivery,
             handling,
@@ -307,6 +312,35 @@ class Service:
             health = HealthServer(settings.health_host, settings.health_port, self.problems, self.unready)
             await health.start()
             self._stack.push_async_callback(health.stop)
+
+    async def _connected_producer(self, tracing: Tracing) -> Producer:
+        settings = self.settings
+        producer = Producer(
+            settings.kafka,
+            macs=self._macs,
+            prefix=settings.topic_prefix,
+            client_id=f"nest-{self.name}",
+            tracing=tracing,
+        )
+        await retry_until_available("Kafka", settings.kafka.check)
+        await retry_until_available("Kafka", producer.start)
+        self._stack.push_async_callback(producer.stop)
+        return producer
+
+    async def _growth(self, producer: Producer, instance: str) -> GrowthFollower:
+        """Follow the orders of a growth of topics, before anything is sent."""
+        growth = GrowthFollower(
+            producer,
+            kafka=self.settings.kafka,
+            macs=self._macs,
+            prefix=self.settings.topic_prefix,
+            service=self.name,
+            instance=instance,
+            consume=self._refresh_partitions,
+        )
+        await retry_until_available("Kafka", growth.start)
+        self._stack.push_async_callback(growth.stop)
+        return growth
 
     async def _prepared_database(self, client: Client, own: Database, inbox: Inbox) -> DatabaseVersion:
         """Check the server and the version of the database, create the indexes, and read what was committed."""
@@ -398,6 +432,10 @@ class Service:
         else:
             await self._follow(PAUSED_PARTITIONS, announcements.apply)
         return announcements
+
+    async def _refresh_partitions(self) -> None:
+        if self._consumer is not None:
+            await self._consumer.refresh_partitions()
 
     async def _follow(self, topic: str, on_record: OnRecord) -> None:
         settings = self.settings

@@ -34,6 +34,7 @@ from shared.bus.instance_name import InstanceName
 from shared.bus.outside_work import publish_outside_work
 from shared.bus.producer import Producer
 from shared.bus.sealed_message_counts import SealedMessageCounts
+from shared.bus.topic_growth import GrowthFollower
 from shared.bus.topic_reader import TopicReader
 from shared.bus.topics import SERVICES
 from shared.clock_check import ClockCheck, ClockGate
@@ -55,6 +56,10 @@ MAX_SEND_SECONDS: Final = 4.0
 HEALTH_PATH: Final = "/healthz"
 CLOCK_RETRY_SECONDS: Final = 30
 """``retry_after`` while the clock is wrong; by then a load balancer sends requests to other gateways."""
+
+GROWTH_RETRY_SECONDS: Final = 5
+"""``retry_after`` while topics get more partitions, which takes some seconds."""
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 Middleware = Callable[[ASGIApp], ASGIApp]
 """Wraps an ASGI app in another one."""
@@ -80,7 +85,7 @@ class Gateway:
         self.settings = settings
         prefix, kafka = settings.topic_prefix, settings.kafka
         sealer = Sealer(settings.master_keys())
-        macs = settings.record_macs(sealer)
+        macs = self._macs = settings.record_macs(sealer)
         send_seconds = min(MAX_SEND_SECONDS, settings.reply_seconds / 2)
         self._tracing = settings.tracing("gateway")
         self._producer = Producer(
@@ -117,7 +122,7 @@ class Gateway:
         portal_links = portal.PortalLinks(sealer, settings.issuer)
         routes = self._routes(dispatcher, sealer, keys, portal_links)
         app: ASGIApp = HttpMiddleware(
-            _Router(methods.endpoints(dispatcher, portal_links), routes, self._clock_is_wrong),
+            _Router(methods.endpoints(dispatcher, portal_links), routes, self._pause),
             settings.cors_origins,
             HttpCalls(self._tracing, issuer=settings.issuer, trusted_proxies=settings.trusted_proxies),
         )
@@ -133,6 +138,7 @@ class Gateway:
         self._sealed_counts = SealedMessageCounts(sealer, partial(publish_outside_work, self._producer, sealer))
         self._stack = AsyncExitStack()
         self._clock_check: ClockCheck | None = None
+        self._growth: GrowthFollower | None = None
 
     @property
     def port(self) -> int:
@@ -183,13 +189,24 @@ class Gateway:
         await retry_until_available("Kafka", self.settings.kafka.check)
         await retry_until_available("Kafka", self._producer.start)
         self._stack.push_async_callback(self._producer.stop)
-        self._sealed_counts.start()
-        self._stack.push_async_callback(self._sealed_counts.stop)
         settings = self.settings
         group = f"{settings.kafka_bootstrap} {settings.topic_prefix}gateway"
         instance = InstanceName(group, settings.instance)
         self._stack.callback(instance.release)
+        # Before anything is sent: topics may get more partitions just now.
+        self._growth = GrowthFollower(
+            self._producer,
+            kafka=settings.kafka,
+            macs=self._macs,
+            prefix=settings.topic_prefix,
+            service="gateway",
+            instance=instance.text,
+        )
+        await retry_until_available("Kafka", self._growth.start)
+        self._stack.push_async_callback(self._growth.stop)
         self._clock_check = ClockCheck(service="gateway", instance=instance.text, producer=self._producer)
+        self._sealed_counts.start()
+        self._stack.push_async_callback(self._sealed_counts.stop)
         gate = ClockGate(self._clock_check, nullcontext)
         await gate.start()
         self._stack.push_async_callback(gate.stop)
@@ -209,8 +226,14 @@ class Gateway:
         await self._server.start()
         self._stack.push_async_callback(self._server.stop)
 
-    def _clock_is_wrong(self) -> bool:
-        return self._clock_check is not None and self._clock_check.wrong
+    def _pause(self, scope: Scope) -> Refusal | None:
+        """The refusal of a request while this process must not handle any: its clock is wrong, or topics grow."""
+        if self._clock_check is not None and self._clock_check.wrong:
+            return Unavailable(retry_after=CLOCK_RETRY_SECONDS)
+        # Pages and keys are served from memory; what needs the bus gets 503 when it sends.
+        if self._growth is not None and self._growth.pausing and scope["method"] not in SAFE_METHODS:
+            return Unavailable(retry_after=GROWTH_RETRY_SECONDS)
+        return None
 
     def _routes(
         self, dispatcher: Dispatcher, sealer: Sealer, keys: SigningKeys, portal_links: portal.PortalLinks
@@ -252,18 +275,20 @@ class _Router:
     """RPC paths are looked up in a table, because they are the hot path; Starlette routes all others.
 
     One slash at the end of a path is ignored. While the clock of this process is wrong, every path but that of the
-    health check is refused: the clock decides about tokens, signatures and deadlines.
+    health check is refused: the clock decides about tokens, signatures and deadlines. While topics get more partitions,
+    nothing may be sent.
     """
 
-    def __init__(self, endpoints: Mapping[str, ASGIApp], routes: Router, clock_is_wrong: Callable[[], bool]) -> None:
+    def __init__(
+        self, endpoints: Mapping[str, ASGIApp], routes: Router, pause: Callable[[Scope], Refusal | None]
+    ) -> None:
         self._endpoints = endpoints
         self._routes = routes
-        self._clock_is_wrong = clock_is_wrong
+        self._pause = pause
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._clock_is_wrong() and scope["path"] != HEALTH_PATH:
-            refusal: Refusal = Unavailable(retry_after=CLOCK_RETRY_SECONDS)
-            await send_response(send, _refused(refusal, scope))
+        if scope["path"] != HEALTH_PATH and (pause := self._pause(scope)) is not None:
+            await send_response(send, _refused(pause, scope))
             return
         endpoint = self._endpoints.get(scope["path"])
         if endpoint is not None:
@@ -278,7 +303,7 @@ class _Router:
             if error.status_code == HTTPStatus.NOT_FOUND and drop_trailing_slash(scope):
                 await self(scope, receive, send)
                 return
-            refusal = methods.unknown_path(scope["path"])
+            refusal: Refusal = methods.unknown_path(scope["path"])
             if error.status_code == MethodNotSupported.status and error.headers is not None:
                 refusal = MethodNotSupported(supported=error.headers["Allow"].split(", "))
             await send_response(send, _refused(refusal, scope))

@@ -9,12 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from services.operator.client import CommandError, Unreachable
-from services.operator.output import AsJson, JsonErrors, example_text, one_line_errors, print_json, without_logs
+from services.operator.output import (
+    AsJson,
+    JsonErrors,
+    Yes,
+    confirm,
+    example_text,
+    one_line_errors,
+    print_json,
+    without_logs,
+)
 
 if TYPE_CHECKING:
     from shared.bus.kafka_connection import KafkaConnection
 
 Result = TypeVar("Result")
+GROW_QUESTION = "Requests get 503 for some seconds, and Kafka can't take partitions away again.\nGrow these topics?"
 app = typer.Typer(no_args_is_help=True, help="Create and compare Kafka's topics as this release declares them.")
 
 Bootstrap = Annotated[
@@ -112,6 +122,68 @@ def check_topics(
     raise typer.Exit(1 if differences else 0)
 
 
+@app.command(
+    "grow",
+    epilog=example_text(
+        "nest topics grow --bootstrap kafka:9092",
+        "nest topics grow auth.commands auth.service-commands --partitions 96 --yes",
+    ),
+)
+def grow_topics(
+    bootstrap: Bootstrap,
+    topics: Annotated[
+        list[str] | None, typer.Argument(help="Names without prefix; by default every topic that may grow.")
+    ] = None,
+    prefix: Prefix = "",
+    *,
+    partitions: Annotated[int, typer.Option(min=2, max=1_000, help="Partitions of each topic afterwards.")] = 48,
+    timeout: Annotated[
+        int, typer.Option(min=5, max=3_600, help="Seconds in which everything must be handled; else nothing changes.")
+    ] = 120,
+    yes: Yes = False,
+) -> None:
+    """Give topics more partitions, so that more instances share them. Kafka can't take them away again.
+
+    Requests get 503 with retry-after until every message is handled, the partitions are there and consumed: some
+    seconds. The order of each key is kept. It needs NEST_SEALING_KEYS, and may be interrupted and repeated.
+    """
+    from services.operator.settings import DiagnosticSettings  # noqa: PLC0415 -- would slow down `nest --help`
+    from services.operator.topic_growth import Growth, Plan  # noqa: PLC0415
+    from shared.bus.record_macs import RecordMacs  # noqa: PLC0415
+    from shared.bus.topics import CONSUMERS, GROWABLE  # noqa: PLC0415
+    from shared.sealing import Sealer  # noqa: PLC0415
+    from shared.settings import SettingsError, load, parse_keys  # noqa: PLC0415
+
+    names = topics or list(GROWABLE)
+    if unknown := sorted(set(names) - set(GROWABLE)):
+        raise typer.BadParameter(f"may not grow: {', '.join(unknown)}; choose among {', '.join(GROWABLE)}")
+    with one_line_errors():
+        try:
+            keys = parse_keys(load(DiagnosticSettings).sealing_keys.get_secret_value())
+        except (SettingsError, ValueError) as invalid:
+            raise CommandError(f"NEST_SEALING_KEYS, those of the services, are needed: {invalid}") from None
+
+    async def planned_and_grown(kafka: KafkaConnection) -> None:
+        macs = RecordMacs(Sealer(keys), prefix=prefix)
+        growth = Growth(kafka, macs, prefix, CONSUMERS, timeout, typer.echo)
+        try:
+            await growth.start()
+            plan = await growth.plan(names, partitions)
+            _show_plan(plan)
+            if plan.wanted:
+                await asyncio.to_thread(confirm, GROW_QUESTION, yes=yes)
+                await growth.grow(await growth.plan(names, partitions))
+        finally:
+            await growth.stop()
+
+    def _show_plan(plan: Plan) -> None:
+        for name, number in plan.present.items():
+            typer.echo(f"{name}: {number} partitions" + (f" -> {plan.wanted[name]}" if name in plan.wanted else ""))
+        typer.echo(f"running: {', '.join(plan.processes) or 'no process'}")
+
+    _run(bootstrap, planned_and_grown)
+
+
 def _principals(given: list[str] | None) -> dict[str, str]:
     from shared.bus.access import PRINCIPALS  # noqa: PLC0415
 
@@ -127,6 +199,7 @@ def _run(bootstrap: str, request: Callable[[KafkaConnection], Coroutine[Any, Any
     from services.operator.kafka import connection  # noqa: PLC0415
     from shared.bus.access import MayNotChangeAcls, NoAuthorizer  # noqa: PLC0415
     from shared.bus.kafka_connection import KafkaAccessDenied  # noqa: PLC0415
+    from shared.bus.producer import BusDown  # noqa: PLC0415
 
     async def requested() -> Result:
         await kafka.check()
@@ -138,5 +211,5 @@ def _run(bootstrap: str, request: Callable[[KafkaConnection], Coroutine[Any, Any
             return asyncio.run(requested())
         except (KafkaAccessDenied, MayNotChangeAcls, NoAuthorizer) as denied:
             raise CommandError(str(denied)) from None
-        except (KafkaError, OSError, ValueError) as error:
+        except (KafkaError, BusDown, OSError, ValueError) as error:
             raise Unreachable(f"the request to Kafka at {bootstrap} failed ({error})") from None

@@ -23,11 +23,12 @@ from aiokafka.protocol.admin import (
 from aiokafka.protocol.api import Request
 
 from shared.bus.kafka_connection import KafkaConnection
-from shared.bus.topics import INSTANCES, PROCESSES, SERVICES, TOPICS, Topic, dead_letter_topic
+from shared.bus.topics import GROWTH, INSTANCES, PROCESSES, SERVICES, TOPICS, Topic, dead_letter_topic
 from shared.messages.auth.partitions import PAUSED_PARTITIONS
 
 OPERATOR: Final = "operator"
-"""The principal of ``nest topics`` and ``nest doctor``. It can't write a record, nor change these lists."""
+"""The principal of ``nest topics`` and ``nest doctor``. It writes only the orders of ``nest topics grow``, which need a
+sealing key too, and can't change these lists."""
 PRINCIPALS: Final = (*PROCESSES, OPERATOR)
 SECURITY_DISABLED: Final = 54
 """Kafka's error code for a broker without an authorizer."""
@@ -130,7 +131,9 @@ def declared_acls(
             rights |= {("gateway", "topic", topic.name, "describe")} if topic.consumers else set()
         configure = ("create", "describe configs", "alter configs")
         rights |= {(OPERATOR, "topic", name, operation) for name in names for operation in configure}
-    rights |= {(OPERATOR, "topic", name, "read") for name in (INSTANCES.name, PAUSED_PARTITIONS)}
+        rights |= {(OPERATOR, "topic", topic.name, "alter")} if topic.growable else set()
+    rights |= {(OPERATOR, "topic", name, "read") for name in (INSTANCES.name, PAUSED_PARTITIONS, GROWTH.name)}
+    rights.add((OPERATOR, "topic", GROWTH.name, "write"))
     rights.add((OPERATOR, "cluster", CLUSTER, "describe"))
     for service in SERVICES:
         rights.add((service, "group", service, "read"))

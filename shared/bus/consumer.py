@@ -200,6 +200,12 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             # aiokafka waits for unreachable brokers (aio-libs/aiokafka#1101); the session timeout ends the membership.
             log.warning("consumer group not left", group=self.group)
 
+    async def refresh_partitions(self) -> None:
+        """Read the numbers of partitions from Kafka; additional ones are assigned in a rebalance."""
+        if self._consumer is not None:
+            # aiokafka has no method for it.
+            await self._consumer._client.force_metadata_update()  # noqa: SLF001
+
     @property
     def in_flight(self) -> int:
         """Number of unfinished records that do not wait for a newer release."""

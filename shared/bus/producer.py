@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import zlib
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -24,10 +24,16 @@ from shared.otel_settings import TraceExport
 from shared.tracing import Tracing, record_sending
 
 STOP_SECONDS: Final = 5.0
+PARTITIONS_SECONDS: Final = 0.1
+"""Pause before a broker is asked again for the number of partitions."""
 LOG_APPEND_TIME: Final = 1
 """Type of a record's timestamp that Kafka has set, in Kafka's protocol."""
 MAX_REQUEST_BYTES: Final = 2 * 1024 * 1024
 """Large enough for a dead letter: the largest possible record and its headers."""
+
+
+METADATA_SECONDS: Final = 30.0
+"""Age at which the numbers of partitions are read again; aiokafka's default is five minutes."""
 
 
 class BusDown(Exception):
@@ -75,6 +81,12 @@ class Producer:
         self._timeout = timeout
         self._tracing = tracing or Tracing(client_id, TraceExport())
         self._producer: AIOKafkaProducer | None = None
+        self._held: frozenset[str] = frozenset()
+        self._refusing = False
+        self._released = asyncio.Event()
+        self._sending = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     async def start(self) -> None:
         """Connect to Kafka; raise KafkaError if it can't be reached."""
@@ -86,6 +98,7 @@ class Producer:
             linger_ms=0,
             max_request_size=MAX_REQUEST_BYTES,
             request_timeout_ms=int(self._timeout * 1000),
+            metadata_max_age_ms=int(METADATA_SECONDS * 1000),
             partitioner=_Partitioner(),
         )
         try:
@@ -103,6 +116,63 @@ class Producer:
         with suppress(TimeoutError, KafkaError):
             await asyncio.wait_for(producer.stop(), STOP_SECONDS)
 
+    def hold(self, topics: Iterable[str], *, refuse: bool) -> None:
+        """Send nothing more to these topics until ``release``; replaces an earlier hold.
+
+        Args:
+            topics: topics without prefix.
+            refuse: sends raise BusDown at once. Otherwise they wait, and raise it after their timeout.
+        """
+        self._held = frozenset(topics)
+        self._refusing = refuse
+        self._released.clear()
+
+    async def settle(self) -> None:
+        """Wait until no record is on its way to Kafka, those whose senders have timed out included.
+
+        Raises:
+            BusDown: the producer is stopped.
+        """
+        await self._idle.wait()
+        await self._connected().flush()
+
+    async def release(self, partitions: Mapping[str, int]) -> None:
+        """Read the numbers of partitions from Kafka, then end the hold.
+
+        Args:
+            partitions: the least number of partitions of topics without prefix. A broker that does not know them yet is
+                asked again.
+
+        Raises:
+            BusDown: the producer is stopped.
+        """
+        while True:
+            if not await self._connected().client.force_metadata_update():
+                await asyncio.sleep(PARTITIONS_SECONDS)
+                continue
+            known = {topic: len(await self.partitions(topic)) for topic in partitions}
+            if all(known[topic] >= number for topic, number in partitions.items()):
+                break
+            await asyncio.sleep(PARTITIONS_SECONDS)
+        self._held = frozenset()
+        self._released.set()
+
+    @asynccontextmanager
+    async def _passing(self, *topics: str) -> AsyncIterator[None]:
+        """Count a send to these topics, once none of them is held."""
+        while not self._held.isdisjoint(topics):
+            if self._refusing:
+                raise BusDown("nothing is sent while topics get more partitions")
+            await self._released.wait()
+        self._sending += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._sending -= 1
+            if not self._sending:
+                self._idle.set()
+
     async def send(self, *messages: Envelope) -> list[tuple[TopicPartition, int]]:
         """Send messages to their topics, in order; return their partitions and offsets once Kafka has acknowledged all.
 
@@ -113,7 +183,7 @@ class Producer:
             messages, prefix=self._prefix, client=self._client_id, server=self._kafka.bootstrap
         ) as sending:
             try:
-                async with asyncio.timeout(self._timeout):
+                async with asyncio.timeout(self._timeout), self._passing(*(message.topic for message in messages)):
                     sent = [
                         await self._enqueue(message, sending.trace(index, message))
                         for index, message in enumerate(messages)
@@ -152,7 +222,7 @@ class Producer:
             self._prefix + topic, headers, client=self._client_id, server=self._kafka.bootstrap
         ) as span:
             try:
-                async with asyncio.timeout(self._timeout):
+                async with asyncio.timeout(self._timeout), self._passing(topic):
                     signed = self._macs.signed(topic, key, value, span.traced(headers))
                     if key is None and value is None:
                         sent = await self._enqueue_empty(topic, signed, partition)

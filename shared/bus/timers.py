@@ -36,7 +36,7 @@ MAX_COUNTED: Final = 10_000
 
 
 class Timers(BackgroundTask):
-    """Sends the due messages of one service, from the rows in its database.
+    """Sends the due messages of one service, from the rows in its database; while ``paused`` the rows stay.
 
     ``sent`` deletes the rows of messages that consumer groups read; without it they are deleted at once.
     """
@@ -50,6 +50,7 @@ class Timers(BackgroundTask):
         encryption: RowEncryption,
         sent: SentMessages | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        paused: Callable[[], bool] = lambda: False,
     ) -> None:
         self._rows: Collection = database[Inbox.TIMERS]
         self._producer = producer
@@ -60,6 +61,7 @@ class Timers(BackgroundTask):
         self._next_count = 0.0
         self._sent = sent
         self._clock = clock
+        self._paused = paused
         self._stopping = asyncio.Event()
 
     async def stop(self) -> None:
@@ -75,7 +77,7 @@ class Timers(BackgroundTask):
             BusDown, PyMongoError: a dependency is unavailable; the remaining rows stay.
         """
         count = 0
-        while not self._stopping.is_set():
+        while not (self._stopping.is_set() or self._paused()):
             now = self._clock()
             if time.monotonic() >= self._next_count:
                 await self._count_due(now)

@@ -42,7 +42,8 @@ class Topic:
 
     Attributes:
         name: name without the deployment's prefix.
-        partitions: number of partitions. It never changes: additional partitions would break the order of keys.
+        partitions: number of partitions of a new topic. An existing one keeps its own: with more, the next message of a
+            key could overtake earlier ones in the old partition. ``nest topics grow`` adds some in order.
         retention: how long records are kept, milliseconds, or FOREVER.
         compacted: only the newest record of each key is kept, for at most the retention.
         consumed: a consumer group may consume it, so it has a dead-letter topic.
@@ -65,6 +66,15 @@ class Topic:
     readers: tuple[str, ...] = ()
     writers: tuple[str, ...] = ()
 
+    @property
+    def growable(self) -> bool:
+        """Whether it may get more partitions.
+
+        Readers without a consumer group read the partitions of their start, and in a compacted topic the newest record
+        of a key would stay in its old partition.
+        """
+        return bool(self.consumers) and self.partitions > 1 and not (self.compacted or self.readers)
+
     def settings(self, replication: int) -> dict[str, str]:
         """Return the topic's Kafka settings for a replication factor."""
         policy = "delete" if not self.compacted else "compact" if self.retention == FOREVER else "compact,delete"
@@ -81,27 +91,41 @@ class Topic:
 
 SERVICES: Final = ("auth", "billing", "mailer", "news")
 PROCESSES: Final = ("gateway", *SERVICES)
+COMMAND_PARTITIONS: Final = 48
+"""Partitions of new command topics: the most instances of a service that share its commands."""
+GROWTH: Final = Topic(
+    "topic-growth", 1, DAY, compacted=True, consumed=False, append_time=True, readers=PROCESSES, writers=PROCESSES
+)
+"""Orders of ``nest topics grow`` to every process, and their confirmations."""
 INSTANCES: Final = Topic(
     "instances", 1, 60 * MINUTE, compacted=True, consumed=False, append_time=True, writers=PROCESSES
 )
 """Announcements of the running processes, which are the records' keys. Operators read them."""
 TOPICS: Final = (
     # Calls come from the gateway alone. A service writes to the commands of another one only if it sends some.
-    Topic("auth.commands", 12, 7 * DAY, consumers=("auth",), writers=("gateway", "auth")),
-    Topic("billing.commands", 12, 7 * DAY, consumers=("billing",), writers=("gateway", "auth", "billing")),
-    Topic("mailer.commands", 12, 7 * DAY, consumers=("mailer",), writers=("gateway", "auth", "billing", "mailer")),
-    Topic("news.commands", 12, 7 * DAY, consumers=("news",), writers=("gateway", "auth", "news")),
+    Topic("auth.commands", COMMAND_PARTITIONS, 7 * DAY, consumers=("auth",), writers=("gateway", "auth")),
+    Topic(
+        "billing.commands", COMMAND_PARTITIONS, 7 * DAY, consumers=("billing",), writers=("gateway", "auth", "billing")
+    ),
+    Topic(
+        "mailer.commands",
+        COMMAND_PARTITIONS,
+        7 * DAY,
+        consumers=("mailer",),
+        writers=("gateway", "auth", "billing", "mailer"),
+    ),
+    Topic("news.commands", COMMAND_PARTITIONS, 7 * DAY, consumers=("news",), writers=("gateway", "auth", "news")),
     # Reports and orders of other processes to auth. Services can't write auth.commands, where a record may act for any
     # caller.
-    Topic("auth.service-commands", 12, 7 * DAY, consumers=("auth",), writers=PROCESSES),
+    Topic("auth.service-commands", COMMAND_PARTITIONS, 7 * DAY, consumers=("auth",), writers=PROCESSES),
     # Orders of services to each other to send expired messages again.
     Topic("republishing", 1, 7 * DAY, consumers=SERVICES, writers=SERVICES),
-    Topic("auth.events", 12, 7 * DAY, consumers=("billing",), writers=("auth",)),
-    Topic("billing.events", 12, 7 * DAY, consumers=("auth", "news"), writers=("billing",)),
+    Topic("auth.events", COMMAND_PARTITIONS, 7 * DAY, consumers=("billing",), writers=("auth",)),
+    Topic("billing.events", COMMAND_PARTITIONS, 7 * DAY, consumers=("auth", "news"), writers=("billing",)),
     Topic("mailer.events", 12, 7 * DAY, writers=("mailer",)),
     Topic("news.events", 12, 7 * DAY, readers=("news",), writers=("news",)),
     # billing sends stored events again.
-    Topic("stripe.webhooks", 12, 7 * DAY, consumers=("billing",), writers=("gateway", "billing")),
+    Topic("stripe.webhooks", COMMAND_PARTITIONS, 7 * DAY, consumers=("billing",), writers=("gateway", "billing")),
     # Callers time out long before ten minutes.
     Topic("gateway.replies", 64, 10 * MINUTE, consumed=False, readers=("gateway",), writers=SERVICES),
     Topic("auth.keys", 1, FOREVER, compacted=True, consumed=False, readers=("gateway", "auth"), writers=("auth",)),
@@ -120,6 +144,7 @@ TOPICS: Final = (
     # auth publishes the operators' orders to resume a partition.
     Topic(PAUSED_PARTITIONS, 1, FOREVER, compacted=True, consumed=False, readers=SERVICES, writers=SERVICES),
     INSTANCES,
+    GROWTH,
 )
 """All topics but those of dead letters. ``shared.bus.access`` derives the rights of each process from them."""
 
@@ -128,6 +153,7 @@ WRITERS: Final = {topic.name: topic.writers for topic in TOPICS}
 """The processes that may write to each topic."""
 CONSUMERS: Final = {topic.name: topic.consumers for topic in TOPICS}
 """The services that consume each topic."""
+GROWABLE: Final = tuple(topic.name for topic in TOPICS if topic.growable)
 
 
 def dead_letter_topic(topic: str) -> str:
@@ -199,7 +225,10 @@ async def check(
     max_partitions: int | None = None,
     topics: Iterable[Topic] = TOPICS,
 ) -> list[str]:
-    """Return the differences between Kafka and the declaration, one sentence each; arguments, errors as ``apply``."""
+    """Return the differences between Kafka and the declaration, one sentence each; arguments, errors as ``apply``.
+
+    A topic that may grow may have any number of partitions.
+    """
     wanted = declared(topics, max_partitions=max_partitions)
     admin = AIOKafkaAdminClient(**kafka.options)
     try:
@@ -212,7 +241,7 @@ async def check(
             name = prefix + topic.name
             if name not in partitions:
                 continue
-            if partitions[name] != topic.partitions:
+            if partitions[name] != topic.partitions and not topic.growable:
                 differences.append(f"{name} has {partitions[name]} partitions instead of {topic.partitions}")
             settings = await _settings(admin, name)
             differences.extend(

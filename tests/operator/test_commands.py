@@ -84,6 +84,7 @@ LOCAL = {
     "stripe setup",
     "topics apply",
     "topics check",
+    "topics grow",
 }
 """Commands that call no method; other files test them."""
 POLLED = {"get_stripe_run"}

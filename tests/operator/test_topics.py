@@ -1,6 +1,7 @@
 """`nest topics` on a real Kafka."""
 
 import asyncio
+import base64
 import json
 from collections.abc import Callable
 
@@ -10,7 +11,8 @@ from typer.testing import CliRunner, Result
 
 from services.cli import app
 from services.embedded import ports
-from shared.bus.topics import declared
+from shared.bus.kafka_connection import KafkaConnection
+from shared.bus.topics import apply, declared
 from tests.operator.conftest import delete_topic
 
 
@@ -51,3 +53,28 @@ async def test_unreachable_kafka_is_a_one_line_error() -> None:
         assert (done.exit_code, done.stdout) == (1, "")
         assert done.stderr.startswith("nest: the request to Kafka at 127.0.0.1:")
         assert len(done.stderr.splitlines()) == 1
+
+
+async def test_grow_shows_its_plan_and_needs_a_confirmation(
+    kafka_bootstrap: str, kafka_admin: AIOKafkaAdminClient, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without any process running."""
+    kafka = KafkaConnection(kafka_bootstrap)
+    await apply(kafka, prefix=prefix, max_partitions=2)
+    options = ("news.commands", "--partitions", "3", "--bootstrap", kafka_bootstrap, "--prefix", prefix)
+    monkeypatch.delenv("NEST_SEALING_KEYS", raising=False)
+    without_key = await run("grow", *options)
+    assert without_key.stderr.startswith("nest: NEST_SEALING_KEYS, those of the services, are needed")
+    monkeypatch.setenv("NEST_SEALING_KEYS", f"k1:{base64.b64encode(bytes(32)).decode()}")
+    planned = await run("grow", *options)
+    assert planned.exit_code == 2
+    assert planned.stdout == "news.commands: 2 partitions -> 3\nrunning: no process\n"
+    grown = await run("grow", *options, "--yes")
+    assert (grown.exit_code, grown.stdout.splitlines()[-1]) == (0, "all processes continue")
+    (described,) = await kafka_admin.describe_topics([f"{prefix}news.commands"])
+    assert len(described["partitions"]) == 3
+    again = await run("grow", *options, "--yes")
+    assert again.stdout == "news.commands: 3 partitions\nrunning: no process\n"
+    refused = await run("grow", "auth.keys", "--bootstrap", kafka_bootstrap, "--prefix", prefix, "--yes")
+    assert refused.exit_code == 2
+    assert "may not grow: auth.keys" in " ".join(refused.stderr.split())

@@ -21,7 +21,7 @@ from typing import Any, Final
 from pymongo import ASCENDING, IndexModel
 
 from shared.bus.handling import Handlers
-from shared.bus.topics import DAY, INSTANCES, Topic
+from shared.bus.topics import DAY, GROWTH, INSTANCES, Topic
 from shared.bus.work import Work
 from shared.errors import Kind, Refusal, Unavailable
 from shared.messages import Command, Event, Query, Reply, Sealed
@@ -34,6 +34,7 @@ from shared.settings import ServiceSettings, load
 TOPICS: Final = (
     INSTANCES,
     Topic(PAUSED_PARTITIONS, 1, DAY, compacted=True, consumed=False),
+    GROWTH,
     Topic("ledger.commands", 4, DAY),
     Topic("ledger.events", 4, DAY),
     Topic("ledger.webhooks", 2, DAY),

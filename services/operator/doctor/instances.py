@@ -40,7 +40,7 @@ async def check_clocks(kafka: KafkaConnection, prefix: str, macs: RecordMacs | N
     if topic["error_code"] == UnknownTopicOrPartitionError.errno:
         yield skipped(f"the clocks of the processes are not compared: {topic['topic']} is missing", "nest topics apply")
         return
-    running = await _announcements(kafka, prefix + INSTANCES.name, macs)
+    running = await announcements(kafka, prefix + INSTANCES.name, macs)
     if not running:
         yield warning(
             "no process has announced itself within a minute",
@@ -89,12 +89,17 @@ def _differences(announcement: Mapping[str, Any]) -> Iterable[Finding]:
             yield problem(says, f"synchronize the clock of {reference} by NTP")
 
 
-async def _announcements(kafka: KafkaConnection, topic: str, macs: RecordMacs) -> list[dict[str, Any]]:
-    """Return the newest announcement of each running process, sorted by service and instance."""
+async def announcements(
+    kafka: KafkaConnection, topic: str, macs: RecordMacs, *, within: float = RUNNING_SECONDS
+) -> list[dict[str, Any]]:
+    """Return the newest announcement of each running process, sorted by service and instance.
+
+    A process runs if it has announced itself ``within`` so many seconds.
+    """
     newest: dict[bytes, tuple[int, dict[str, Any]]] = {}
     async for record in _records(kafka, topic, INSTANCES.name, macs):
         newest[record.key] = (record.timestamp, _parsed(record))
-    oldest = (time.time() - RUNNING_SECONDS) * 1000
+    oldest = (time.time() - within) * 1000
     running = [announcement for at, announcement in newest.values() if at >= oldest]
     return sorted(running, key=lambda each: (each["service"], each["instance"]))
 

@@ -13,14 +13,14 @@ import pytest
 
 from services.gateway import methods
 from shared.bus.access import CLUSTER, PRINCIPALS, Acl, declared_acls
-from shared.bus.topics import PROCESSES, SERVICES, TOPICS, WRITERS
+from shared.bus.topics import GROWABLE, PROCESSES, SERVICES, TOPICS, WRITERS
 from shared.messages import MESSAGES, Event
 
 ROOT: Final = Path(__file__).parents[3]
 NEST_MESSAGES: Final = [kind for kind in MESSAGES.values() if kind.__module__.startswith("shared.")]
 """All messages but those of tests."""
 CLASSES: Final = {kind.__name__: kind for kind in NEST_MESSAGES}
-EVERY_SERVICE: Final = {"republishing", "gateway.replies", "instances"}
+EVERY_SERVICE: Final = {"republishing", "gateway.replies", "instances", "topic-growth"}
 """Topics that the shared code of all services writes to without naming the class of a message."""
 SERVICES_ALONE: Final = {"paused-partitions"}
 """Topics that the shared code of services writes to, and that of gateways does not."""
@@ -40,7 +40,8 @@ def sent(process: str) -> frozenset[str]:
     """Return the topics that a process sends messages to, as far as its code names their classes."""
     topics = {*created(f"services/{process}"), *created("shared")}
     if process == "gateway":
-        return frozenset((topics | set(methods.TOPICS.values()) | {"stripe.webhooks", "instances"}) - SERVICES_ALONE)
+        own = {"stripe.webhooks", "instances", "topic-growth"}
+        return frozenset((topics | set(methods.TOPICS.values()) | own) - SERVICES_ALONE)
     return frozenset(topics | EVERY_SERVICE)
 
 
@@ -90,9 +91,12 @@ def test_an_event_is_written_by_its_service_and_by_auth_which_replays() -> None:
             assert writing == {f"User:{kind.service}", "User:auth"}
 
 
-def test_the_operator_writes_no_record_and_changes_no_rights() -> None:
-    operations = {(acl.resource, acl.operation) for acl in declared_acls() if acl.principal == "User:operator"}
-    assert not operations & {("topic", "write"), ("topic", "delete"), ("cluster", "alter"), ("group", "read")}
+def test_the_operator_writes_no_record_but_orders_to_grow_and_changes_no_rights() -> None:
+    own = [acl for acl in declared_acls() if acl.principal == "User:operator"]
+    operations = {(acl.resource, acl.operation) for acl in own}
+    assert not operations & {("topic", "delete"), ("cluster", "alter"), ("group", "read")}
+    assert {acl.name for acl in own if acl.operation == "write"} == {"topic-growth"}
+    assert {acl.name for acl in own if acl.operation == "alter"} == set(GROWABLE)
 
 
 def test_prefix_and_principals_are_those_of_the_deployment() -> None:

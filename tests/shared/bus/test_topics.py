@@ -59,6 +59,29 @@ async def test_a_different_number_of_partitions_is_reported_and_kept(kafka_boots
     assert await topics.check(KafkaConnection(kafka_bootstrap), prefix=topic_prefix, topics=TABLE) == difference
 
 
+async def test_a_topic_that_may_grow_keeps_its_partitions(kafka_bootstrap: str, topic_prefix: str) -> None:
+    """That of an existing installation is no difference: ``nest topics grow`` changes it, and nothing else does."""
+    kafka = KafkaConnection(kafka_bootstrap)
+    older, newer = (Topic("b.commands", number, DAY, consumers=("b",)) for number in (3, 6))
+    await topics.apply(kafka, prefix=topic_prefix, topics=[older])
+    await topics.apply(kafka, prefix=topic_prefix, topics=[newer])
+    assert await topics.check(kafka, prefix=topic_prefix, topics=[newer]) == []
+    assert await topics.check(kafka, prefix=topic_prefix, topics=[older]) == []
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka_bootstrap)
+    await admin.start()
+    try:
+        (described,) = await admin.describe_topics([f"{topic_prefix}b.commands"])
+    finally:
+        await admin.close()
+    assert len(described["partitions"]) == 3
+
+
+def test_new_installations_have_48_partitions_per_command_topic() -> None:
+    commands = {topic.partitions for topic in topics.TOPICS if topic.name.endswith(("commands", "stripe.webhooks"))}
+    assert commands == {48}
+    assert {topic.partitions for topic in declared(max_partitions=4) if topic.name.endswith(".commands")} == {4}
+
+
 async def test_a_changed_setting_is_reported_and_restored(
     kafka_bootstrap: str, topic_prefix: str, kafka_admin: AIOKafkaAdminClient
 ) -> None:
