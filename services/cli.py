@@ -21,6 +21,7 @@ from services.operator import (
     dead_letters,
     deliveries,
     keys,
+    login,
     news,
     offsets,
     partitions,
@@ -58,6 +59,7 @@ for name, group in (
     ("keys", keys.app),
     ("mail", branding.mail_app),
     ("news", news.app),
+    ("profiles", login.app),
     ("partitions", partitions.app),
     ("stripe", stripe.app),
     ("suppressions", deliveries.suppressions_app),
@@ -157,6 +159,9 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
 app.command(rich_help_panel=OPERATORS, epilog=example_text("nest doctor", "nest doctor --dkim-selector s1 --json"))(
     doctor
 )
+
+
+app.command(rich_help_panel=OPERATORS, epilog=login.epilog())(login.login)
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from services.operator.client import Client, CommandError
 from services.operator.output import (
     Data,
     JsonErrors,
+    Profile,
     Table,
     columns,
     command,
@@ -89,6 +90,7 @@ def preview(
     ] = None,
     client: Annotated[list[str] | None, typer.Option(help="Add the branding of this client; calls Nest.")] = None,
     data: Data = Path(".nest"),
+    profile: Profile = None,
     _json: JsonErrors = False,
 ) -> None:
     """Write every mail and text in every language and several brandings, and a page that shows all of them.
@@ -103,7 +105,7 @@ def preview(
     with one_line_errors():
         brandings = preview_brandings(BRANDING)
         for client_id in client or []:
-            response = Client.of(data).call("get_client_looks", {"client_id": client_id})
+            response = Client.of(data, profile).call("get_client_looks", {"client_id": client_id})
             brandings[_folder_name(client_id)] = _branding(response["shown"])
         try:
             mails = list(render_all(Templates.read(templates), brandings, "example.com"))

@@ -9,9 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from services.embedded.credentials import operator_credentials
+
+if TYPE_CHECKING:
+    from services.operator.profiles import Profile
 
 VERSION: Final = "2026-12-01"
 URL: Final = "NEST_URL"
@@ -120,15 +123,25 @@ class Client:
     key: str = field(repr=False)
 
     @classmethod
-    def of(cls, data: Path) -> Client:
-        """Return a client for ``NEST_URL`` and ``NEST_INTERNAL_KEY``, or else for the Nest of a data folder.
+    def of(cls, data: Path, profile: str | None = None) -> Client:
+        """Return a client for the first of these that is given.
+
+        1. ``profile``, the option ``--profile``.
+        2. ``NEST_URL`` and ``NEST_INTERNAL_KEY``.
+        3. The profile that ``NEST_PROFILE`` names.
+        4. The profile ``default``.
+        5. The Nest of the data folder.
 
         Raises:
-            CommandError: a variable is invalid, only one is set, or none and the data folder belongs to no Nest.
+            CommandError: a variable is invalid, only one of the two is set, a profile does not exist or its file is
+                refused, or nothing is given and the data folder belongs to no Nest.
         """
+        from services.operator.profiles import DEFAULT, find_profile, get_profile  # noqa: PLC0415 -- as below
         from services.operator.settings import AccessSettings  # noqa: PLC0415 -- would slow down `nest --help`
         from shared.variables import SettingsError  # noqa: PLC0415
 
+        if profile is not None:
+            return cls._of(get_profile(profile))
         try:
             access = AccessSettings()
         except SettingsError as invalid:
@@ -138,12 +151,22 @@ class Client:
             return cls(url.rstrip("/"), key)
         if url or key:
             raise CommandError(f"{KEY if url else URL} is not set, but {URL if url else KEY} is: set both")
+        if access.profile:
+            return cls._of(get_profile(access.profile))
+        stored = find_profile(DEFAULT)
+        if stored is not None:
+            return cls._of(stored)
         found = operator_credentials(data)
         if found is None:
             raise CommandError(
-                f"which Nest? Set {URL} and {KEY}, or start one with nest up (there is none in {data.absolute()})"
+                f"which Nest? Set {URL} and {KEY}, store a profile with nest login, or start one with nest up (there is"
+                f" none in {data.absolute()})"
             )
         return cls(found.url, found.internal_key)
+
+    @classmethod
+    def _of(cls, profile: Profile) -> Client:
+        return cls(profile.url, profile.key)
 
     def call(self, method: str, body: dict[str, Any]) -> Any:
         """Call a method and return its result; None if it has none.
@@ -169,7 +192,7 @@ class Client:
                 return self._result(response.status, await response.read())
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as failure:
             reason = str(failure) or type(failure).__name__
-            raise Unreachable(f"can't reach Nest at {self.url} ({reason}): check that it runs, and {URL}") from None
+            raise Unreachable(f"can't reach Nest at {self.url} ({reason}): check that it runs, and its URL") from None
 
     def _result(self, status: int, body: bytes) -> Any:
         if status == 204:  # noqa: PLR2004 -- No Content

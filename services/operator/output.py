@@ -31,8 +31,14 @@ TIME_FORMATS: Final = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m
 Data = Annotated[
     Path,
     typer.Option(
-        "--data", envvar="NEST_DATA", help="Data folder of nest up; NEST_URL and NEST_INTERNAL_KEY take precedence."
+        "--data",
+        envvar="NEST_DATA",
+        help="Data folder of nest up; a profile, and NEST_URL with NEST_INTERNAL_KEY, take precedence.",
     ),
+]
+Profile = Annotated[
+    str | None,
+    typer.Option(metavar="PROFILE", help="Profile of nest login; NEST_PROFILE names one too, with lower precedence."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the whole response, or the error, as JSON.")]
 JsonErrors = Annotated[bool, typer.Option("--json", help="Print an error as JSON.")]
@@ -71,7 +77,8 @@ def command(app: typer.Typer, name: str, *examples: str) -> Callable[[Function],
     """Register a function as a command of an app, with its docstring as help text.
 
     The function's first parameter, ``nest``, receives the client of the selected Nest. The command gets the function's
-    other parameters as arguments and options, and the options ``--data`` and ``--json``. If it returns a Table, that is
+    other parameters as arguments and options, and the options ``--data``,
+    ``--profile`` and ``--json``. If it returns a Table, that is
     printed. A CommandError ends the command as `one_line_errors` does. The help text ends with the examples.
     """
 
@@ -79,17 +86,17 @@ def command(app: typer.Typer, name: str, *examples: str) -> Callable[[Function],
         hints = get_type_hints(function, include_extras=True)
         own = inspect.signature(function).parameters.items()
         parameters = [parameter.replace(annotation=hints[name]) for name, parameter in own if name != "nest"]
-        parameters.append(_option("data", Data, Path(".nest")))
+        parameters += [_option("data", Data, Path(".nest")), _option("profile", Profile, None)]
         if returns_table := hints["return"] is Table:
             parameters.append(_option("as_json", AsJson, default=False))
         elif "as_json" not in hints:
             parameters.append(_option("_json", JsonErrors, default=False))
 
-        def run(*, data: Path, **arguments: Any) -> None:
+        def run(*, data: Path, profile: str | None, **arguments: Any) -> None:
             as_json = arguments.pop("as_json") if returns_table else False
             arguments.pop("_json", None)
             with one_line_errors():
-                table = function(Client.of(data), **arguments)
+                table = function(Client.of(data, profile), **arguments)
                 if table is not None:
                     show(table, as_json=as_json)
 

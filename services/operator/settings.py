@@ -9,12 +9,14 @@ from shared.variables import VariableSettings
 
 
 class AccessSettings(VariableSettings):
-    """Access to the HTTP API; without these variables, commands find the Nest of the data folder."""
+    """Access to the HTTP API; without these variables, commands use a profile or the Nest of the data folder."""
 
     url: str = ""
     """URL of the gateway, for the commands that call its HTTP API; set it together with the key."""
     internal_key: SecretStr | None = None
     """One of the keys in ``NEST_INTERNAL_KEYS``, without its name."""
+    profile: str = ""
+    """Profile of ``nest login``, for the same commands; ``--profile`` and ``NEST_URL`` take precedence."""
 
 
 class OperatorSettings(KafkaSettings):

@@ -61,7 +61,8 @@ NEXT_TO_SERVICES: Final[Mapping[str, str]] = {
     "commands": """
 ## Commands of `nest`
 
-Commands that call the HTTP API need `NEST_URL` and `NEST_INTERNAL_KEY`, or the data folder of a Nest on this machine.
+Commands that call the HTTP API need `NEST_URL` and `NEST_INTERNAL_KEY`, a [profile](nest-command.md#profiles), or the
+data folder of a Nest on this machine.
 """,
     "own": """
 ## Variables of one process

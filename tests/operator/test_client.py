@@ -10,8 +10,9 @@ CLIENT = Client("http://nest.test", "a-key")
 
 
 @pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    for name in ("NEST_URL", "NEST_INTERNAL_KEY", "NEST_INTERNAL_KEY_FILE"):
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    for name in ("NEST_PROFILE", "NEST_URL", "NEST_INTERNAL_KEY", "NEST_INTERNAL_KEY_FILE"):
         monkeypatch.delenv(name, raising=False)
     return monkeypatch
 
@@ -31,7 +32,7 @@ def test_data_folder_provides_url_and_key(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        ({}, "Set NEST_URL and NEST_INTERNAL_KEY, or start one with nest up"),
+        ({}, "Set NEST_URL and NEST_INTERNAL_KEY, store a profile with nest login, or start one with nest up"),
         ({"NEST_URL": "http://nest.test"}, "NEST_INTERNAL_KEY is not set"),
         ({"NEST_INTERNAL_KEY": "k"}, "NEST_URL is not set"),
     ],
