@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 COMMAND_SECONDS: Final = 600.0
 """Timeout of one operation; counting the documents of a large collection reads all of it."""
 app = typer.Typer(no_args_is_help=True, help="Migrate, back up and restore the services' databases.")
+BackupFolder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the backup.")]
 Service = Annotated[list[str] | None, typer.Option(help="Only the database of this service; repeat it.")]
 
 
@@ -61,7 +62,7 @@ def migrate(
 
 
 @app.command("dump", epilog=example_text("nest database dump backup-2026-12-01"))
-def dump(folder: Path, *, bootstrap: Bootstrap = "", prefix: Prefix = "", _json: JsonErrors = False) -> None:
+def dump(folder: BackupFolder, *, bootstrap: Bootstrap = "", prefix: Prefix = "", _json: JsonErrors = False) -> None:
     """Write a backup of the services' databases, and the offsets of their consumer groups, to a new folder.
 
     Takes the services' variables for MongoDB and Kafka; the services run on. For databases that take longer than five
@@ -75,7 +76,7 @@ def dump(folder: Path, *, bootstrap: Bootstrap = "", prefix: Prefix = "", _json:
 
 
 @app.command("restore", epilog=example_text("nest database restore backup-2026-12-01"))
-def restore(folder: Path, *, _json: JsonErrors = False) -> None:
+def restore(folder: BackupFolder, *, _json: JsonErrors = False) -> None:
     """Insert a backup into empty databases, while no service runs. Then run nest offsets rewind.
 
     Takes the services' variables: NEST_SEALING_KEYS, NEST_MONGO_URL and NEST_DATABASE_PREFIX.

@@ -28,11 +28,15 @@ Saved = Mapping[str, tuple[int, str]]
 """Offset and metadata of one consumer group, by ``topic/partition``; topics are without prefix."""
 app = typer.Typer(no_args_is_help=True, help="Save and rewind the offsets of the services' consumer groups.")
 Prefix = Annotated[str, typer.Option(envvar="NEST_TOPIC_PREFIX", help="Prefix of every topic and consumer group.")]
-Bootstrap = Annotated[str, typer.Option(envvar="NEST_KAFKA_BOOTSTRAP", help="host:port of Kafka's brokers.")]
+OffsetsFile = Annotated[Path, typer.Argument(metavar="FILE", help="File with the offsets.")]
+Bootstrap = Annotated[
+    str,
+    typer.Option(envvar="NEST_KAFKA_BOOTSTRAP", help="Addresses of Kafka's brokers: host:port, separated by commas."),
+]
 
 
 @app.command("save", epilog=example_text("nest offsets save offsets.json"))
-def save(file: Path, *, bootstrap: Bootstrap = "", prefix: Prefix = "", _json: JsonErrors = False) -> None:
+def save(file: OffsetsFile, *, bootstrap: Bootstrap = "", prefix: Prefix = "", _json: JsonErrors = False) -> None:
     """Write the offsets of all consumer groups to a file. Do so right before a backup of MongoDB begins.
 
     Every record before these offsets was handled, so the backup contains its effects.
@@ -43,7 +47,7 @@ def save(file: Path, *, bootstrap: Bootstrap = "", prefix: Prefix = "", _json: J
 
 
 @app.command("recover-users", epilog=example_text("nest offsets recover-users backup/offsets.json"))
-def recover(file: Path, *, bootstrap: Bootstrap = "", prefix: Prefix = "", _json: JsonErrors = False) -> None:
+def recover(file: OffsetsFile, *, bootstrap: Bootstrap = "", prefix: Prefix = "", _json: JsonErrors = False) -> None:
     """Add the users to a restored database of auth that have registered after the backup, with their IDs.
 
     Reads auth's events since the backup. Takes the services' variables, as billing for Kafka and as auth for MongoDB.

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import typer
 
 from services.operator.client import Client
-from services.operator.output import Table, Yes, columns, command, confirm
+from services.operator.output import AsJson, Table, Yes, columns, command, confirm, print_json
 
 app = typer.Typer(no_args_is_help=True, help="List paused partitions, and resume them.")
 COLUMNS: Final = columns("id: PARTITION, reason, offset: WAITS FROM, since, instance, release")
@@ -37,6 +37,7 @@ def resume(
         bool, typer.Option("--dead-letter", help="Let all records that fail become dead letters until one succeeds.")
     ] = False,
     yes: Yes = False,
+    as_json: AsJson = False,
 ) -> None:
     """Resume a paused partition at its first waiting record.
 
@@ -45,4 +46,7 @@ def resume(
     if dead_letter:
         confirm(DEAD_LETTER_WARNING, yes=yes)
     nest.call("resume_partition", {"id": partition, "dead_letter": dead_letter})
-    typer.echo(f"resumed {partition}")
+    if as_json:
+        print_json({"resumed": partition})
+    else:
+        typer.echo(f"resumed {partition}")
