@@ -132,7 +132,7 @@ def check_topics(
 def grow_topics(
     bootstrap: Bootstrap,
     topics: Annotated[
-        list[str] | None, typer.Argument(help="Names without prefix; by default every topic that may grow.")
+        list[str] | None, typer.Argument(metavar="TOPIC", help="Names without prefix; by default every topic that may grow.")
     ] = None,
     prefix: Prefix = "",
     *,
@@ -141,6 +141,7 @@ def grow_topics(
         int, typer.Option(min=5, max=3_600, help="Seconds in which everything must be handled; else nothing changes.")
     ] = 120,
     yes: Yes = False,
+    _json: JsonErrors = False,
 ) -> None:
     """Give topics more partitions, so that more instances share them. Kafka can't take them away again.
 
