@@ -132,7 +132,8 @@ def check_topics(
 def grow_topics(
     bootstrap: Bootstrap,
     topics: Annotated[
-        list[str] | None, typer.Argument(metavar="TOPIC", help="Names without prefix; by default every topic that may grow.")
+        list[str] | None,
+        typer.Argument(metavar="TOPIC", help="Names without prefix; by default every topic that may grow."),
     ] = None,
     prefix: Prefix = "",
     *,
