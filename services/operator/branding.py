@@ -18,6 +18,7 @@ from services.operator.output import (
     example_text,
     one_line_errors,
     request_body,
+    selected_nest,
 )
 
 app = typer.Typer(no_args_is_help=True, help="Show and set the branding of a client's mails and texts.")
@@ -83,6 +84,7 @@ def mail() -> None:
 
 @mail_app.command(epilog=example_text("nest mail preview", "nest mail preview --templates ours"))
 def preview(
+    context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("mail-preview"),
     *,
     templates: Annotated[
@@ -105,7 +107,7 @@ def preview(
     with one_line_errors():
         brandings = preview_brandings(BRANDING)
         for client_id in client or []:
-            response = Client.of(data, profile).call("get_client_looks", {"client_id": client_id})
+            response = selected_nest(context, data, profile).call("get_client_looks", {"client_id": client_id})
             brandings[_folder_name(client_id)] = _branding(response["shown"])
         try:
             mails = list(render_all(Templates.read(templates), brandings, "example.com"))

@@ -123,10 +123,10 @@ class Client:
     key: str = field(repr=False)
 
     @classmethod
-    def of(cls, data: Path, profile: str | None = None) -> Client:
+    def of(cls, data: Path, profile: str | None = None, *, data_chosen: bool = False) -> Client:
         """Return a client for the first of these that is given.
 
-        1. ``profile``, the option ``--profile``.
+        1. ``profile``, the option ``--profile``, or the data folder if ``data_chosen``, by the option ``--data``.
         2. ``NEST_URL`` and ``NEST_INTERNAL_KEY``.
         3. The profile that ``NEST_PROFILE`` names.
         4. The profile ``default``.
@@ -142,6 +142,8 @@ class Client:
 
         if profile is not None:
             return cls._of(get_profile(profile))
+        if data_chosen:
+            return cls._in(data)
         try:
             access = AccessSettings()
         except SettingsError as invalid:
@@ -156,6 +158,10 @@ class Client:
         stored = find_profile(DEFAULT)
         if stored is not None:
             return cls._of(stored)
+        return cls._in(data)
+
+    @classmethod
+    def _in(cls, data: Path) -> Client:
         found = operator_credentials(data)
         if found is None:
             raise CommandError(

@@ -33,7 +33,7 @@ Data = Annotated[
     typer.Option(
         "--data",
         envvar="NEST_DATA",
-        help="Data folder of nest up; a profile, and NEST_URL with NEST_INTERNAL_KEY, take precedence.",
+        help="Data folder of nest up. Profiles and variables take precedence over NEST_DATA.",
     ),
 ]
 Profile = Annotated[
@@ -86,17 +86,18 @@ def command(app: typer.Typer, name: str, *examples: str) -> Callable[[Function],
         hints = get_type_hints(function, include_extras=True)
         own = inspect.signature(function).parameters.items()
         parameters = [parameter.replace(annotation=hints[name]) for name, parameter in own if name != "nest"]
+        parameters.append(inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
         parameters += [_option("data", Data, Path(".nest")), _option("profile", Profile, None)]
         if returns_table := hints["return"] is Table:
             parameters.append(_option("as_json", AsJson, default=False))
         elif "as_json" not in hints:
             parameters.append(_option("_json", JsonErrors, default=False))
 
-        def run(*, data: Path, profile: str | None, **arguments: Any) -> None:
+        def run(*, context: typer.Context, data: Path, profile: str | None, **arguments: Any) -> None:
             as_json = arguments.pop("as_json") if returns_table else False
             arguments.pop("_json", None)
             with one_line_errors():
-                table = function(Client.of(data, profile), **arguments)
+                table = function(selected_nest(context, data, profile), **arguments)
                 if table is not None:
                     show(table, as_json=as_json)
 
@@ -107,6 +108,20 @@ def command(app: typer.Typer, name: str, *examples: str) -> Callable[[Function],
         return function
 
     return register
+
+
+def selected_nest(context: typer.Context, data: Path, profile: str | None) -> Client:
+    """Return the client that the options ``--data`` and ``--profile`` select; see `Client.of`.
+
+    Raises:
+        CommandError: as `Client.of`.
+        typer.BadParameter: both options are given.
+    """
+    source = context.get_parameter_source("data")
+    data_chosen = source is not None and source.name == "COMMANDLINE"
+    if data_chosen and profile is not None:
+        raise typer.BadParameter("give --profile or --data, not both")
+    return Client.of(data, profile, data_chosen=data_chosen)
 
 
 def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:

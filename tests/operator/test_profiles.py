@@ -61,6 +61,27 @@ def test_flag_precedes_environment_profile_and_default(  # noqa: PLR0917 -- a fi
     assert Client.of(tmp_path, flag).url == called
 
 
+@pytest.mark.parametrize("words", [["--data", "FOLDER"], ["--data=FOLDER"]])
+def test_data_folder_in_the_command_line_precedes_variables_and_profiles(
+    nest: NestStub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: list[str]
+) -> None:
+    write_operator_credentials(tmp_path, OperatorCredentials("http://folder.test", "k"))
+    save_profile("default", Profile("http://default.test", "k"))
+    called: list[str] = []
+
+    def call(client: Client, method: str, body: dict[str, Any]) -> Any:
+        called.append(client.url)
+        return nest.call(method, body)
+
+    monkeypatch.setattr(Client, "call", call)
+    words = [word.replace("FOLDER", str(tmp_path)) for word in words]
+    assert nest.run("clients", "list", *words).exit_code == 0
+    monkeypatch.setenv("NEST_DATA", str(tmp_path))
+    assert nest.run("clients", "list").exit_code == 0
+    assert called == ["http://folder.test", "http://nest.test"]
+    assert nest.run("clients", "list", *words, "--profile", "default").exit_code == 2
+
+
 @pytest.mark.parametrize(
     ("xdg", "expected"),
     [("/etc/xdg", "/etc/xdg/nest"), ("relative", "/home/ada/.config/nest"), ("", "/home/ada/.config/nest")],
