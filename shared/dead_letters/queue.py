@@ -236,8 +236,9 @@ class Sender:
         topic = letter.topic
         if topic not in self._partitions:
             self._partitions[topic] = await self._producer.partitions(topic)
-        # By its key, which stays in order with later records although the topic may have more partitions since then.
-        source = letter.source[0] if letter.source and letter.key is None else None
+        # The original partition, whatever partitioner chose it: there the key stays in order with later records, unless
+        # the topic has more partitions since then.
+        source = letter.source[0] if letter.source else None
         partition = source if source in self._partitions[topic] else None
         headers = letter.replay(forced_at=forced_at)
         await self._producer.send_record(topic, letter.value, headers, key=letter.key, partition=partition)
