@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import UnknownTopicOrPartitionError
+from aiokafka.errors import TopicAuthorizationFailedError, UnknownTopicOrPartitionError
 
 from services.operator.doctor.findings import Finding, ok, problem, skipped, warning
 from services.operator.doctor.kafka import admin_client
@@ -35,10 +35,8 @@ async def check_clocks(kafka: KafkaConnection, prefix: str, macs: RecordMacs | N
             "set NEST_SEALING_KEYS, with which the announcements are checked",
         )
         return
-    async with admin_client(kafka) as admin:
-        (topic,) = await admin.describe_topics([prefix + INSTANCES.name])
-    if topic["error_code"] == UnknownTopicOrPartitionError.errno:
-        yield skipped(f"the clocks of the processes are not compared: {topic['topic']} is missing", "nest topics apply")
+    if (hidden := await _unreadable(kafka, prefix + INSTANCES.name)) is not None:
+        yield skipped(f"the clocks of the processes are not compared: {hidden.says}", hidden.do)
         return
     running = await announcements(kafka, prefix + INSTANCES.name, macs)
     if not running:
@@ -59,9 +57,13 @@ async def check_paused_partitions(
 ) -> AsyncIterator[Finding]:
     """Name the partitions that services have paused, and why. Nothing is checked without the sealing keys."""
     if macs is None:
-        yield warning(
-            "paused partitions are not known", "set NEST_SEALING_KEYS, with which the announcements are checked"
+        yield skipped(
+            "paused partitions are not known: NEST_SEALING_KEYS is not set",
+            "set NEST_SEALING_KEYS, with which the announcements are checked",
         )
+        return
+    if (hidden := await _unreadable(kafka, prefix + PAUSED_PARTITIONS)) is not None:
+        yield skipped(f"paused partitions are not known: {hidden.says}", hidden.do)
         return
     paused = PausedPartitions()
     async for record in _records(kafka, prefix + PAUSED_PARTITIONS, PAUSED_PARTITIONS, macs):
@@ -102,6 +104,17 @@ async def announcements(
     oldest = (time.time() - within) * 1000
     running = [announcement for at, announcement in newest.values() if at >= oldest]
     return sorted(running, key=lambda each: (each["service"], each["instance"]))
+
+
+async def _unreadable(kafka: KafkaConnection, topic: str) -> Finding | None:
+    """Return why a topic can't be read, and what to do; None if it can."""
+    async with admin_client(kafka) as admin:
+        (described,) = await admin.describe_topics([topic])
+    if described["error_code"] == UnknownTopicOrPartitionError.errno:
+        return skipped(f"{topic} is missing", "nest topics apply")
+    if described["error_code"] == TopicAuthorizationFailedError.errno:
+        return skipped(f"this user of Kafka may not read {topic}", "run it as operator")
+    return None
 
 
 async def _records(kafka: KafkaConnection, topic: str, name: str, macs: RecordMacs) -> AsyncIterator[Any]:
