@@ -141,8 +141,12 @@ _Headers = Annotated[SecretStr, Field(max_length=8_192), AfterValidator(_is_head
 _Pairs = Annotated[str, Field(max_length=8_192), AfterValidator(_is_pairs)]
 _File = Annotated[Path, AfterValidator(_is_file)]
 _Milliseconds = Annotated[int, Unit("milliseconds"), Field(ge=1, le=MAX_MILLISECONDS)]
-_Count = Annotated[int, Field(ge=1, le=MAX_SPANS)]
+_Spans = Annotated[int, Unit("spans"), Field(ge=1, le=MAX_SPANS)]
 _Limit = Annotated[int, Field(ge=0, le=MAX_SPANS)]
+_Characters = Annotated[_Limit, Unit("characters")]
+_Attributes = Annotated[_Limit, Unit("attributes")]
+_Events = Annotated[_Limit, Unit("events")]
+_Links = Annotated[_Limit, Unit("links")]
 _Protocol = Annotated[Literal["http/protobuf"], BeforeValidator(_lower)]
 _Compression = Annotated[Literal["none", "gzip"], BeforeValidator(_lower)]
 _Propagator = Literal["tracecontext", "baggage", "none"]
@@ -180,8 +184,8 @@ class OtelSettings(VariableSettings):
     ] = _variable("TRACES_SAMPLER", "parentbased_traceidratio")
     """Sampler of traces. The default does what the specification's default, ``parentbased_always_on``, does, until
     ``OTEL_TRACES_SAMPLER_ARG`` is set."""
-    otel_traces_sampler_arg: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = _variable(
-        "TRACES_SAMPLER_ARG"
+    otel_traces_sampler_arg: Annotated[float, Unit("of the traces"), Field(ge=0, le=1, allow_inf_nan=False)] | None = (
+        _variable("TRACES_SAMPLER_ARG")
     )
     """Ratio of the traces that begin here and are sampled, from 0 to 1; all by default."""
     otel_propagators: Annotated[tuple[_Propagator, ...], NoDecode, BeforeValidator(_propagators)] = _variable(
@@ -224,25 +228,25 @@ class OtelSettings(VariableSettings):
     """Pause between two exports."""
     otel_bsp_export_timeout: _Milliseconds = _variable("BSP_EXPORT_TIMEOUT", 30_000)
     """How long the SDK may export at once; a stopping process waits for 3 s at most."""
-    otel_bsp_max_queue_size: _Count = _variable("BSP_MAX_QUEUE_SIZE", 2_048)
+    otel_bsp_max_queue_size: _Spans = _variable("BSP_MAX_QUEUE_SIZE", 2_048)
     """Spans that wait for an export; more are dropped."""
-    otel_bsp_max_export_batch_size: _Count = _variable("BSP_MAX_EXPORT_BATCH_SIZE", 512)
+    otel_bsp_max_export_batch_size: _Spans = _variable("BSP_MAX_EXPORT_BATCH_SIZE", 512)
     """Spans of one export; at most the size of the queue."""
-    otel_attribute_value_length_limit: _Limit | None = _variable("ATTRIBUTE_VALUE_LENGTH_LIMIT")
+    otel_attribute_value_length_limit: _Characters | None = _variable("ATTRIBUTE_VALUE_LENGTH_LIMIT")
     """Characters of an attribute's value, the rest of which is cut off; no limit by default."""
-    otel_attribute_count_limit: _Limit | None = _variable("ATTRIBUTE_COUNT_LIMIT")
+    otel_attribute_count_limit: _Attributes | None = _variable("ATTRIBUTE_COUNT_LIMIT")
     """Attributes of a span, event or link; 128 by default."""
-    otel_span_attribute_value_length_limit: _Limit | None = _variable("SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT")
+    otel_span_attribute_value_length_limit: _Characters | None = _variable("SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT")
     """Overrides the variable without ``SPAN`` for spans."""
-    otel_span_attribute_count_limit: _Limit | None = _variable("SPAN_ATTRIBUTE_COUNT_LIMIT")
+    otel_span_attribute_count_limit: _Attributes | None = _variable("SPAN_ATTRIBUTE_COUNT_LIMIT")
     """Overrides the variable without ``SPAN`` for spans."""
-    otel_span_event_count_limit: _Limit | None = _variable("SPAN_EVENT_COUNT_LIMIT")
+    otel_span_event_count_limit: _Events | None = _variable("SPAN_EVENT_COUNT_LIMIT")
     """Events of a span; 128 by default."""
-    otel_span_link_count_limit: _Limit | None = _variable("SPAN_LINK_COUNT_LIMIT")
+    otel_span_link_count_limit: _Links | None = _variable("SPAN_LINK_COUNT_LIMIT")
     """Links of a span; 128 by default."""
-    otel_event_attribute_count_limit: _Limit | None = _variable("EVENT_ATTRIBUTE_COUNT_LIMIT")
+    otel_event_attribute_count_limit: _Attributes | None = _variable("EVENT_ATTRIBUTE_COUNT_LIMIT")
     """Attributes of an event; 128 by default."""
-    otel_link_attribute_count_limit: _Limit | None = _variable("LINK_ATTRIBUTE_COUNT_LIMIT")
+    otel_link_attribute_count_limit: _Attributes | None = _variable("LINK_ATTRIBUTE_COUNT_LIMIT")
     """Attributes of a link; 128 by default."""
 
     @model_validator(mode="before")

@@ -57,7 +57,7 @@ class BusSettings(OtelSettings, KafkaSettings, EnvironmentSettings):
     log_levels: str = Field(default="", max_length=4_096)
     """Levels of modules that differ from ``NEST_LOG_LEVEL``: ``shared.bus=debug,aiokafka=info``. Libraries log from
     ``warning`` on by default."""
-    log_sample_ratio: float = Field(default=1.0, ge=0, le=1, allow_inf_nan=False)
+    log_sample_ratio: Annotated[float, Unit("of the lines")] = Field(default=1.0, ge=0, le=1, allow_inf_nan=False)
     """Ratio of the calls and messages that have a line in the log, from 0 to 1. Refused and failed ones always have
     one (docs/observability.md#logs)."""
     otlp_endpoint: Annotated[SecretStr, AfterValidator(is_endpoint)] | None = None

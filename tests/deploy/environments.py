@@ -59,7 +59,7 @@ STAND_INS: Final = {
 
 def variables(service: str) -> set[str]:
     """Return the environment variables that a service reads and that are not its own."""
-    return {PREFIX + name.upper() for name in SETTINGS[service].model_fields}
+    return {SETTINGS[service].variable(name) for name in SETTINGS[service].model_fields}
 
 
 def own_variables(process: str) -> set[str]:

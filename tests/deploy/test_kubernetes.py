@@ -289,7 +289,7 @@ def test_probes_use_the_health_port(service: str) -> None:
     assert {probe["port"] for probe in paths.values()} == {"health"}
     assert {kind: probe["path"] for kind, probe in paths.items()} == {
         "startupProbe": "/healthz",
-        "readinessProbe": "/healthz",
+        "readinessProbe": "/readyz",
         "livenessProbe": "/metrics",
     }
 

@@ -19,7 +19,7 @@ FIELDS: Final = {kind.variable(field): (kind, field) for kind in KINDS for field
 """Every setting, by its variable."""
 ROW: Final = re.compile(r"^\| `([A-Z_]+)` \|(.*)\| ([^|]*) \| ([^|]+) \|$", re.MULTILINE)
 """A row of a table of settings: variable, columns between, default and meaning."""
-EXAMPLE_LINE: Final = re.compile(r"^(# )?(NEST_[A-Z_]+)=(.*)$", re.MULTILINE)
+EXAMPLE_LINE: Final = re.compile(r"^(# )?((?:NEST|OTEL)_[A-Z_]+)=(.*)$", re.MULTILINE)
 
 
 def test_documented_defaults_match_the_settings() -> None:
