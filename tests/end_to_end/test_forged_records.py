@@ -25,8 +25,16 @@ from tests.end_to_end.flows import Mongo, macs_of, operator_call
 from tests.end_to_end.test_forged_tokens import get_user, get_user_of_each, new_forger, reason
 from tests.stack import MAX_PARTITIONS, Stack, eventually
 
-READ = {"auth.keys": 3, "auth.clients": 2, "auth.revocations": 2, "gateway.replies": 1}
-"""Topics that are read without a consumer group, with the number of readers: two gateways, and auth for its keys."""
+READ = {
+    "auth.keys": 3,
+    "auth.clients": 2,
+    "auth.revocations": 2,
+    "gateway.replies": 1,
+    "paused-partitions": 4,
+    "topic-growth": 6,
+}
+"""Topics that are read without a consumer group, with the least number of readers: two gateways, auth for its keys, the
+four services, and all of them."""
 PARTITIONS = {topic.name: topic.partitions for topic in TOPICS}
 UNREAD = {"mailer.events", "news.events"}
 """Topics without a reader in Nest."""
