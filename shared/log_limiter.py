@@ -20,6 +20,7 @@ EVENTS: Final = {
     "clock not compared": KAFKA,
     "consumer lag not measured": KAFKA,
     "expired records not checked": KAFKA,
+    "growth order not obeyed": KAFKA,
     "offsets not committed": KAFKA,
     "outage notices interrupted": KAFKA,
     "reply lost": KAFKA,
