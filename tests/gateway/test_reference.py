@@ -11,7 +11,9 @@ from typing import Any
 import httpx
 import pytest
 from starlette.applications import Starlette
+from starlette.types import Receive, Scope, Send
 
+from services.gateway.http_calls import CALL, HttpCall
 from services.gateway.methods import PATHS
 from services.gateway.reference import routes
 
@@ -20,7 +22,12 @@ BASE = "https://nest.example"
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app=Starlette(routes=routes(BASE)))
+    app = Starlette(routes=routes(BASE))
+
+    async def observed(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, "state": {CALL: HttpCall("request", scope["method"])}}, receive, send)
+
+    transport = httpx.ASGITransport(app=observed)
     async with httpx.AsyncClient(transport=transport, base_url=BASE) as client:
         yield client
 

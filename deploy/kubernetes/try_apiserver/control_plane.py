@@ -102,7 +102,7 @@ class ControlPlane:
     def _launch(self, name: str, options: dict[str, Any]) -> subprocess.Popen[bytes]:
         log = self._stack.enter_context((self._folder / f"{name}.log").open("wb"))
         command = [str(self._programs / name), *(f"--{option}={value}" for option, value in options.items())]
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)  # noqa: S603 -- the programs that it has built
         self._stack.callback(_stop, process)
         return process
 
