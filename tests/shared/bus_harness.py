@@ -196,7 +196,7 @@ class BusHarness:
 
     async def numbers(self, subject: str, name: str = "ledger") -> list[int]:
         """Return the numbers of a subject's entries in the order of insertion; a second effect is a second number."""
-        entries = await self.database(name)["entries"].find({"subject": subject}).sort("_id").to_list()
+        entries = await self.database(name)["entries"].find({"subject": subject}).sort("$natural", 1).to_list()
         return [entry["number"] for entry in entries]
 
     async def listed(self, subject: str) -> list[int]:
