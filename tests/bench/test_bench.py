@@ -30,6 +30,7 @@ ROWS = {
 }
 
 
+@pytest.mark.slow
 def test_every_row_runs_a_round_of_one_second(tmp_path: Path) -> None:
     results = tmp_path / "results.json"
     options = ("--seconds", "1", "--runs", "1", "--warm-up", "0", "--connections", "4", "--codes", "600")

@@ -83,7 +83,7 @@ async def test_person_buys_a_listed_plan_changes_it_and_cancels(nest: Stack, ema
 
     async def bought() -> Any:
         state = await call("get_customer_state")
-        return state if state["features"] else None
+        return state if state["features"] and state["entitled"] else None
 
     state = await eventually(bought, what="the plan that was bought")
     assert (state["status"], state["entitled"], state["features"]) == ("active", True, ["export", "seats"])
