@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 import httpx
 
 from nest_client import core, models, refresh
-from nest_client.core import NoResponse, Pause, Request, Response, Retries, Send, Steps
+from nest_client.core import NoResponse, Request, Response, Retries, Send, Steps
 from nest_client.errors import LoginRequired
 from nest_client.login import PendingLogin
 from nest_client.methods import AsyncMethods, Methods
@@ -72,7 +71,7 @@ class Client(Methods):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def call(self, method: str, body: dict[str, Any], *, command: bool, idempotency_key: str | None = None) -> Any:
@@ -88,14 +87,15 @@ class Client(Methods):
         try:
             while True:
                 step = steps.send(outcome)
-                outcome = self._send(step) if isinstance(step, Send) else self._pause(step)
+                if isinstance(step, Send):
+                    outcome = self._send(step)
+                else:
+                    time.sleep(step.seconds)
+                    outcome = None
         except StopIteration as end:
             return end.value
         finally:
             steps.close()  # releases the lock of a token store if a step was interrupted
-
-    def _pause(self, step: Pause) -> None:
-        time.sleep(step.seconds)
 
     def _send(self, step: Send) -> Response | NoResponse:
         request, ends_at = step.request, time.monotonic() + step.timeout
@@ -127,7 +127,7 @@ class Client(Methods):
         redirect_uri: str,
         device: models.Device | None = None,
         trial_device: models.TrialDevice | None = None,
-        locale: str | None | Unset = UNSET,
+        locale: str | Unset | None = UNSET,
     ) -> PendingLogin:
         """Mail a magic link and a typed code to an address, and return what finishes the login.
 
@@ -238,7 +238,7 @@ class AsyncClient(AsyncMethods):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def call(
@@ -256,7 +256,11 @@ class AsyncClient(AsyncMethods):
         try:
             while True:
                 step = steps.send(outcome)
-                outcome = await self._send(step) if isinstance(step, Send) else await asyncio.sleep(step.seconds)
+                if isinstance(step, Send):
+                    outcome = await self._send(step)
+                else:
+                    await asyncio.sleep(step.seconds)
+                    outcome = None
         except StopIteration as end:
             return end.value
         finally:
@@ -287,7 +291,7 @@ class AsyncClient(AsyncMethods):
         redirect_uri: str,
         device: models.Device | None = None,
         trial_device: models.TrialDevice | None = None,
-        locale: str | None | Unset = UNSET,
+        locale: str | Unset | None = UNSET,
     ) -> PendingLogin:
         """Mail a magic link and a typed code to an address, as ``Client.start_login``."""
         pending = PendingLogin.new(client_id, redirect_uri)
@@ -357,7 +361,7 @@ def _order(
     *,
     device: models.Device | None,
     trial_device: models.TrialDevice | None,
-    locale: str | None | Unset,
+    locale: str | Unset | None,
 ) -> tuple[str, dict[str, Any]]:
     """Return the method that orders the mail of a login, and its fields."""
     if device is not None and trial_device is not None:
