@@ -91,6 +91,7 @@ bench-rolls: install-dev ## measure the pauses of a roll of 20 instances, and th
 
 reference: install-dev ## regenerate the HTTP API reference, docs/settings.md, deploy/example.env, manifests and dashboards
 	$(BIN)/python -m services.reference
+	$(BIN)/python clients/python/generate.py
 
 dashboards: install-dev ## run every query of the dashboards against a Nest with a little load; PICTURES=<folder> draws them
 	$(BIN)/python -m tests.dashboards
@@ -138,7 +139,7 @@ lock: install-dev ## resolve all dependencies into lock files (UPGRADE=--upgrade
 
 clean: ## remove caches and build output; .venv and the data in .nest stay
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find services shared tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find clients services shared tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 install-run:
 	@requirements/install embedded

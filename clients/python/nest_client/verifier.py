@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import httpx
 import jwt
@@ -197,7 +197,19 @@ class TokenVerifier(_Verification):
     ) -> None:
         super().__init__(issuer, audience, url=url, leeway=leeway, clock=clock)
         self._http = http or httpx.Client(timeout=5)
+        self._owns_http = http is None
         self._reading = threading.Lock()
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._owns_http:
+            self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def verify(self, token: str) -> Claims:
         """Return the claims of an access token.
@@ -240,7 +252,19 @@ class AsyncTokenVerifier(_Verification):
     ) -> None:
         super().__init__(issuer, audience, url=url, leeway=leeway, clock=clock)
         self._http = http or httpx.AsyncClient(timeout=5)
+        self._owns_http = http is None
         self._reading = asyncio.Lock()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._owns_http:
+            await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     async def verify(self, token: str) -> Claims:
         """Return the claims of an access token, as ``TokenVerifier.verify``."""

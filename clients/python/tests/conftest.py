@@ -13,7 +13,6 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from fake_nest import FakeNest
-
 from nest_client import Client, Retries, Tokens
 from tests.conftest import backing, kafka_admin, kafka_bootstrap, mongo_client, mongo_url, run_nest, unique
 from tests.stack import CHEAP_PASSWORDS, RunNest, Stack

@@ -31,7 +31,8 @@ def refusal(status: int, code: str, *, reason: str = "", **meta: Any) -> httpx.R
 class FakeNest:
     """Answers calls, first with the ``faults`` and then as Nest does.
 
-    A fault is an answer in place of Nest's; ``lost`` are the numbers of calls that take effect and whose answer is lost.
+    A fault is an answer in place of Nest's; ``lost`` has the numbers of calls that take effect without
+    an answer.
     """
 
     faults: list[Answer] = field(default_factory=list)

@@ -11,8 +11,8 @@ from typing import Any
 
 import httpx
 import pytest
-from fake_nest import Answer, FakeNest, refusal
 
+from fake_nest import Answer, FakeNest, refusal
 from nest_client import UNSET, Client, Retries, core, errors
 from nest_client.core import NoResponse, Pause, Response, Send
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from fake_nest import FakeNest
 
+from fake_nest import FakeNest
 from nest_client import Client, MemoryStore, PendingLogin, errors
 
 REDIRECT = "http://127.0.0.1:8080/callback"

@@ -18,8 +18,8 @@ from typing import Any
 
 import httpx
 import pytest
-from fake_nest import FakeNest, refusal
 
+from fake_nest import FakeNest, refusal
 from nest_client import AsyncClient, Client, FileStore, MemoryStore, Retries, Tokens, TokenStore, errors
 from nest_client.refresh import refreshed
 
