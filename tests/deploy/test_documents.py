@@ -40,6 +40,7 @@ DOCUMENTS: Final = {
         *ROOT.glob("docs/**/*.md"),
         *ROOT.glob("deploy/**/*.md"),
         *ROOT.glob("services/**/*.md"),
+        *ROOT.glob("clients/*/README.md"),
     ]
 }
 API: Final = DOCUMENTS["docs/http-api.md"]

@@ -116,7 +116,7 @@ class Client(Methods):
                 return _response(response, bytes(content))
         except MISTAKES:
             raise
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             return NoResponse(error)
 
     def start_login(
@@ -279,7 +279,7 @@ class AsyncClient(AsyncMethods):
                 )
         except MISTAKES:
             raise
-        except (httpx.TransportError, TimeoutError) as error:
+        except (httpx.RequestError, TimeoutError) as error:
             return NoResponse(error)
         return _response(response, response.content)
 

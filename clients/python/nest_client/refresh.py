@@ -71,6 +71,8 @@ def refreshed(store: TokenStore, used: Tokens, retries: Retries) -> Steps:
     lock: TokenLock = yield from locked(store, retries)
     try:
         tokens = current(store)
+        if tokens.user_id != used.user_id:
+            raise LoginRequired("Another person has logged in since: the call is not repeated for that person.")
         if tokens.access_token != used.access_token:
             return tokens
         if tokens.refresh_key is None:

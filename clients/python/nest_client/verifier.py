@@ -120,7 +120,7 @@ class _Verification:
             raise InvalidToken("The token is too long.")
         try:
             header = jwt.get_unverified_header(token)
-        except jwt.PyJWTError:
+        except (jwt.PyJWTError, ValueError, RecursionError):
             raise InvalidToken("The token is not a JWT.") from None
         types = {f"{prefix}{name}".lower() for name in TYPES for prefix in ("", "application/")}
         if str(header.get("typ")).lower() not in types:

@@ -92,6 +92,17 @@ def test_newer_tokens_of_another_process_are_taken(client: Client, fake: FakeNes
     assert (newer.access_token, fake.requests) == ("a1", [])
 
 
+def test_call_is_not_repeated_for_another_person(client: Client, fake: FakeNest, store: TokenStore) -> None:
+    used = client.session(store).tokens
+    store.save(replace(used, access_token="b0", user_id="user_2"))
+
+    with pytest.raises(errors.LoginRequired):
+        client.run(refreshed(store, used, client.retries))
+
+    assert fake.requests == []
+    assert client.session(store).tokens.user_id == "user_2"
+
+
 def test_lost_response_is_fetched_with_the_same_key(client: Client, fake: FakeNest, store: TokenStore) -> None:
     expired(store)
     fake.lost = {1}

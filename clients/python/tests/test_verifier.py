@@ -104,6 +104,8 @@ def signed_with_public_key() -> str:
         pytest.param("", id="empty"),
         pytest.param("x.y.z", id="no JWT"),
         pytest.param("a" * 20_000, id="too long"),
+        pytest.param(f"{base64.urlsafe_b64encode(b'[' * 9_000).decode()}.e30.x", id="nested header"),
+        pytest.param("ü.\ud800.z", id="no UTF-8"),
         pytest.param(unsigned(), id="alg none"),
         pytest.param(signed_with_public_key(), id="HMAC with the public key"),
         pytest.param(token(headers={"typ": "application+jwt"}), id="token of an application"),
