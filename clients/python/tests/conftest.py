@@ -14,10 +14,23 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from fake_nest import FakeNest
 from nest_client import Client, Retries, Tokens
+from tests import conftest as project
 from tests.conftest import backing, kafka_admin, kafka_bootstrap, mongo_client, mongo_url, run_nest, unique
 from tests.stack import CHEAP_PASSWORDS, RunNest, Stack
 
 __all__ = ["backing", "kafka_admin", "kafka_bootstrap", "mongo_client", "mongo_url", "run_nest", "unique"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the backing services available if only these tests run."""
+    if not config.pluginmanager.is_registered(project):
+        project.pytest_configure(config)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop the backing services."""
+    if not config.pluginmanager.is_registered(project):
+        project.pytest_unconfigure(config)
 
 
 @pytest.fixture
