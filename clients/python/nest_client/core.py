@@ -34,7 +34,7 @@ LONGEST_PAUSE: Final = 5.0
 
 @dataclass(frozen=True)
 class Retries:
-    """Bounds of one call.
+    """Bounds of one call. In a session they hold for the call and for a refresh each.
 
     Attributes:
         within: Seconds for all attempts and pauses of a call. 0 makes one attempt.
