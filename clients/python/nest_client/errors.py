@@ -255,6 +255,10 @@ class NotFound(NotFoundError):
     """No user has this ID, or the user was erased."""
 
 
+class PartitionNotPaused(NotFoundError):
+    """The service has not paused this partition."""
+
+
 class PreviewOutdated(ConflictError):
     """The preview has expired, is for another order, or the change costs another amount now."""
 
@@ -464,6 +468,7 @@ CODES: Final[dict[str, type[NestError]]] = {
     "no_current_session": NoCurrentSession,
     "no_such_app_version": NoSuchAppVersion,
     "not_found": NotFound,
+    "partition_not_paused": PartitionNotPaused,
     "preview_outdated": PreviewOutdated,
     "price_inactive": PriceInactive,
     "price_not_found": PriceNotFound,
@@ -557,6 +562,7 @@ __all__ = [
     "NoSuchAppVersion",
     "NotFound",
     "NotFoundError",
+    "PartitionNotPaused",
     "PreviewOutdated",
     "PriceInactive",
     "PriceNotFound",

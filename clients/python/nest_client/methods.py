@@ -411,6 +411,7 @@ class Methods(ABC):
             "list_audit_entries",
             "list_dead_letters",
             "replay_dead_letters",
+            "resume_partition",
             "create_checkout",
             "create_trial_and_magic_link",
             "get_subscription",
@@ -1299,6 +1300,28 @@ class Methods(ABC):
             ),
         )
 
+    def list_paused_partitions(self) -> models.PausedPartitionsView:
+        """List the paused partitions of all services."""
+        return cast("models.PausedPartitionsView", self.call("list_paused_partitions", {}, command=False))
+
+    def resume_partition(
+        self, *, id: str, dead_letter: bool | Unset = UNSET, idempotency_key: str | None = None
+    ) -> None:
+        """Resume a paused partition.
+
+        Its service handles the records from the first one that waits, and pauses the partition again after ten
+        further dead letters in a row.
+
+        Args:
+            id: ID of the partition, as listed.
+            dead_letter: Let every record that fails become a dead letter, without a further pause, until one
+                succeeds. Default: ``false``.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        self.call(
+            "resume_partition", {"id": id, "dead_letter": dead_letter}, command=True, idempotency_key=idempotency_key
+        )
+
     def list_billing_history(
         self, *, user_id: str, limit: int | Unset = UNSET, cursor: str | Unset | None = UNSET
     ) -> models.BillingHistoryView:
@@ -1961,6 +1984,7 @@ class AsyncMethods(ABC):
             "list_audit_entries",
             "list_dead_letters",
             "replay_dead_letters",
+            "resume_partition",
             "create_checkout",
             "create_trial_and_magic_link",
             "get_subscription",
@@ -2859,6 +2883,28 @@ class AsyncMethods(ABC):
                 command=True,
                 idempotency_key=idempotency_key,
             ),
+        )
+
+    async def list_paused_partitions(self) -> models.PausedPartitionsView:
+        """List the paused partitions of all services."""
+        return cast("models.PausedPartitionsView", await self.call("list_paused_partitions", {}, command=False))
+
+    async def resume_partition(
+        self, *, id: str, dead_letter: bool | Unset = UNSET, idempotency_key: str | None = None
+    ) -> None:
+        """Resume a paused partition.
+
+        Its service handles the records from the first one that waits, and pauses the partition again after ten
+        further dead letters in a row.
+
+        Args:
+            id: ID of the partition, as listed.
+            dead_letter: Let every record that fails become a dead letter, without a further pause, until one
+                succeeds. Default: ``false``.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        await self.call(
+            "resume_partition", {"id": id, "dead_letter": dead_letter}, command=True, idempotency_key=idempotency_key
         )
 
     async def list_billing_history(

@@ -65,7 +65,7 @@ class AuditEntryView(TypedDict):
     message_id: str
     """ID of the message, as in logs and traces."""
     resource_id: str | None
-    """Other object that the action was about: news item, subscription, Stripe run, export, dead letter."""
+    """Other object that the action was about: news item, subscription, Stripe run, export, dead letter, partition."""
     count: int
     """Number of requests: more than 1 for failed authentications, of which a gateway reports those of one network
     together, and for ``refused_orders``, those of a minute from the network that is ``client_ip``.
@@ -682,6 +682,32 @@ class OtherContent(TypedDict):
     """Data for the apps that know the kind. A field ``url`` at any depth is checked like that of a banner's button.
     Integers have 64 bits at most, and names no null character.
     """
+
+
+class PausedPartitionView(TypedDict):
+    """A partition whose records a service does not handle, because ten in a row became dead letters."""
+
+    id: str
+    """ID of the partition: service, topic and number, for example ``mailer/mailer.commands/3``."""
+    reason: str
+    """Why it is paused."""
+    offset: int | None
+    """Offset of the first record that waits; null if it is unknown."""
+    since: str
+    """When it was paused."""
+    instance: str
+    """Instance of the service that has paused it."""
+    release: str
+    """Release of that instance. Instances of other releases do not honour the pause, because they may not have the
+    fault.
+    """
+
+
+class PausedPartitionsView(TypedDict):
+    """The paused partitions."""
+
+    partitions: list[PausedPartitionView]
+    """All of them, by ID."""
 
 
 class PaymentView(TypedDict):
