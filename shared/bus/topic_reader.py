@@ -116,7 +116,8 @@ class TopicReader:
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="latest" if self._from_end else "earliest",
-            fetch_max_wait_ms=100,
+            # A record ends the wait. Without one, each wait costs this process and the broker some work.
+            fetch_max_wait_ms=500,
             request_timeout_ms=10_000,
             retry_backoff_ms=100,
             metadata_max_age_ms=60_000,

@@ -64,9 +64,19 @@ async def blank(browser: Browser) -> AsyncIterator[Page]:
     assert [url for url in requested if not url.startswith(ALLOWED_URL)] == []
 
 
-@pytest.mark.parametrize("style_sheet", [True, False], ids=["complete", "without-style-sheet"])
-@pytest.mark.parametrize("width", [800, 360])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("scheme", "width", "style_sheet"),
+    [
+        ("light", 360, True),
+        ("dark", 800, True),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in (("light", 800, True), ("dark", 360, True))),
+        ("light", 360, False),
+        *(
+            pytest.param(*each, False, marks=pytest.mark.slow)
+            for each in (("light", 800), ("dark", 360), ("dark", 800))
+        ),
+    ],
+)
 async def test_every_mail_is_legible(
     *, blank: Page, mails: list[PreviewItem], scheme: Any, width: int, style_sheet: bool
 ) -> None:

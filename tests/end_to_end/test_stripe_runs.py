@@ -71,6 +71,7 @@ async def quiet(run_nest: RunNest) -> AsyncIterator[Stack]:
         yield stack
 
 
+@pytest.mark.slow
 async def test_sweep_repairs_three_days_of_lost_webhooks(quiet: Stack, mongo_client: Mongo) -> None:
     nest, billing, price = quiet, Billing(quiet, mongo_client), quiet.environment["NEST_STRIPE_TRIAL_PRICE"]
     nest.stripe.simulate.checkout(price, email="ada@example.com")

@@ -8,6 +8,8 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from services.embedded.demo import CLIENT_ID
 from services.gateway.error_messages import MESSAGES
 from services.reference.__main__ import OUTPUT
@@ -37,6 +39,7 @@ async def test_document_is_valid_openapi(tmp_path: Path) -> None:
     await run(PYTHON / "python", "-m", "openapi_spec_validator", OUTPUT, cwd=tmp_path)
 
 
+@pytest.mark.slow
 async def test_python_client_has_typed_errors(nest: Stack, tmp_path: Path) -> None:
     config = CLIENTS / "python" / "config.yml"
     output = ("--output-path", tmp_path / "nest_client", "--meta", "none")

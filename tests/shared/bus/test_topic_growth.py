@@ -183,6 +183,7 @@ async def test_a_group_that_is_not_drained_in_time_leaves_everything_as_it_is(bu
         assert await bus.listed("other") == [0]
 
 
+@pytest.mark.slow
 async def test_a_process_that_does_not_confirm_is_named(bus: BusHarness) -> None:
     """Such as one of an older release, which knows nothing of a growth."""
     async with bus.running(consumers=CONSUMERS), growing(bus, seconds=2) as (growth, _):
