@@ -20,6 +20,8 @@ from nest_client import AsyncTokenVerifier, Claims, InvalidToken, KeysUnavailabl
 from nest_client.fastapi import BearerToken
 
 ISSUER = "https://nest.test"
+DAY = 86_400
+"""Parameters of tests are tokens that are made when the tests are collected, long before they are used."""
 KEYS: dict[str, tuple[str, Any]] = {
     "1": ("ES256", ec.generate_private_key(ec.SECP256R1())),
     "2": ("EdDSA", ed25519.Ed25519PrivateKey.generate()),
@@ -35,7 +37,7 @@ def jwk_of(kid: str) -> dict[str, Any]:
 
 def token(kid: str = "1", *, headers: dict[str, Any] | None = None, by: str = "", **claims: Any) -> str:
     now = int(time.time())
-    usual = {"iss": ISSUER, "aud": "client_1", "sub": "user_1", "jti": "t1", "iat": now, "exp": now + 60, **claims}
+    usual = {"iss": ISSUER, "aud": "client_1", "sub": "user_1", "jti": "t1", "iat": now, "exp": now + DAY, **claims}
     algorithm, key = KEYS[by or kid]
     present = {name: value for name, value in usual.items() if value is not None}
     return jwt.encode(present, key, algorithm, headers={"kid": kid, "typ": "JWT", **(headers or {})})
@@ -121,7 +123,7 @@ def signed_with_public_key() -> str:
         pytest.param(token(aud=None), id="no audience"),
         pytest.param(token(sub=None), id="no subject"),
         pytest.param(token(exp=None), id="no expiry"),
-        pytest.param(token(nbf=int(time.time()) + 600), id="not yet"),
+        pytest.param(token(nbf=int(time.time()) + DAY), id="not yet"),
         pytest.param(token() + "x", id="signature"),
     ],
 )
