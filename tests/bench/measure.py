@@ -1,11 +1,13 @@
-"""Load generators: closed loops and an open loop, with their latencies in milliseconds."""
+"""Load generators, closed loops and an open loop, with their latencies in milliseconds; CPU time of processes."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
 Call = Callable[[int], Awaitable[None]]
@@ -97,3 +99,10 @@ async def open_loop(call: Call, connections: int, *, rate: int, seconds: float) 
                 await asyncio.sleep(early)
             group.create_task(one(due))
     return Round.of(latencies, time.perf_counter() - began)
+
+
+def cpu_seconds(pids: Mapping[str, int]) -> dict[str, float]:
+    """CPU time of processes so far, by name (proc(5): fields 14 and 15 of ``stat``)."""
+    ticks = os.sysconf("SC_CLK_TCK")
+    stats = {name: Path(f"/proc/{pid}/stat").read_text() for name, pid in pids.items()}
+    return {name: sum(map(int, stat.rpartition(")")[2].split()[11:13])) / ticks for name, stat in stats.items()}

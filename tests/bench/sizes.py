@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import itertools
 import json
-import os
 import sys
 import time
 from collections import Counter
@@ -27,6 +26,7 @@ from rich.table import Table
 
 from tests.bench.app import App
 from tests.bench.environment import environment
+from tests.bench.measure import cpu_seconds
 
 CONNECTIONS: Final = 8
 QUIET_SECONDS: Final = 12.0
@@ -96,13 +96,13 @@ class Sizes:
     async def rest(self) -> None:
         """Measure what every process uses when idle."""
         await self._settled()
-        before = self._cpu()
+        before = cpu_seconds(self._pids)
         await asyncio.sleep(IDLE_SECONDS)
-        self._idle = {name: (after - before[name]) / IDLE_SECONDS for name, after in self._cpu().items()}
+        self._idle = {name: (after - before[name]) / IDLE_SECONDS for name, after in cpu_seconds(self._pids).items()}
 
     async def measure(self, name: str, act: Callable[[int], Awaitable[None]]) -> None:
         """Perform an operation ``count`` times over several connections and add its cost."""
-        before, cpu, started = await self._settled(), self._cpu(), time.monotonic()
+        before, cpu, started = await self._settled(), cpu_seconds(self._pids), time.monotonic()
         rest = iter(range(self._count))
 
         async def loop(number: int) -> None:
@@ -120,7 +120,7 @@ class Sizes:
                 topics=self._each(after.topics, before.topics),
                 cpu={
                     process: max(0.0, 1000 * (used - cpu[process] - self._idle[process] * seconds) / self._count)
-                    for process, used in self._cpu().items()
+                    for process, used in cpu_seconds(self._pids).items()
                 },
             )
         )
@@ -172,12 +172,6 @@ class Sizes:
             if topic not in ("instances", "__cluster_metadata"):
                 sizes[topic] += segment.stat().st_size
         return sizes
-
-    def _cpu(self) -> dict[str, float]:
-        """Seconds of CPU time by process so far (proc(5): fields 14 and 15 of ``stat``)."""
-        ticks = os.sysconf("SC_CLK_TCK")
-        stats = {name: Path(f"/proc/{pid}/stat").read_text() for name, pid in self._pids.items()}
-        return {name: sum(map(int, stat.rpartition(")")[2].split()[11:13])) / ticks for name, stat in stats.items()}
 
     async def subscriptions(self) -> list[str]:
         """The IDs of all subscriptions in Stripe."""

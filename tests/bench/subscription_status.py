@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import random
 import sys
 import time
@@ -40,7 +39,7 @@ from shared.sealing import Sealer
 from shared.settings import parse_keys
 from tests.bench.app import App
 from tests.bench.environment import environment
-from tests.bench.measure import Call, Result, closed_loops, open_loop
+from tests.bench.measure import Call, Result, closed_loops, cpu_seconds, open_loop
 
 CALLERS: Final = (1, 8, 64)
 SUBSCRIBERS: Final = 64
@@ -107,12 +106,10 @@ class Bench:
         self._console.print(f"[dim]{name}, {callers} callers: {measured.per_second:,.0f}/s[/dim]")
 
     def _cpu_seconds(self) -> dict[str, float]:
-        """CPU time of the two services so far (proc(5): fields 14 and 15 of ``stat``)."""
-        ticks = os.sysconf("SC_CLK_TCK")
+        """CPU time of the two services so far."""
         # A gateway is named after its port.
         pids = {name.partition("-")[0]: pid for name, pid in self._running["pids"].items()}
-        stats = {name: Path(f"/proc/{pids[name]}/stat").read_text() for name in SERVICES}
-        return {name: sum(map(int, stat.rpartition(")")[2].split()[11:13])) / ticks for name, stat in stats.items()}
+        return cpu_seconds({name: pids[name] for name in SERVICES})
 
     async def _storm(self, app: App) -> None:
         """Send the events of the renewals, over connections that the heartbeats do not use."""
