@@ -18,7 +18,7 @@ from nest_client.tokens import MemoryStore, Tokens, TokenStore
 from nest_client.unset import UNSET, Unset
 
 MISTAKES: Final = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
-"""Failures of the caller's making, which no repeat mends."""
+"""Errors in the request itself, such as an invalid URL, which are not retried."""
 
 
 def _base(url: str) -> str:

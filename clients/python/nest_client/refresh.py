@@ -1,7 +1,7 @@
 """Calls with the tokens of a store, and their refresh: one at a time among all users of the store.
 
 Nest accepts a used refresh token again only while its successor is unused; any other reuse ends the session as stolen.
-So a refresh holds the lock of the store, and whoever waited for it takes the newer tokens. Its idempotency key is
+So a refresh holds the lock of the store, and a caller that waited for it uses the newer tokens. Its idempotency key is
 stored before the request is sent: after a lost response, a cancellation or a crash the next refresh repeats the same
 request, and gets the same response.
 """
