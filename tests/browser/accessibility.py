@@ -1,0 +1,67 @@
+"""Checks of a page that is open in the browser: axe-core's rules, and no horizontal scrolling."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from playwright.async_api import Page
+
+ROOT: Final = Path(__file__).parents[2]
+AXE: Final = ROOT / "tests/reference/clients/typescript/node_modules/axe-core/axe.min.js"
+SCREENSHOTS: Final = "NEST_SCREENSHOTS"
+"""Folder for pictures of each page in both themes and widths; without it none are taken."""
+WIDTHS: Final = {"phone": (360, 740), "desktop": (1280, 900)}
+CHECKED: Final = (("light", "desktop"), ("dark", "phone"))
+"""Each theme and each width once: the rules for colours depend on the theme, the others on the width."""
+PICTURED: Final = tuple((theme, width) for theme in ("light", "dark") for width in WIDTHS)
+_RUN: Final = """
+async () => {
+  const { violations } = await axe.run(document, { resultTypes: ["violations"] });
+  return violations.map(({ id, help, nodes }) =>
+    `${id}: ${help}\\n` + nodes.slice(0, 5).map((node) => `    ${node.html}\\n    ${node.failureSummary}`).join("\\n"));
+}
+"""
+_OVERFLOW: Final = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+
+
+async def check_page(page: Page, name: str) -> None:
+    """Check the open page as it is now; afterwards it has its size and theme of before.
+
+    Args:
+        page: the tab.
+        name: of the page, in failures and in the names of the pictures: ``console-users``.
+
+    Raises:
+        AssertionError: axe-core finds a violation, or the page is wider than the window.
+    """
+    size = page.viewport_size
+    pictures = os.environ.get(SCREENSHOTS)
+    problems: list[str] = []
+    for theme, width in PICTURED if pictures else CHECKED:
+        await _show(page, theme, width)
+        if await page.evaluate("() => typeof axe === 'undefined'"):
+            await page.evaluate(_axe())
+        problems += [f"{name} ({theme}, {width}): {each}" for each in await page.evaluate(_RUN)]
+        if overflow := await page.evaluate(_OVERFLOW):
+            problems.append(f"{name} ({theme}, {width}) is {overflow} pixels wider than the window")
+        if pictures:
+            await page.screenshot(path=Path(pictures, f"{name}-{theme}-{width}.png"), full_page=True)
+    await page.emulate_media(color_scheme=None)
+    if size:
+        await page.set_viewport_size(size)
+    assert problems == [], "\n".join(problems)
+
+
+async def _show(page: Page, theme: Any, width: str) -> None:
+    await page.emulate_media(color_scheme=theme)
+    columns, rows = WIDTHS[width]
+    await page.set_viewport_size({"width": columns, "height": rows})
+
+
+@cache
+def _axe() -> str:
+    """The script; a policy of the page does not forbid it, because the debugger runs it."""
+    return AXE.read_text("utf-8")
