@@ -1,0 +1,1 @@
+"""Parts that all HTML pages of Nest share: style sheet, htmx, base layout, templates' environment and headers."""
