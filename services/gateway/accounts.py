@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 from starlette.routing import Route
@@ -62,18 +62,6 @@ GROUP: Final = "accounts"
 """Label of these routes in metrics."""
 PAGE_PATHS: Final = ("/", "/accounts")
 """In embedded mode another page is at ``/``."""
-REJECTION_MESSAGES: Final = {
-    "address_not_verified": "the e-mail address is not verified",
-    "application_ended": "the application's end date has passed",
-    "application_user_ended": "the user's end date has passed",
-    "application_user_not_active": "the user is not active",
-    "link_not_valid": "the link is malformed, unknown, used or expired",
-    "malformed_api_key": "the API key is malformed",
-    "not_logged_in": "the token is missing, not valid, or no longer valid",
-    "password_required": "this user logs in with a password",
-    "wrong_credentials": "wrong e-mail address or password",
-}
-"""``message`` of errors by code; the others have their code in words."""
 _REJECTED: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
 
@@ -216,8 +204,8 @@ def _decoded(name: str, value: bytes) -> str:
 def _renderer(route: MessageRoute, *, old_clients: bool) -> Render:
     """Renderer that sets the status of successful responses and extends errors.
 
-    401 and 403 get ``auth`` and ``message``. For old clients every error gets them, with ``status`` and
-    ``affectedRows``, as the API that Nest took over had them. Its own routes have no owner's token in the response.
+    401 and 403 get ``auth``. For old clients every error gets it, with ``status`` and ``affectedRows``, as the API that
+    Nest took over had them. Its own routes have no owner's token in the response.
     """
 
     def render(_request: HttpRequest, response: HttpResponse) -> HttpResponse:
@@ -228,8 +216,7 @@ def _renderer(route: MessageRoute, *, old_clients: bool) -> Render:
                 response.body = json.dumps(shown).encode()
         elif old_clients or response.status in _REJECTED:
             error = json.loads(response.body)
-            code = error["code"]
-            rejection = {"auth": False, "message": REJECTION_MESSAGES.get(code, code.replace("_", " "))}
+            rejection: dict[str, Any] = {"auth": False}
             if old_clients:
                 rejection |= {"status": response.status, "affectedRows": 0}
             response.body = json.dumps({**rejection, **error}).encode()

@@ -10,7 +10,7 @@ from typing import Final, Self
 
 import structlog
 from starlette.exceptions import HTTPException
-from starlette.routing import Router
+from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.gateway import account_pages, accounts, app_links, methods, phone, portal, reference, unsubscribe
@@ -27,6 +27,7 @@ from services.gateway.responses import HttpResponse, refusal_response, send_resp
 from services.gateway.rpc_client import RpcClient
 from services.gateway.server import Server
 from services.gateway.settings import GatewaySettings, named_key, plain
+from services.gateway.unknown_paths import UnknownPaths
 from services.gateway.versions import version_of
 from services.gateway.webhooks import MailWebhook, StripeWebhook, UnknownWebhook, Webhook
 from shared.bus.consumer_lag import LagExporter
@@ -284,6 +285,7 @@ class _Router:
     ) -> None:
         self._endpoints = endpoints
         self._routes = routes
+        self._unknown = UnknownPaths(routes.routes)
         self._pause = pause
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -303,13 +305,20 @@ class _Router:
             if error.status_code == HTTPStatus.NOT_FOUND and drop_trailing_slash(scope):
                 await self(scope, receive, send)
                 return
-            refusal: Refusal = methods.unknown_path(scope["path"])
-            if error.status_code == MethodNotSupported.status and error.headers is not None:
-                refusal = MethodNotSupported(supported=error.headers["Allow"].split(", "))
+            refusal: Refusal
+            if error.status_code == MethodNotSupported.status:
+                refusal = MethodNotSupported(supported=self._supported(scope["path"]))
+            else:
+                refusal = self._unknown.refusal(scope["path"])
             await send_response(send, _refused(refusal, scope))
         finally:
             if (route := scope.get("route")) is not None:
                 call_of(scope).route = route.path
+
+    def _supported(self, path: str) -> list[str]:
+        """HTTP methods of all routes with a path; Starlette names those of the first one."""
+        routes = [route for route in self._routes.routes if isinstance(route, Route)]
+        return sorted({verb for route in routes if route.path_regex.match(path) for verb in route.methods or ()})
 
 
 def _refused(refusal: Refusal, scope: Scope) -> HttpResponse:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from http import HTTPStatus
@@ -18,13 +17,12 @@ from services.gateway.endpoint import (
     json_body,
     unordered,
 )
-from services.gateway.errors import Deprecated, UnknownVersion, VersionNotSupported
+from services.gateway.errors import Deprecated
 from services.gateway.portal import PortalLinks
 from services.gateway.requests import HttpRequest, parse_object, validated
 from services.gateway.responses import HttpResponse, entity_tag, if_none_match
 from services.gateway.versions import BASE_VERSION, VERSIONS
 from shared.email_addresses import address_ordering_key
-from shared.errors import NotFound
 from shared.messages import Caller, Command, Query
 from shared.messages.auth.audit import ListAuditEntries
 from shared.messages.auth.checkouts import CreateCheckout
@@ -81,8 +79,6 @@ from shared.messages.news import (
 )
 from shared.messages.personal_data import EraseUser, ExportUser, FindUser, GetUserExport, GetUserProcess
 from shared.sealing import Sealer
-
-_DATED: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,14 +277,3 @@ def _with_entity_tag(request: HttpRequest, response: HttpResponse) -> HttpRespon
     if tag in if_none_match(request):
         return HttpResponse(304, headers=headers)
     return HttpResponse(200, response.body, headers)
-
-
-def unknown_path(path: str) -> UnknownVersion | VersionNotSupported | NotFound:
-    """Refusal for an unknown path."""
-    base, *rest = path.removeprefix("/").split("/")
-    # Routes without a version are at the root too, so only paths that look versioned are checked for their version.
-    if base != BASE_VERSION and rest and (base.isdecimal() or _DATED.fullmatch(rest[0])):
-        return UnknownVersion(supported_version=BASE_VERSION)
-    if base == BASE_VERSION and rest and rest[0] not in METHODS:
-        return VersionNotSupported(versions=sorted(METHODS))
-    return NotFound()

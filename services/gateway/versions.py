@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from services.gateway.error_messages import MESSAGES, OTHER_MESSAGE
+from services.gateway.error_messages import MESSAGES, NEAREST_MESSAGE, OTHER_MESSAGE
 
 BASE_VERSION: Final = "1"
 DOCS_PATH: Final = "/reference"
@@ -39,8 +39,7 @@ VERSIONS: Final = (
     DatedVersion("2026-12-01", explained_errors=True),
 )
 """All versions, the oldest first."""
-EXPLAINED: Final = frozenset(version.date for version in VERSIONS if version.explained_errors)
-"""Dates of the versions with explained errors."""
+_PLAIN: Final = frozenset(version.date for version in VERSIONS if not version.explained_errors)
 
 
 def version_of(path: str) -> str:
@@ -54,21 +53,31 @@ def error_anchor(code: str) -> str:
     return f"error-{code}"
 
 
+def explains_errors(version: str) -> bool:
+    """Whether errors have ``message`` and ``docs``: everywhere but in the versions that were frozen without them.
+
+    Args:
+        version: the date in the request's path; any other text for a path without a known version.
+    """
+    return version not in _PLAIN
+
+
 def error_body(body: dict[str, Any], version: str) -> dict[str, Any]:
     """An error in the format of a version.
 
     Args:
         body: ``code``, and ``meta`` and ``reasons`` if there are any, as ``Refusal.body`` returns them.
-        version: the date in the request's path. Any other text means the format without explanations.
+        version: as in ``explains_errors``.
     """
-    return _explained(body) if version in EXPLAINED else body
+    return _explained(body) if explains_errors(version) else body
 
 
 def _explained(body: dict[str, Any]) -> dict[str, Any]:
     code = body["code"]
+    nearest = body.get("meta", {}).get("did_you_mean")
     explained = {
         "code": code,
-        "message": MESSAGES.get(code, OTHER_MESSAGE),
+        "message": MESSAGES.get(code, OTHER_MESSAGE) if nearest is None else NEAREST_MESSAGE.format(nearest),
         # Relative to the issuer, so that the error never names another host than the one that was called.
         "docs": f"{DOCS_PATH}#{error_anchor(code)}",
         **body,

@@ -10,7 +10,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from services.gateway.endpoint import MAX_JSON_BODY_BYTES, Access
-from services.gateway.versions import EXPLAINED
+from services.gateway.versions import explains_errors
 from services.gateway.webhooks import MailNotice
 from services.reference import routes
 from services.reference.operations import NEWEST, TAGS, Operation, operations
@@ -36,11 +36,11 @@ Integers are written
 without a decimal point. Times are ISO 8601: with an offset in requests, in UTC with milliseconds in responses. IDs are
 opaque strings. The response is JSON, or 204 if there is no result. Request line and headers have at most 16 KiB.
 
-An error is `{{"code", "meta", "reasons"}}`. Programs should look at `code`, which is stable. In the version {NEWEST} \
-errors also have
-`message`, which says what to do, and `docs`, the path of the code's documentation. After 500, 503 and 504 it
-is unknown whether a command took effect: repeat it with the same `idempotency-key`, after as many seconds as
-`retry-after` says. Responses may get additional fields, and methods additional codes; ignore those you don't know.
+An error is `{{"code", "message", "docs", "meta", "reasons"}}`. Programs should look at `code`, which is stable.
+`message` says what to do, and `docs` is the path of the code's documentation; the versions before {NEWEST}, which are
+frozen, have neither. After 500, 503 and 504 it is unknown whether a command took effect: repeat it with the same
+`idempotency-key`, after as many seconds as `retry-after` says. Responses may get additional fields, and methods
+additional codes; ignore those you don't know.
 """
 SECURITY_SCHEMES: Final = {
     "bearer": {
@@ -177,7 +177,7 @@ class _OperationWriter:
             operation.refusals,
             stored=operation.stored_codes,
             rejection=operation.family == "accounts",
-            explained=operation.version in EXPLAINED,
+            explained=explains_errors(operation.version),
         )
         return dict(sorted({**found, **errors}.items()))
 

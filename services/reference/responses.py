@@ -105,8 +105,8 @@ class ErrorGroup:
         status: HTTP status.
         refusals: one for each code.
         stored: whether one of them is stored for the idempotency key.
-        rejection: whether the body also has ``auth`` and ``message``, as on the account routes.
-        explained: whether the body also has ``message`` and ``docs``, as in newer dated versions.
+        rejection: whether the body also has ``auth``, as on the account routes.
+        explained: whether the body also has ``message`` and ``docs``, as everywhere but in older dated versions.
     """
 
     operation: str
@@ -169,7 +169,7 @@ class Errors:
         *,
         stored: frozenset[str] = frozenset(),
         rejection: bool = False,
-        explained: bool = False,
+        explained: bool = True,
     ) -> dict[str, Any]:
         """Error responses by status. They are empty until ``components`` is called.
 
@@ -177,7 +177,7 @@ class Errors:
             operation: name of the operation in ``PascalCase``.
             refusals: of two with the same code the last one counts.
             stored: codes of refusals that are stored for the idempotency key.
-            rejection: whether 401 and 403 also have ``auth`` and ``message``.
+            rejection: whether 401 and 403 also have ``auth``.
             explained: whether all have ``message`` and ``docs``.
         """
         by_status: dict[int, dict[str, type[Refusal]]] = defaultdict(dict)
@@ -258,6 +258,10 @@ ERROR_SCHEMAS: Final[dict[str, Any]] = {
             "limit": {"type": "integer", "description": "Maximum size in bytes."},
             "supported": {**_STRINGS, "description": "HTTP methods of the path."},
             "supported_version": {"type": "string", "description": "The base version of the API."},
+            "did_you_mean": {
+                "type": "string",
+                "description": "Path of the method or route nearest to an unknown path.",
+            },
             "versions": {**_STRINGS, "description": "The dated versions of the API."},
             "grant_type": {"type": "string", "description": "Grant type in the request."},
             "country": {"type": ["string", "null"], "description": "Country of the phone number (ISO 3166-1)."},
@@ -306,5 +310,4 @@ _EXPLAINED_DETAILS: Final[dict[str, Any]] = {
 }
 _REJECTION: Final[dict[str, Any]] = {
     "auth": {"type": "boolean", "const": False, "description": "Always false."},
-    "message": {"type": "string", "description": "The error in words."},
 }

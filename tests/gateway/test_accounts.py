@@ -10,7 +10,8 @@ import pytest
 from prometheus_client import REGISTRY, generate_latest
 from structlog.testing import capture_logs
 
-from services.gateway.accounts import REJECTION_MESSAGES, ROUTES
+from services.gateway import error_messages
+from services.gateway.accounts import ROUTES
 from services.gateway.app import create
 from services.gateway.settings import GatewaySettings
 from shared.bus.envelope import Envelope
@@ -205,13 +206,15 @@ async def test_other_http_methods_are_refused(stack: GatewayStack, route: tuple[
 
 
 @pytest.mark.parametrize(("kind", "status"), [("unauthenticated", 401), ("forbidden", 403)])
-async def test_401_and_403_have_auth_and_message_beside_the_code(stack: GatewayStack, kind: str, status: int) -> None:
-    for code, message in REJECTION_MESSAGES.items():
+async def test_401_and_403_have_auth_beside_the_code(stack: GatewayStack, kind: str, status: int) -> None:
+    for code in ("wrong_credentials", "not_logged_in", "application_ended"):
         stack.services.replies["auth.sign-in"] = lambda _, code=code: Refused(kind, code)
         response = await call(stack, ("POST", "/users/signin"), valid_body(("POST", "/users/signin")))
         assert response.status_code == status
         request_id = response.headers["x-request-id"]
-        assert response.json() == {"auth": False, "message": message, "code": code, "meta": {"request_id": request_id}}
+        docs, meta = f"/reference#error-{code}", {"request_id": request_id}
+        message = error_messages.MESSAGES[code]
+        assert response.json() == {"auth": False, "code": code, "message": message, "docs": docs, "meta": meta}
 
 
 @pytest.mark.parametrize(
@@ -228,7 +231,7 @@ async def test_other_errors_have_the_format_of_rpc(stack: GatewayStack, refused:
     stack.services.replies["auth.sign-up"] = lambda _: refused
     response = await call(stack, ("POST", "/users/signup"), valid_body(("POST", "/users/signup")))
     assert response.status_code == status
-    assert response.json().keys() <= {"code", "meta"}
+    assert response.json().keys() <= {"code", "message", "docs", "meta"}
     if status in (429, 503):
         assert response.headers["retry-after"] == str(refused.body["meta"]["retry_after"])
 

@@ -10,6 +10,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from services.gateway import middleware
+from services.gateway.error_messages import MESSAGES
 from services.gateway.http_calls import HttpCalls
 from services.gateway.middleware import HttpMiddleware, loggable_path
 from shared.otel_settings import TraceExport
@@ -47,7 +48,12 @@ async def test_unexpected_error_reveals_nothing() -> None:
     async with client_of(app) as http:
         response = await http.get("/")
     assert response.status_code == 500
-    assert response.json() == {"code": "unknown", "meta": {"request_id": response.headers["x-request-id"]}}
+    assert response.json() == {
+        "code": "unknown",
+        "message": MESSAGES["unknown"],
+        "docs": "/reference#error-unknown",
+        "meta": {"request_id": response.headers["x-request-id"]},
+    }
 
 
 async def test_headers_of_the_app_take_precedence() -> None:
