@@ -16,8 +16,10 @@ from shared.errors import NotFound
 
 MAX_CHARACTERS: Final = 120
 """Longer paths get no suggestion: the comparison costs time in proportion to the length."""
-METHOD_LIKENESS: Final = 0.76
+METHOD_LIKENESS: Final = 0.8
 """Lowest likeness of a method's name, from 0 to 1: twice the common characters, divided by those of both names."""
+PART_LIKENESS: Final = 0.7
+"""The same if one name is a part of the other: ``list_news`` of ``list_news_items``."""
 ROUTE_LIKENESS: Final = 0.85
 """Higher than for methods: the beginnings of routes are alike."""
 NEWEST: Final = VERSIONS[-1].date
@@ -59,7 +61,7 @@ class UnknownPaths:
     def _nearest_method(self, version: str, name: str) -> str | None:
         # Of two that are equally near the one of this version comes first.
         names = sorted(self._methods, key=lambda each: each not in METHODS[version])
-        found = _most_alike(_letters(name), ((_letters(each), each) for each in names), METHOD_LIKENESS)
+        found = _most_alike(_letters(name), ((_letters(each), each) for each in names))
         return None if found is None else self._path(version, found)
 
     def _nearest_route(self, segments: list[str]) -> str | None:
@@ -90,16 +92,17 @@ def _letters(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def _most_alike(wanted: str, names: Iterable[tuple[str, str]], minimum: float) -> str | None:
+def _most_alike(wanted: str, names: Iterable[tuple[str, str]]) -> str | None:
     matcher: SequenceMatcher[str] = SequenceMatcher(autojunk=False)
     matcher.set_seq2(wanted)
-    best, found = minimum, None
+    best, found = 0.0, None
     for letters, name in names:
+        minimum = max(best, PART_LIKENESS if wanted in letters or letters in wanted else METHOD_LIKENESS)
         matcher.set_seq1(letters)
         # The first two are cheap upper bounds of the third.
-        if matcher.real_quick_ratio() < best or matcher.quick_ratio() < best:
+        if matcher.real_quick_ratio() < minimum or matcher.quick_ratio() < minimum:
             continue
-        if (ratio := matcher.ratio()) > best or found is None:
+        if (ratio := matcher.ratio()) >= minimum and ratio > best:
             best, found = ratio, name
     return found
 
