@@ -16,6 +16,7 @@ COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-ha
 
 MANIFEST_TESTS := $(addprefix tests/deploy/test_,kubernetes.py network_policies.py generated_manifests.py \
 	manifest_schemas.py)
+DOCUMENT_TESTS := $(addsuffix ::test_served_document_is_up_to_date,tests/reference/test_document.py tests/reference/test_events.py)
 
 .PHONY: help run run-services backing test test-slow faults stripe-contract check manifests format bench bench-recovery \
 	bench-overload bench-status bench-sizes bench-rolls reference sbom image image-local test-image lock clean install-run install-dev install-clients \
@@ -49,11 +50,11 @@ stripe-contract: install-dev ## compare the Stripe double and Nest's requests wi
 	$(BIN)/pytest -p tests.stripe_contract.recorder -m "not slow" tests/stripe_double tests/billing \
 		tests/stripe_contract/contract.py
 
-check: install-dev install-kustomize ## check formatting, lint, types, import rules, manifests and known vulnerabilities; about a minute
+check: install-dev install-kustomize ## check formatting, lint, types, import rules, generated documents, manifests and known vulnerabilities; about a minute
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q tests/test_architecture.py tests/reference/test_settings_page.py $(MANIFEST_TESTS)
+	$(BIN)/pytest -q tests/test_architecture.py tests/reference/test_settings_page.py $(DOCUMENT_TESTS) $(MANIFEST_TESTS)
 	$(BIN)/python requirements/audit.py
 
 manifests: install-dev install-kustomize ## render and validate the Kubernetes manifests; a part of make check

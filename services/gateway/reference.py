@@ -1,6 +1,6 @@
-"""API reference: ``GET /openapi.json`` for programs, and the same as an HTML page at ``GET /reference``.
+"""API reference: ``GET /openapi.json`` and ``GET /asyncapi.json`` for programs, and an HTML page at ``GET /reference``.
 
-``make reference`` generates ``openapi.json``. The page is rendered from it at the first request.
+``make reference`` generates both documents. The page is rendered from it at the first request.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def routes(issuer: str) -> list[Route]:
     style = template_text("accounts.css", "reference.css")
 
     @cache
-    def document() -> bytes:
-        return (files("services.gateway") / "openapi.json").read_bytes()
+    def document(name: str = "openapi.json") -> bytes:
+        return (files("services.gateway") / name).read_bytes()
 
     @cache
     def page() -> bytes:
@@ -53,6 +53,7 @@ def routes(issuer: str) -> list[Route]:
 
     return [
         CachedContent("openapi", document).route("/openapi.json"),
+        CachedContent("asyncapi", lambda: document("asyncapi.json")).route("/asyncapi.json"),
         CachedContent("reference", page, HTML, page_headers(style)).route(DOCS_PATH),
     ]
 

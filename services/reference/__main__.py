@@ -1,28 +1,36 @@
-"""``make reference``: write the OpenAPI document, the settings page, the example of all variables and the manifests."""
+"""``make reference``: write the OpenAPI and AsyncAPI documents, settings page, example of variables and manifests."""
 
 import json
 from pathlib import Path
 from typing import Final
 
-from services.reference import dashboards
+from services.reference import dashboards, events
 from services.reference.document import document
 from services.reference.manifests import manifests
 from services.reference.settings_page import example, page
 
 ROOT: Final = Path(__file__).parents[2]
 OUTPUT: Final = ROOT / "services/gateway/openapi.json"
+EVENTS: Final = ROOT / "services/gateway/asyncapi.json"
+SAMPLES: Final = ROOT / "tests/shared/samples"
 SETTINGS_PAGE: Final = ROOT / "docs/settings.md"
 EXAMPLE: Final = ROOT / "deploy/example.env"
 
 
 def document_text() -> str:
-    """The OpenAPI document as JSON, indented so that diffs of the file are readable."""
-    return json.dumps(document(), indent=1, ensure_ascii=False) + "\n"
+    """The OpenAPI document as JSON."""
+    return indented(document())
+
+
+def indented(found: object) -> str:
+    """A document as JSON, indented so that diffs of the file are readable."""
+    return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":
     generated = {
         OUTPUT: document_text(),
+        EVENTS: indented(events.document(SAMPLES)),
         SETTINGS_PAGE: page(),
         EXAMPLE: example(),
         **manifests(),

@@ -259,6 +259,11 @@ def paths(errors: Errors) -> dict[str, Any]:
             reference("OpenIdConfiguration"),
         ),
         "/openapi.json": document("openapi", "Get this document", {"type": "object", "required": ["openapi", "paths"]}),
+        "/asyncapi.json": document(
+            "asyncapi",
+            "Get the AsyncAPI document of the topics and messages on Kafka",
+            {"type": "object", "required": ["asyncapi", "channels"]},
+        ),
         "/reference": page("reference", "Show this document as a page"),
         "/accounts": page("accounts_page", "Show the guide to the account routes"),
         "/healthz": {

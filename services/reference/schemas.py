@@ -50,7 +50,15 @@ def object_schema(
 
 
 class BodySchemas(GenerateJsonSchema):
-    """Schemas of request bodies, which refuse unknown fields, and of response bodies, which have all fields."""
+    """Schemas of request bodies, which refuse unknown fields, and of response bodies, which have all fields.
+
+    Attributes:
+        omitted: fields of messages that are not in the body.
+        closed: whether unknown fields are refused.
+    """
+
+    omitted = NOT_IN_BODY
+    closed = True
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         """No titles: they would only repeat the field's name."""
@@ -89,7 +97,7 @@ class BodySchemas(GenerateJsonSchema):
         if properties is None:
             return json_schema
         if issubclass(cls, Message):
-            for name in NOT_IN_BODY & properties.keys():
+            for name in self.omitted & properties.keys():
                 del properties[name]
         docstrings = _field_docstrings(cls)
         for name, property_schema in properties.items():
@@ -98,7 +106,7 @@ class BodySchemas(GenerateJsonSchema):
                 description = f"{description} Default: `{_written(property_schema.pop('default'))}`.".strip()
             if description:
                 property_schema["description"] = description
-        if self.mode == "validation":
+        if self.closed and self.mode == "validation":
             json_schema["additionalProperties"] = False
         return json_schema
 
@@ -137,14 +145,20 @@ class Schemas:
     Args:
         requests: models of request bodies.
         responses: models of response bodies.
+        generator: creates the schemas.
     """
 
-    def __init__(self, requests: Iterable[type[BaseModel]], responses: Iterable[type[BaseModel]]) -> None:
+    def __init__(
+        self,
+        requests: Iterable[type[BaseModel]],
+        responses: Iterable[type[BaseModel]],
+        generator: type[BodySchemas] = BodySchemas,
+    ) -> None:
         models: list[tuple[type[BaseModel], JsonSchemaMode]] = [
             *((model, "validation") for model in dict.fromkeys(requests)),
             *((model, "serialization") for model in dict.fromkeys(responses)),
         ]
-        references, definitions = models_json_schema(models, schema_generator=BodySchemas, ref_template=REF_TEMPLATE)
+        references, definitions = models_json_schema(models, schema_generator=generator, ref_template=REF_TEMPLATE)
         self._references = {model: _with_component_names(reference) for model, reference in references.items()}
         self.components: dict[str, Any] = {
             _component_name(name): _with_component_names(schema)

@@ -89,7 +89,7 @@ def _second(value: Any) -> Any:
     return value if isinstance(value, int) and 0 <= value <= LATEST_SECOND else 0
 
 
-Text = Annotated[str, BeforeValidator(_text), Field(max_length=MAX_STRIPE_TEXT)]
+Text = Annotated[str, BeforeValidator(_text, json_schema_input_type=str | None), Field(max_length=MAX_STRIPE_TEXT)]
 """A text that Stripe leaves out, or sends as null, in some objects and API versions; then it is empty."""
 Second = Annotated[int, BeforeValidator(_second)]
 """Unix time in whole seconds; 0 if Stripe sends none."""
