@@ -28,6 +28,7 @@ from services.stripe_double import (
     payment_methods,
     payments,
     portal_configurations,
+    portal_sessions,
     prices,
     products,
     subscription_items,
@@ -71,7 +72,6 @@ def _retrieve_account(account: Account, params: Params) -> Json:
 
 ROUTES: dict[str, Handler] = {
     "GET /v1/account": _retrieve_account,
-    "POST /v1/billing_portal/sessions": customers.create_portal_session,
     "GET /v1/charges": payments.list_charges,
     "GET /v1/charges/{}": _retrieve("charge"),
     "POST /v1/charges/{}": payments.update_charge,
@@ -148,6 +148,7 @@ ROUTES: dict[str, Handler] = {
     **entitlements.ROUTES,
     **meters.ROUTES,
     **portal_configurations.ROUTES,
+    **portal_sessions.ROUTES,
     **prices.ROUTES,
     **products.ROUTES,
     **subscription_schedules.ROUTES,

@@ -1,4 +1,4 @@
-"""Checkout Sessions: read, listed, paid on the page of `checkout_page`, expired by request or by time.
+"""Checkout Sessions: read, listed, paid on the page of `pages.checkout`, expired by request or by time.
 
 Since API version 2025-03-31.basil a session creates its subscription when it is completed, so a declined card leaves
 nothing behind.

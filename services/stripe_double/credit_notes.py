@@ -44,7 +44,6 @@ def create_credit_note(account: Account, params: Params) -> Json:
         metadata=metadata,
         number=f"{invoice['number']}-CN-{len(account.owned('credit_note', invoice['id'])) + 1:02}",
         out_of_band_amount=None,
-        pdf=f"{invoice['invoice_pdf']}/credit_note",
         post_payment_amount=amount if paid else 0,
         pre_payment_amount=0 if paid else amount,
         pretax_credit_amounts=[],

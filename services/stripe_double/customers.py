@@ -1,4 +1,4 @@
-"""Customers, their balance transactions and billing portal sessions."""
+"""Customers and their balance transactions."""
 
 import re
 
@@ -6,11 +6,9 @@ from services.stripe_double import events, payment_methods
 from services.stripe_double.account import Account, Json, random_string
 from services.stripe_double.errors import resource_missing
 from services.stripe_double.params import Params
-from services.stripe_double.prices import read_quantity
 from services.stripe_double.rendering import filter_equal, list_page
 from services.stripe_double.subscription_status import ENDED, end
 
-FLOWS = ("payment_method_update", "subscription_cancel", "subscription_update", "subscription_update_confirm")
 _STRINGS = ("description", "email", "name", "phone")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)+")
 
@@ -173,95 +171,3 @@ def list_balance_transactions(account: Account, params: Params, identifier: str)
     get_existing(account, identifier)
     url = f"/v1/customers/{identifier}/balance_transactions"
     return list_page(account, params, url, account.owned("customer_balance_transaction", identifier))
-
-
-def _read_flow(account: Account, params: Params, customer: Json) -> Json | None:
-    """Return the `flow` of a portal session; the account's portal allows each of the flows.
-
-    Raises:
-        StripeApiError: 400 for a subscription or item that is not the customer's, or an update that the portal can't
-            make.
-    """
-    flow = params.nested("flow_data")
-    if flow is None:
-        return None
-    kind = flow.choice("type", FLOWS)
-    if kind is None:
-        raise flow.missing("type")
-    flows = dict.fromkeys(("customer_update", *FLOWS[1:]))
-    read: Json = {"type": kind, "after_completion": _read_completion(flow), **flows}
-    if kind != "payment_method_update":
-        details = flow.nested(kind)
-        if details is None:
-            raise flow.missing(kind)
-        read[kind] = _read_flow_details(account, details, customer, kind)
-    flow.reject_unknown()
-    return read
-
-
-def _read_completion(flow: Params) -> Json:
-    completion = flow.nested("after_completion")
-    read: Json = {"hosted_confirmation": None, "redirect": None, "type": "portal_homepage"}
-    if completion is None:
-        return read
-    read["type"] = completion.choice("type", ("hosted_confirmation", "portal_homepage", "redirect"))
-    redirect = completion.nested("redirect")
-    if redirect is not None:
-        read["redirect"] = {"return_url": redirect.required("return_url")}
-        redirect.reject_unknown()
-    completion.reject_unknown()
-    return read
-
-
-def _read_flow_details(account: Account, details: Params, customer: Json, kind: str) -> Json:
-    subscription = account.get(
-        "subscription", details.required("subscription"), param=details.encoded_name("subscription")
-    )
-    if subscription["customer"] != customer["id"] or subscription["status"] in {*ENDED, "incomplete"}:
-        raise details.invalid("subscription", "This subscription cannot be changed in the portal of this customer.")
-    read: Json = {"subscription": subscription["id"]}
-    if kind == "subscription_cancel":
-        read["retention"] = None
-    elif len(subscription["items"]) > 1:
-        raise details.invalid(
-            "subscription",
-            "The subscription update flow cannot be used when a subscription contains multiple products.",
-        )
-    if kind == "subscription_update_confirm":
-        read |= {"discounts": None, "items": _read_flow_items(account, details, subscription)}
-    details.reject_unknown()
-    return read
-
-
-def _read_flow_items(account: Account, details: Params, subscription: Json) -> list[Json]:
-    (item,) = subscription["items"]
-    entries = details.nested_list("items")
-    if len(entries) != 1:
-        raise details.missing("items")
-    entry = entries[0]
-    if entry.required("id") != item["id"]:
-        raise resource_missing("subscription_item", entry.required("id"), param=entry.encoded_name("id"))
-    price = account.get("price", entry.string("price") or item["price"], param=entry.encoded_name("price"))
-    quantity = read_quantity(entry, price, item["quantity"], minimum=1)
-    entry.reject_unknown()
-    if (price["id"], quantity) == (item["price"], item["quantity"]):
-        raise details.invalid("items", "The subscription update has no changes to confirm.")
-    return [{"id": item["id"], "price": price["id"], **({} if quantity is None else {"quantity": quantity})}]
-
-
-def create_portal_session(account: Account, params: Params) -> Json:
-    """POST /v1/billing_portal/sessions; the session is not stored, because the API can't read it again."""
-    customer = account.get("customer", params.required("customer"), param="customer")
-    session = account.new(
-        "billing_portal.session",
-        configuration=params.string("configuration") or "bpc_1StripeDouble",
-        customer=customer["id"],
-        customer_account=None,
-        flow=_read_flow(account, params, customer),
-        locale=params.string("locale"),
-        on_behalf_of=None,
-        return_url=params.string("return_url"),
-        url=f"https://billing.stripe.com/p/session/test_{random_string(80)}",
-    )
-    params.reject_unknown()
-    return session

@@ -82,8 +82,6 @@ def _new_invoice(account: Account, subscription: Json, lines: list[Json], reason
         description=subscription["description"],
         discounts=subscription["discounts"],
         due_date=None if automatic else account.now + (subscription["days_until_due"] or 0) * DAY,
-        hosted_invoice_url=None,
-        invoice_pdf=None,
         metadata={},
         number=None,
         parent={
@@ -187,8 +185,6 @@ def finalize(account: Account, invoice: Json) -> Json:
         automatically_finalizes_at=None,
         effective_at=account.now,
         ending_balance=ending_balance,
-        hosted_invoice_url=f"https://invoice.stripe.com/i/test/{invoice['id']}",
-        invoice_pdf=f"https://pay.stripe.com/invoice/test/{invoice['id']}/pdf",
         number=number,
         starting_balance=balance,
         status="open",

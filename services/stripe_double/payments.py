@@ -252,7 +252,6 @@ def _new_charge(account: Account, intent: Json, method: Json, status: str, decli
         radar_options={},
         receipt_email=None,
         receipt_number=None,
-        receipt_url=None,
         refunded=False,
         review=None,
         shipping=None,

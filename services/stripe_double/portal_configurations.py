@@ -16,6 +16,8 @@ REASONS = (
     *("switched_service", "too_complex", "too_expensive", "unused"),
 )
 MAX_PRODUCTS = 10
+OWN = "bpc_1StripeDouble"
+"""Configuration of sessions while the account has none: the portal allows everything. Stripe refuses such sessions."""
 _OFF: Json = {
     "customer_update": {"allowed_updates": [], "enabled": False},
     "invoice_history": {"enabled": False},
@@ -36,6 +38,34 @@ _OFF: Json = {
         "trial_update_behavior": "end_trial",
     },
 }
+_ALL: Json = {
+    **_OFF,
+    "invoice_history": {"enabled": True},
+    "payment_method_update": {"enabled": True, "payment_method_configuration": None},
+    "subscription_cancel": {
+        **_OFF["subscription_cancel"],
+        "cancellation_reason": {"enabled": True, "feedback_options": None, "options": list(REASONS)},
+        "enabled": True,
+    },
+    "subscription_update": {
+        **_OFF["subscription_update"],
+        "default_allowed_updates": ["price", "quantity"],
+        "enabled": True,
+        "proration_behavior": "always_invoice",
+    },
+}
+
+
+def default_id(account: Account) -> str:
+    """Return the ID of the account's default configuration; `OWN` if it has none."""
+    return next((str(each["id"]) for each in account.all(KIND) if each["is_default"]), OWN)
+
+
+def features_of(account: Account, identifier: str) -> Json:
+    """Return the features of a configuration, or of `OWN`."""
+    configuration = account.find(KIND, identifier)
+    features: Json = configuration["features"] if configuration else _ALL
+    return features
 
 
 def create_configuration(account: Account, params: Params) -> Json:
@@ -105,7 +135,7 @@ def _login_page(params: Params, present: Json) -> Json:
         return present
     enabled = sent.boolean("enabled", default=present["enabled"])
     sent.reject_unknown()
-    return {"enabled": enabled, "url": "https://billing.stripe.com/p/login/test_double" if enabled else None}
+    return {"enabled": enabled, "url": None}
 
 
 def _features(account: Account, params: Params, present: Json) -> Json:

@@ -10,7 +10,14 @@ from services.stripe_double.params import Params
 NESTED_LIMIT = 10
 """Length at which lists inside objects are cut; all entries are at the list's own URL (docs.stripe.com/expand)."""
 CHECKOUT_PAGE = "/c/pay/"
-"""Path of the pages of Checkout Sessions, before the session's ID."""
+"""Path of the pages of Checkout Sessions, before the session's ID. The others likewise."""
+PORTAL_PAGE = "/p/session/"
+LOGIN_PAGE = "/p/login/"
+INVOICE_PAGE = "/i/"
+RECEIPT_PAGE = "/receipts/"
+CREDIT_NOTE_PAGE = "/credit_notes/"
+PDF = "/pdf"
+"""End of the path of a PDF, after the path of its page."""
 MAX_EXPAND_DEPTH = 4
 DEFAULT_LIMIT = 10
 MAX_LIMIT = 100
@@ -123,7 +130,28 @@ def _invoice(account: Account, entry: Json) -> Json:
     rendered["default_tax_rates"] = _tax_rates(account, entry)
     # The invoice of `invoice.upcoming` has no ID.
     rendered["lines"] = _nested_list(f"/v1/invoices/{entry.get('id', 'upcoming')}/lines", entry["lines"])
-    return rendered
+    # The pages' address is another one after a restart on another port, so it is not stored.
+    page = None if entry["status"] == "draft" else f"{account.pages_url}{INVOICE_PAGE}{entry['id']}"
+    return {**rendered, "hosted_invoice_url": page, "invoice_pdf": page and page + PDF}
+
+
+def _charge(account: Account, entry: Json) -> Json:
+    succeeded = entry["status"] == "succeeded"
+    return {**entry, "receipt_url": f"{account.pages_url}{RECEIPT_PAGE}{entry['id']}" if succeeded else None}
+
+
+def _credit_note(account: Account, entry: Json) -> Json:
+    return {**entry, "pdf": f"{account.pages_url}{CREDIT_NOTE_PAGE}{entry['id']}{PDF}"}
+
+
+def _portal_session(account: Account, entry: Json) -> Json:
+    return {**public_members(entry), "url": f"{account.pages_url}{PORTAL_PAGE}{entry['_token']}"}
+
+
+def _portal_configuration(account: Account, entry: Json) -> Json:
+    enabled = entry["login_page"]["enabled"]
+    url = f"{account.pages_url}{LOGIN_PAGE}{entry['id']}" if enabled else None
+    return {**entry, "login_page": {"enabled": enabled, "url": url}}
 
 
 def _checkout_session(account: Account, entry: Json) -> Json:
@@ -149,6 +177,10 @@ def _without_internal_members(_: Account, entry: Json) -> Json:
 
 _RENDERERS: dict[str, Callable[[Account, Json], Json]] = {
     "account": _without_internal_members,
+    "billing_portal.configuration": _portal_configuration,
+    "billing_portal.session": _portal_session,
+    "charge": _charge,
+    "credit_note": _credit_note,
     "checkout.session": _checkout_session,
     "subscription": _subscription,
     "invoice": _invoice,

@@ -14,13 +14,13 @@ from uvicorn.server import ServerState
 
 from services.stripe_double.account import Account, Database, Json, Settings, new_id
 from services.stripe_double.api import Api, LoggedRequest
-from services.stripe_double.checkout_page import CheckoutPage
 from services.stripe_double.clock import Clock
 from services.stripe_double.control import PREFIX, Control
 from services.stripe_double.faults import Faults
 from services.stripe_double.idempotency import Idempotency
 from services.stripe_double.lifecycle import Scheduler
-from services.stripe_double.rendering import CHECKOUT_PAGE, render
+from services.stripe_double.pages.site import Site
+from services.stripe_double.rendering import render
 from services.stripe_double.simulation import Simulation
 from services.stripe_double.webhooks import DeliveryAttempt, RetryPolicy, Webhooks
 
@@ -93,7 +93,7 @@ class StripeDouble:
         self.simulate = Simulation(self.account)
         self._api = Api(self.account, self.idempotency, self.faults, self._api_keys)
         self._control = Control(self, self._api_keys)
-        self._checkout_page = CheckoutPage(self.account)
+        self._site = Site(self.account)
         self._listener = Listener(self._route, self._host, self._port)
         await self._listener.open()
         self.account.pages_url = self.url
@@ -148,8 +148,8 @@ class StripeDouble:
     async def _route(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["path"].startswith(PREFIX):
             await self._control(scope, receive, send)
-        elif scope["path"].startswith(CHECKOUT_PAGE):
-            await self._checkout_page(scope, receive, send)
+        elif Site.has(scope["path"]):
+            await self._site(scope, receive, send)
         else:
             await self._api(scope, receive, send)
 

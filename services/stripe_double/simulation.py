@@ -11,6 +11,7 @@ from services.stripe_double import (
     invoices,
     payment_methods,
     payments,
+    portal_actions,
     subscription_items,
     subscription_updates,
     subscriptions,
@@ -120,11 +121,7 @@ class Simulation:
     def change_card(self, customer: str, payment_method: str) -> Json:
         """Replace the card in the customer portal, for all subscriptions; return the customer."""
         with self._account.change():
-            method = payment_methods.attach(self._account, payment_method, customer)
-            for subscription in self._account.owned("subscription", customer):
-                without = self._account.update(subscription, default_payment_method=None)
-                events.emit_if_changed(self._account, "customer.subscription.updated", subscription, without)
-            return customers.set_default_payment_method(self._account, customer, method["id"])
+            return portal_actions.change_card(self._account, customer, payment_method)
 
     def decline(self, customer: str) -> Json:
         """Make all later charges of the customer decline, by changing the card; return the customer."""

@@ -109,7 +109,7 @@ async def test_link_of_the_status_opens_the_customer_portal(nest: Stack, email: 
         return response if response.status_code == 303 else None
 
     response = await eventually(opened, what="a redirect to the portal")
-    assert response.headers["location"].startswith("https://billing.stripe.com/")
+    assert response.headers["location"].startswith(f"{nest.stripe.url}/p/session/")
     assert (await nest.http.get(f"{link}x")).status_code == 404
 
 

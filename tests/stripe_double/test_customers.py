@@ -57,7 +57,7 @@ async def test_a_portal_session_has_a_new_url_each_time(shop: Shop) -> None:
     customer = await shop.customer()
     params = {"customer": customer.id, "return_url": "https://getbeak.app/"}
     sessions = [await shop.api.billing_portal.sessions.create_async(params) for _ in range(2)]
-    assert sessions[0].url.startswith("https://billing.stripe.com/p/session/test_")
+    assert sessions[0].url.startswith(f"{shop.double.url}/p/session/test_")
     assert sessions[0].url != sessions[1].url
     await shop.api.customers.delete_async(customer.id)
     with pytest.raises(stripe.InvalidRequestError) as caught:

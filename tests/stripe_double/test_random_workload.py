@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -117,7 +118,8 @@ async def test_two_hundred_customers_perform_every_action_and_survive_a_restart(
         check_statuses(shop)
         kinds = ("customer", "subscription", "invoice", "payment_intent", "charge", "dispute", "refund", "event")
         before = {kind: shop.double.objects(kind) for kind in kinds}
-    async with StripeDouble(folder=tmp_path, start=START) as double:
+        port = urlsplit(shop.double.url).port or 0
+    async with StripeDouble(folder=tmp_path, start=START, port=port) as double:
         assert {kind: double.objects(kind) for kind in kinds} == before
 
 

@@ -150,7 +150,7 @@ async def test_after_the_end_the_status_is_none_with_a_portal_link(shop: Shop) -
 async def test_a_setting_puts_a_session_of_stripe_into_each_state(open_shop: Callable[..., Any]) -> None:
     shop: Shop = await open_shop(stripe_portal_in_status=True)
     await active(shop)
-    assert (await shop.harness.deliver(STATE))["billing_portal_url"].startswith("https://billing.stripe.com/")
+    assert (await shop.harness.deliver(STATE))["billing_portal_url"].startswith(f"{shop.double.url}/p/session/")
 
 
 async def catalogued(shop: Shop) -> None:

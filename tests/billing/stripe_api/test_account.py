@@ -131,11 +131,11 @@ async def test_a_cancelled_duplicate_names_the_kept_subscription_in_stripe(
     assert cancelled[0].params["prorate"] == cancelled[0].params["invoice_now"] == "true"
 
 
-async def test_a_portal_link_is_created(stripe: Stripe) -> None:
+async def test_a_portal_link_is_created(stripe: Stripe, double: StripeDouble) -> None:
     customer = await stripe.create_customer(**CUSTOMER, key="1")
     link = await stripe.portal_url(customer)
     assert link is not None
-    assert link.startswith("https://billing.stripe.com/")
+    assert link.startswith(f"{double.url}/p/session/")
 
 
 @pytest.mark.parametrize("kind", [FaultKind.HANG, FaultKind.SERVER_ERROR, FaultKind.RESET, FaultKind.RATE_LIMIT])
