@@ -4,12 +4,15 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+import httpx
 import hypothesis
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
+from httpx._config import create_ssl_context
 from pymongo import MongoClient
 from xdist.scheduler import LoadScopeScheduling
 
@@ -25,6 +28,9 @@ TOGETHER: Final = ("end_to_end", "abuse", "reference", "browser")
 """Folders whose tests share running stacks: one worker runs all of them, so that each stack is started once."""
 LONGEST: Final = (*TOGETHER, "faults", "embedded", "shared", "billing")
 """Folders to begin with, so that short files are left for the end and all workers finish at the same time."""
+
+# httpx loads the system's certificates for every client, which takes longer than most requests of the tests.
+httpx._transports.default.create_ssl_context = cache(create_ssl_context)
 
 _PROCESS = pytest.StashKey[Any]()
 _SOCKET = pytest.StashKey[str]()
@@ -152,6 +158,28 @@ def database_prefix(unique: Callable[[], str], mongo_client: MongoClient[dict[st
     prefix = unique()
     yield prefix
     _drop_databases(mongo_client, prefix)
+
+
+@pytest.fixture(scope="session")
+def emptied_database(
+    unique: Callable[[], str], mongo_client: MongoClient[dict[str, Any]]
+) -> Iterator[Callable[[str], str]]:
+    """Function that empties this worker's database of a service and returns its name.
+
+    All tests of a service share one, since creating its collections takes longer than most tests.
+    """
+    names: dict[str, str] = {}
+
+    def emptied(service: str) -> str:
+        name = names.setdefault(service, f"{unique()}{service}")
+        database = mongo_client[name]
+        for collection in database.list_collection_names():
+            database[collection].delete_many({})
+        return name
+
+    yield emptied
+    for name in names.values():
+        mongo_client.drop_database(name)
 
 
 def _drop_databases(mongo_client: MongoClient[dict[str, Any]], prefix: str) -> None:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from pymongo import IndexModel
 
@@ -26,6 +26,9 @@ from shared.migrations import MigrationContext, MigrationJob, Migrations
 from shared.mongo import connect, database, ensure_indexes
 from shared.sealing import Sealer
 from shared.service import OpenContext, Resources
+
+_ENSURED: Final[dict[str, Any]] = {}
+"""The indexes of databases that exist: tests share databases, and creating existing indexes takes a while too."""
 
 
 class Refused(Exception):
@@ -109,7 +112,11 @@ class ServiceHarness:
         self.context: Any = None
 
     async def __aenter__(self) -> Self:
-        await ensure_indexes(self.database, {**self.inbox.indexes(), **self._indexes})
+        indexes = {**self.inbox.indexes(), **self._indexes}
+        documents = {name: [index.document for index in wanted] for name, wanted in indexes.items()}
+        if _ENSURED.get(self.database.name) != documents:
+            await ensure_indexes(self.database, indexes)
+            _ENSURED[self.database.name] = documents
         resources = Resources(
             database=self.database,
             ids=self.ids,

@@ -1,13 +1,12 @@
 """Fixtures of the auth service."""
 
 import base64
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
 
 import hypothesis
 import pytest
-from pymongo import MongoClient
 
 from services.auth.app import INDEXES, opened
 from services.auth.handlers import HANDLERS
@@ -43,25 +42,19 @@ def settings() -> Callable[..., AuthSettings]:
     return make
 
 
-@pytest.fixture(scope="session")
-def database_name(unique: Callable[[], str], mongo_client: MongoClient[dict[str, Any]]) -> Iterator[str]:
-    """One database for all tests of auth in a worker, since creating its collections takes longer than most tests."""
-    name = f"{unique()}auth"
-    yield name
-    mongo_client.drop_database(name)
+@pytest.fixture
+def database_name(emptied_database: Callable[[str], str]) -> str:
+    """An empty database."""
+    return emptied_database("auth")
 
 
 @pytest.fixture
 def new_harness(
     mongo_url: str,
     database_name: str,
-    mongo_client: MongoClient[dict[str, Any]],
     settings: Callable[..., AuthSettings],
 ) -> Callable[..., ServiceHarness]:
     """Factory of harnesses of the auth service, which share one empty database like several instances."""
-    database = mongo_client[database_name]
-    for name in database.list_collection_names():
-        database[name].delete_many({})
 
     def make(master_keys: dict[str, bytes] | None = None, **changed: Any) -> ServiceHarness:
         return ServiceHarness(

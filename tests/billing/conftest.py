@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 import httpx
 import pytest
 from prometheus_client import REGISTRY
-from pymongo import MongoClient
 
 from services.billing.app import INDEXES, open_context
 from services.billing.handlers import HANDLERS
@@ -259,21 +258,10 @@ async def price(double: StripeDouble) -> str:
     return str((await post(double, "/v1/prices", **form))["id"])
 
 
-@pytest.fixture(scope="session")
-def worker_database(unique: Callable[[], str], mongo_client: MongoClient[dict[str, Any]]) -> Iterator[str]:
-    """A database for all tests of this worker: creating its collections takes longer than most tests."""
-    name = f"{unique()}billing"
-    yield name
-    mongo_client.drop_database(name)
-
-
 @pytest.fixture
-def database_name(worker_database: str, mongo_client: MongoClient[dict[str, Any]]) -> str:
+def database_name(emptied_database: Callable[[str], str]) -> str:
     """An empty database."""
-    database = mongo_client[worker_database]
-    for name in database.list_collection_names():
-        database[name].delete_many({})
-    return worker_database
+    return emptied_database("billing")
 
 
 @pytest.fixture

@@ -44,6 +44,12 @@ def mailer_harness(mongo_url: str, database_prefix: str, settings: MailerSetting
 
 
 @pytest.fixture
+def database_prefix(emptied_database: Callable[[str], str]) -> str:
+    """Prefix of the names of an empty database."""
+    return emptied_database("mailer").removesuffix("mailer")
+
+
+@pytest.fixture
 def settings() -> MakeSettings:
     """Factory of valid settings with some values changed; None unsets one."""
 

@@ -23,6 +23,12 @@ def client_event(client_id: str) -> ClientAnnounced:
 
 
 @pytest.fixture
+def database_prefix(emptied_database: Callable[[str], str]) -> str:
+    """Prefix of the names of an empty database."""
+    return emptied_database("news").removesuffix("news")
+
+
+@pytest.fixture
 def settings() -> Callable[..., NewsSettings]:
     """Factory of valid settings with some values changed."""
     defaults = {
