@@ -559,6 +559,14 @@ def test_http_is_the_gateways_business() -> None:
     )
 
 
+def test_only_the_wiring_of_the_gateway_knows_the_console() -> None:
+    holds(
+        only_in("services/gateway/console/", "services/gateway/app.py", modules=("services.gateway.console",)),
+        breaks=("services/gateway/endpoint.py", "from services.gateway.console.pages import Visit"),
+        advice="the console is a caller of the methods: what both need belongs into the gateway's own files",
+    )
+
+
 def test_the_gateway_owns_no_state() -> None:
     holds(
         lambda source: (

@@ -54,6 +54,7 @@ DEFAULTS: Mapping[str, str] = {
     # The app under development runs on this machine.
     "NEST_TEXT_DOMAIN": "localhost",
     "NEST_TEST_LOGIN": "true",
+    "NEST_CONSOLE_OPEN": "true",
     "NEST_DRAIN_SECONDS": str(DRAIN_SECONDS),
     "NEST_LOG_FORMAT": "console",
 }

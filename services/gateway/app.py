@@ -18,6 +18,7 @@ from services.gateway.auth_topics import Clients, Revocations, SigningKeys
 from services.gateway.authentication import Authenticator
 from services.gateway.cached_content import discovery_routes
 from services.gateway.connections import BodyBudget, ConnectionLimits
+from services.gateway.console import console
 from services.gateway.endpoint import Dispatcher
 from services.gateway.errors import MethodNotSupported, TooManyRequests
 from services.gateway.failed_authentications import FailedAuthentications
@@ -256,6 +257,7 @@ class Gateway:
                 *portal.routes(dispatcher, portal_links),
                 *discovery_routes(keys, settings.issuer),
                 *reference.routes(settings.issuer),
+                *(console.routes(dispatcher, portal_links, sealer) if settings.console_open else ()),
                 *(
                     (
                         *accounts.routes(dispatcher, settings.issuer, old_clients=settings.old_clients),

@@ -157,6 +157,7 @@ class GatewaySettings(OldClientsSettings):
         "internal_keys": "Keys and webhooks",
         "cors_origins": "Callers",
         "test_login": "Parts of the API",
+        "console_open": "Console",
         "failed_authentications_per_minute": "Limits",
     }
 
@@ -193,6 +194,9 @@ class GatewaySettings(OldClientsSettings):
     phone_api: bool = True
     """Whether the routes of phone logins are served, with ``/login`` if ``test_login`` is on. Off, they answer 404. On
     by default, as ``accounts_api`` (docs/http-api.md#log-in-by-phone)."""
+    console_open: bool = False
+    """Whether ``/console`` is open without a login, to browsers on the same machine only. Refused in production
+    (docs/console.md)."""
     failed_authentications_per_minute: Annotated[int, Unit("requests per minute")] = Field(default=30, ge=1, le=100_000)
     """Requests of one network (/24 of IPv4, /64 of IPv6) per minute and gateway whose wrong internal key, or wrong
     bearer token, is answered with 403 or 401; further ones get 429. Good keys and tokens always pass
@@ -218,7 +222,7 @@ class GatewaySettings(OldClientsSettings):
     """Address of the health port; ``::`` for every address, of IPv4 and IPv6."""
 
     _no_credentials = field_validator("issuer")(without_credentials)
-    _test_login_outside_production = field_validator("test_login")(refuse_in_production)
+    _only_outside_production = field_validator("test_login", "console_open")(refuse_in_production)
 
     @field_validator("issuer")
     @classmethod

@@ -123,6 +123,7 @@ def make_settings(kafka_bootstrap: str) -> Callable[..., GatewaySettings]:
             "failed_authentications_per_minute": 100_000,
             "reply_seconds": 10.0,
             "drain_seconds": 2.0,
+            "console_open": True,
         }
         return GatewaySettings(**{**defaults, **changed})
 
