@@ -20,6 +20,7 @@ DOCUMENT_TESTS := $(addsuffix ::test_served_document_is_up_to_date,tests/referen
 
 .PHONY: help run run-services backing test test-slow faults stripe-contract check manifests format bench bench-recovery \
 	bench-overload bench-status bench-sizes bench-rolls reference sbom image image-local test-image lock clean install-run install-dev install-clients \
+	install-typescript \
 	install-kustomize try-apiserver
 .PHONY: up down logs dashboards
 
@@ -50,10 +51,11 @@ stripe-contract: install-dev ## compare the Stripe double and Nest's requests wi
 	$(BIN)/pytest -p tests.stripe_contract.recorder -m "not slow" tests/stripe_double tests/billing \
 		tests/stripe_contract/contract.py
 
-check: install-dev install-kustomize ## check formatting, lint, types, import rules, generated documents, manifests and known vulnerabilities; about a minute
+check: install-dev install-kustomize install-typescript ## check formatting, lint, types, import rules, generated documents, manifests and known vulnerabilities; about a minute
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	clients/typescript/node_modules/.bin/tsc --noEmit --project clients/typescript
 	$(BIN)/pytest -q tests/test_architecture.py tests/reference/test_settings_page.py $(DOCUMENT_TESTS) $(MANIFEST_TESTS)
 	$(BIN)/python requirements/audit.py
 
@@ -92,7 +94,6 @@ bench-rolls: install-dev ## measure the pauses of a roll of 20 instances, and th
 
 reference: install-dev ## regenerate the HTTP API reference, docs/settings.md, deploy/example.env, manifests and dashboards
 	$(BIN)/python -m services.reference
-	$(BIN)/python clients/python/generate.py
 
 dashboards: install-dev ## run every query of the dashboards against a Nest with a little load; PICTURES=<folder> draws them
 	$(BIN)/python -m tests.dashboards
@@ -150,6 +151,9 @@ install-dev:
 
 install-clients:
 	@tests/reference/clients/install
+
+install-typescript:
+	@tests/reference/clients/install typescript-client
 
 install-kustomize:
 	@tests/deploy/kustomize/install

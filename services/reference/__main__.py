@@ -1,6 +1,12 @@
+<<<<<<< HEAD
 """``make reference``: write the OpenAPI and AsyncAPI documents, settings page, example of variables and manifests."""
+=======
+"""``make reference``: write the OpenAPI document, the clients, the settings page and example, and the manifests."""
+>>>>>>> 6dc67ba4 (Add a TypeScript client: methods, sessions, verifiers, middleware and React hooks)
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -38,3 +44,5 @@ if __name__ == "__main__":
     }
     for path, text in generated.items():
         path.write_text(text, "utf-8")
+    for generator in sorted(ROOT.glob("clients/*/generate*.py")):  # they read the document that was just written
+        subprocess.run([sys.executable, generator], check=True)  # noqa: S603 -- our own programs

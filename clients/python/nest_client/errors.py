@@ -84,6 +84,34 @@ class ActionUrlNotAllowed(BadRequestError):
     """A URL is invalid or not allowed by the settings; ``meta.schemes`` and ``meta.hosts`` list the allowed ones."""
 
 
+class AddressNotVerified(ForbiddenError):
+    """The application lets in only users whose address is proven."""
+
+
+class ApplicationEnded(ForbiddenError):
+    """The application's end date has passed."""
+
+
+class ApplicationNotFound(NotFoundError):
+    """No application has this API key."""
+
+
+class ApplicationUserEnded(ForbiddenError):
+    """The user's end date has passed."""
+
+
+class ApplicationUserNotActive(ForbiddenError):
+    """The user is deactivated."""
+
+
+class ApplicationUserNotFound(NotFoundError):
+    """The application has no user with this ID."""
+
+
+class AppnameTaken(ConflictError):
+    """The owner has another application with this name."""
+
+
 class AuthorizationNotFound(NotFoundError):
     """The code or refresh token was revoked."""
 
@@ -147,8 +175,16 @@ class DeadLetterNotFound(NotFoundError):
     """No dead letter has this ID, or it has expired."""
 
 
+class EmailTaken(ConflictError):
+    """Another owner, or another user of the application, has this address."""
+
+
 class FallbackMissing(BadRequestError):
     """The primary is not a ``generic_banner``, so a ``generic_banner`` is needed as the fallback."""
+
+
+class FirstNameMissing(BadRequestError):
+    """A registration needs ``first_name``."""
 
 
 class HeadersTooLarge(HeaderFieldsTooLargeError):
@@ -173,6 +209,14 @@ class IncorrectCode(BadRequestError):
 
 class IncorrectCodeVerifier(BadRequestError):
     """The verifier does not match the code challenge (RFC 7636 section 4.6). Wrong verifiers count."""
+
+
+class IncorrectPhoneCode(UnauthorizedError):
+    """Code and nonce do not match, are used or have expired; the response does not say which. Wrong codes count."""
+
+
+class IncorrectPhoneNumber(BadRequestError):
+    """The code was sent to another number."""
 
 
 class IncorrectRedirectUri(BadRequestError):
@@ -201,6 +245,18 @@ class InvalidRedirectUri(BadRequestError):
     It must be https, http on loopback, or have a scheme such as ``com.example.app``, without user name, password and
     fragment (RFC 8252 section 7).
     """
+
+
+class LastNameMissing(BadRequestError):
+    """A registration needs ``last_name``."""
+
+
+class LinkNotValid(UnauthorizedError):
+    """The mailed link is malformed, unknown, used or expired; the response does not say which."""
+
+
+class MalformedApiKey(UnauthorizedError):
+    """The API key has an invalid form or checksum."""
 
 
 class MalformedBody(BadRequestError):
@@ -255,8 +311,28 @@ class NotFound(NotFoundError):
     """No user has this ID, or the user was erased."""
 
 
+class NotLoggedIn(UnauthorizedError):
+    """The token is missing, invalid, expired or revoked; the response does not say which."""
+
+
+class OwnerNotFound(NotFoundError):
+    """No owner has this ID."""
+
+
 class PartitionNotPaused(NotFoundError):
     """The service has not paused this partition."""
+
+
+class PasswordRequired(ForbiddenError):
+    """The application does not allow logins without a password, or the user has changed the password."""
+
+
+class PhoneCodeNotFound(NotFoundError):
+    """Code and nonce do not match, are used or have expired; the response does not say which. Wrong codes count."""
+
+
+class PhoneNumberNotAllowed(ForbiddenError):
+    """No texts are sent to numbers of this country (``meta.country``) or of this kind (premium rate)."""
 
 
 class PreviewOutdated(ConflictError):
@@ -395,6 +471,10 @@ class UsageOutOfTime(BadRequestError):
     """Usage is more than 35 days old, or more than 5 minutes ahead; ``meta.positions`` are those of the entries."""
 
 
+class UserAlreadyRegistered(ConflictError):
+    """The number's user has a name already. The code stays valid for a login."""
+
+
 class UserExportNotFinished(ConflictError):
     """The export is still running; ``meta.waits_for`` lists the services that have not finished."""
 
@@ -405,6 +485,10 @@ class UserWithoutCustomer(NotFoundError):
 
 class ValidationFailed(UnprocessableContentError):
     """Fields are missing, unknown or invalid; ``meta.errors`` lists ``{path, message}``, never a value."""
+
+
+class WrongCredentials(UnauthorizedError):
+    """Unknown address or wrong password; the response does not say which. Wrong passwords count."""
 
 
 STATUSES: Final[dict[int, type[NestError]]] = {
@@ -428,6 +512,13 @@ STATUSES: Final[dict[int, type[NestError]]] = {
 CODES: Final[dict[str, type[NestError]]] = {
     "access_denied": AccessDenied,
     "action_url_not_allowed": ActionUrlNotAllowed,
+    "address_not_verified": AddressNotVerified,
+    "application_ended": ApplicationEnded,
+    "application_not_found": ApplicationNotFound,
+    "application_user_ended": ApplicationUserEnded,
+    "application_user_not_active": ApplicationUserNotActive,
+    "application_user_not_found": ApplicationUserNotFound,
+    "appname_taken": AppnameTaken,
     "authorization_not_found": AuthorizationNotFound,
     "awaiting_consent": AwaitingConsent,
     "body_missing": BodyMissing,
@@ -442,19 +533,26 @@ CODES: Final[dict[str, type[NestError]]] = {
     "code_verifier_missing": CodeVerifierMissing,
     "currency_not_offered": CurrencyNotOffered,
     "dead_letter_not_found": DeadLetterNotFound,
+    "email_taken": EmailTaken,
     "fallback_missing": FallbackMissing,
+    "first_name_missing": FirstNameMissing,
     "headers_too_large": HeadersTooLarge,
     "idempotency_key_reused": IdempotencyKeyReused,
     "immediate_cancellation_not_allowed": ImmediateCancellationNotAllowed,
     "incorrect_client": IncorrectClient,
     "incorrect_code": IncorrectCode,
     "incorrect_code_verifier": IncorrectCodeVerifier,
+    "incorrect_phone_code": IncorrectPhoneCode,
+    "incorrect_phone_number": IncorrectPhoneNumber,
     "incorrect_redirect_uri": IncorrectRedirectUri,
     "invalid_cursor": InvalidCursor,
     "invalid_email": InvalidEmail,
     "invalid_idempotency_key": InvalidIdempotencyKey,
     "invalid_phone_number": InvalidPhoneNumber,
     "invalid_redirect_uri": InvalidRedirectUri,
+    "last_name_missing": LastNameMissing,
+    "link_not_valid": LinkNotValid,
+    "malformed_api_key": MalformedApiKey,
     "malformed_body": MalformedBody,
     "malformed_code": MalformedCode,
     "malformed_refresh_token": MalformedRefreshToken,
@@ -468,7 +566,12 @@ CODES: Final[dict[str, type[NestError]]] = {
     "no_current_session": NoCurrentSession,
     "no_such_app_version": NoSuchAppVersion,
     "not_found": NotFound,
+    "not_logged_in": NotLoggedIn,
+    "owner_not_found": OwnerNotFound,
     "partition_not_paused": PartitionNotPaused,
+    "password_required": PasswordRequired,
+    "phone_code_not_found": PhoneCodeNotFound,
+    "phone_number_not_allowed": PhoneNumberNotAllowed,
     "preview_outdated": PreviewOutdated,
     "price_inactive": PriceInactive,
     "price_not_found": PriceNotFound,
@@ -498,9 +601,11 @@ CODES: Final[dict[str, type[NestError]]] = {
     "unsupported_grant_type": UnsupportedGrantType,
     "usage_identifier_reused": UsageIdentifierReused,
     "usage_out_of_time": UsageOutOfTime,
+    "user_already_registered": UserAlreadyRegistered,
     "user_export_not_finished": UserExportNotFinished,
     "user_without_customer": UserWithoutCustomer,
     "validation_failed": ValidationFailed,
+    "wrong_credentials": WrongCredentials,
 }
 """The class of each code."""
 __all__ = [
@@ -508,6 +613,13 @@ __all__ = [
     "STATUSES",
     "AccessDenied",
     "ActionUrlNotAllowed",
+    "AddressNotVerified",
+    "ApplicationEnded",
+    "ApplicationNotFound",
+    "ApplicationUserEnded",
+    "ApplicationUserNotActive",
+    "ApplicationUserNotFound",
+    "AppnameTaken",
     "AuthorizationNotFound",
     "AwaitingConsent",
     "BadRequestError",
@@ -527,7 +639,9 @@ __all__ = [
     "ContentTooLargeError",
     "CurrencyNotOffered",
     "DeadLetterNotFound",
+    "EmailTaken",
     "FallbackMissing",
+    "FirstNameMissing",
     "ForbiddenError",
     "GatewayTimeoutError",
     "GoneError",
@@ -538,6 +652,8 @@ __all__ = [
     "IncorrectClient",
     "IncorrectCode",
     "IncorrectCodeVerifier",
+    "IncorrectPhoneCode",
+    "IncorrectPhoneNumber",
     "IncorrectRedirectUri",
     "InternalServerError",
     "InvalidCursor",
@@ -545,7 +661,10 @@ __all__ = [
     "InvalidIdempotencyKey",
     "InvalidPhoneNumber",
     "InvalidRedirectUri",
+    "LastNameMissing",
+    "LinkNotValid",
     "LoginRequired",
+    "MalformedApiKey",
     "MalformedBody",
     "MalformedCode",
     "MalformedRefreshToken",
@@ -562,7 +681,12 @@ __all__ = [
     "NoSuchAppVersion",
     "NotFound",
     "NotFoundError",
+    "NotLoggedIn",
+    "OwnerNotFound",
     "PartitionNotPaused",
+    "PasswordRequired",
+    "PhoneCodeNotFound",
+    "PhoneNumberNotAllowed",
     "PreviewOutdated",
     "PriceInactive",
     "PriceNotFound",
@@ -601,7 +725,9 @@ __all__ = [
     "UnsupportedGrantType",
     "UsageIdentifierReused",
     "UsageOutOfTime",
+    "UserAlreadyRegistered",
     "UserExportNotFinished",
     "UserWithoutCustomer",
     "ValidationFailed",
+    "WrongCredentials",
 ]

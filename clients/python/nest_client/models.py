@@ -6,6 +6,20 @@ from datetime import datetime
 from typing import Any, Literal, NotRequired, TypedDict
 
 
+class AccountLinkOrderedView(TypedDict):
+    """Confirmation of an order, the same for existing and unknown addresses."""
+
+    done: Literal[True]
+    """Always true."""
+
+
+class AccountLinkRedeemedView(TypedDict):
+    """Confirmation that a link took effect."""
+
+    done: Literal[True]
+    """Always true."""
+
+
 class ActionInput(TypedDict):
     """Button of a banner."""
 
@@ -22,6 +36,96 @@ class Action(TypedDict):
     """Label of the button."""
     url: str
     """Target of the button: a web page, or a location in the app. The settings limit schemes and hosts."""
+
+
+class ApplicationDeletedView(TypedDict):
+    """Result of a deletion."""
+
+    affectedRows: Literal[0, 1]
+    """1 if the application was deleted, 0 if no application has the API key."""
+    message: str
+    """The result in words."""
+
+
+class ApplicationUpdatedView(TypedDict):
+    """Settings of an application."""
+
+    appname: str
+    """Name of the application."""
+    passwordless: bool
+    """Whether ``/users/signin`` works for the application."""
+    verified_only: bool
+    """Whether only users with a proven address can log in."""
+
+
+class ApplicationUserDataView(TypedDict):
+    """A user of an application, as ``/users/userdata`` shows it."""
+
+    apikey: str
+    """The API key of the request; in ``/users/userdata`` the user's ID in the format of an API key, which opens nothing."""
+    uuid: str
+    """ID of the user."""
+    username: str
+    """Name of the user."""
+    email: str
+    """Email address of the user."""
+    creationdate: str
+    """Date of the registration, in UTC."""
+    enddate: str
+    """Date on which the user expires, a year after the registration, in UTC."""
+    active: bool
+    """Whether the user can log in."""
+    verified: bool
+    """Whether the person has proven to read the mailbox, with a mailed link."""
+
+
+class ApplicationUserUpdatedView(TypedDict):
+    """Result of an update."""
+
+    done: Literal[True]
+    """Always true."""
+    username: str
+    """Name of the user after the update."""
+    email: str
+    """Email address of the user after the update."""
+    token: NotRequired[str | None]
+    """New token, valid for a day; only if the request had a password and the user is active."""
+
+
+class ApplicationUserView(TypedDict):
+    """A user of an application."""
+
+    apikey: str
+    """The API key of the request; in ``/users/userdata`` the user's ID in the format of an API key, which opens nothing."""
+    uuid: str
+    """ID of the user."""
+    username: str
+    """Name of the user."""
+    email: str
+    """Email address of the user."""
+    creationdate: str
+    """Date of the registration, in UTC."""
+    enddate: str
+    """Date on which the user expires, a year after the registration, in UTC."""
+    active: bool
+    """Whether the user can log in."""
+
+
+class ApplicationView(TypedDict):
+    """A new application."""
+
+    created: Literal[True]
+    """Always true."""
+    appname: str
+    """Name of the application."""
+    creationdate: str
+    """Date of the creation, in UTC."""
+    enddate: str
+    """End of the application, a year after its creation: nobody can sign up or log in after it."""
+    uuid: str
+    """The API key in another notation. Keep it secret: each can be computed from the other."""
+    apiKey: str
+    """API key of the application. Store it: Nest keeps only a keyed hash, and no other response shows it."""
 
 
 class AuditEntriesView(TypedDict):
@@ -530,6 +634,25 @@ class InvoicesView(TypedDict):
     """``cursor`` of the next page; null on the last one."""
 
 
+class LoggedInOwnerView(TypedDict):
+    """A logged-in owner of applications."""
+
+    firstname: str
+    """First name."""
+    lastname: str
+    """Last name."""
+    email: str
+    """Email address."""
+    uuid: str
+    """ID of the owner. Keep it secret: it is enough to create applications."""
+    deletion_token: str
+    """Token for ``DELETE /appowner/delete``, valid until the password changes."""
+    token: str
+    """Token of the owner, valid for an hour and until the password changes. ``POST /appowner/update`` and ``DELETE
+    /applications/delete`` take it in the header ``authorization``, as ``bearer <token>``.
+    """
+
+
 class LooksView(TypedDict):
     """Branding in effect."""
 
@@ -684,6 +807,54 @@ class OtherContent(TypedDict):
     """
 
 
+class OwnerDeletedView(TypedDict):
+    """Result of a deletion."""
+
+    affectedRows: Literal[0, 1]
+    """1 if the owner was deleted, 0 if the ID or the token is invalid."""
+    insertId: Literal[0]
+    """Always 0."""
+    warningStatus: Literal[0]
+    """Always 0."""
+
+
+class OwnerUpdatedView(TypedDict):
+    """Result of an update."""
+
+    status: Literal[202]
+    """Always 202."""
+    affectedRows: Literal[1]
+    """Always 1."""
+
+
+class OwnerView(TypedDict):
+    """An owner of applications."""
+
+    firstname: str
+    """First name."""
+    lastname: str
+    """Last name."""
+    email: str
+    """Email address."""
+    uuid: str
+    """ID of the owner. Keep it secret: it is enough to create applications."""
+
+
+class OwnerWithTokenView(TypedDict):
+    """An owner of applications, with a token to delete it."""
+
+    firstname: str
+    """First name."""
+    lastname: str
+    """Last name."""
+    email: str
+    """Email address."""
+    uuid: str
+    """ID of the owner. Keep it secret: it is enough to create applications."""
+    deletion_token: str
+    """Token for ``DELETE /appowner/delete``, valid until the password changes."""
+
+
 class PausedPartitionView(TypedDict):
     """A partition whose records a service does not handle, because ten in a row became dead letters."""
 
@@ -758,6 +929,19 @@ class PaymentsView(TypedDict):
     """The payments, newest first."""
     next_cursor: str | None
     """``cursor`` of the next page; null on the last one."""
+
+
+class PhoneUserView(TypedDict):
+    """A user who registered by phone."""
+
+    id: str
+    """ID of the user."""
+    first_name: str
+    """First name."""
+    last_name: str
+    """Last name."""
+    phone_number: str
+    """Phone number in E.164: ``+41791234567``."""
 
 
 class PlanAmount(TypedDict):
@@ -1111,6 +1295,26 @@ class SessionView(TypedDict):
     """Location of the login or the latest refresh; null if unknown."""
     current: bool
     """Whether the access token of this request belongs to the session."""
+
+
+class SignedInView(TypedDict):
+    """A logged-in user of an application."""
+
+    auth: Literal[True]
+    """Always true."""
+    token: str
+    """Token of the user, valid for a day."""
+
+
+class SignedInWithEmailView(TypedDict):
+    """A logged-in user of an application."""
+
+    auth: Literal[True]
+    """Always true."""
+    token: str
+    """Token of the user, valid for a day."""
+    uuid: str
+    """ID of the user."""
 
 
 class SigningKeyView(TypedDict):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
-from generate import DOCUMENT, generated
+from generate import generated
+from openapi_document import Document
 
 
 def test_generated_files_are_those_of_the_document() -> None:
-    texts = generated(json.loads(DOCUMENT.read_text("utf-8")))
+    texts = generated(Document())
 
     assert [path.name for path, text in texts.items() if path.read_text("utf-8") != text] == []
