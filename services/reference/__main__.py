@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""``make reference``: write the OpenAPI and AsyncAPI documents, settings page, example of variables and manifests."""
-=======
-"""``make reference``: write the OpenAPI document, the clients, the settings page and example, and the manifests."""
->>>>>>> 6dc67ba4 (Add a TypeScript client: methods, sessions, verifiers, middleware and React hooks)
+"""``make reference``: write the OpenAPI and AsyncAPI documents, clients, settings page, example and manifests."""
 
 import json
 import subprocess
