@@ -21,11 +21,13 @@ from services.operator import (
     dead_letters,
     deliveries,
     keys,
+    limits,
     login,
     news,
     offsets,
     partitions,
     stripe,
+    system,
     topics,
     users,
 )
@@ -57,12 +59,14 @@ for name, group in (
     ("dead", dead_letters.app),
     ("deliveries", deliveries.app),
     ("keys", keys.app),
+    ("limits", limits.app),
     ("mail", branding.mail_app),
     ("news", news.app),
     ("profiles", login.app),
     ("partitions", partitions.app),
     ("stripe", stripe.app),
     ("suppressions", deliveries.suppressions_app),
+    ("system", system.app),
     ("users", users.app),
 ):
     app.add_typer(group, name=name, rich_help_panel=OPERATORS)

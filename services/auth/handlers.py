@@ -14,6 +14,7 @@ from services.auth.magic_links import handlers as magic_links
 from services.auth.partitions import handlers as partitions
 from services.auth.personal_data import handlers as personal_data
 from services.auth.phone import handlers as phone
+from services.auth.rate_limits import handlers as rate_limits
 from services.auth.sealing_keys import handlers as sealing_keys
 from services.auth.sessions import handlers as sessions
 from services.auth.signing_keys import handlers as signing_keys
@@ -34,6 +35,7 @@ HANDLERS: Final = handlers_in(
     partitions,
     personal_data,
     phone,
+    rate_limits,
     sealing_keys,
     sessions,
     signing_keys,

@@ -19,7 +19,7 @@ from services.gateway.authentication import Authenticator
 from services.gateway.cached_content import discovery_routes
 from services.gateway.connections import BodyBudget, ConnectionLimits
 from services.gateway.console import console
-from services.gateway.endpoint import Dispatcher
+from services.gateway.endpoint import Dispatcher, OwnAnswers
 from services.gateway.errors import MethodNotSupported, TooManyRequests
 from services.gateway.failed_authentications import FailedAuthentications
 from services.gateway.http_calls import HttpCalls, call_of
@@ -28,10 +28,10 @@ from services.gateway.responses import HttpResponse, refusal_response, send_resp
 from services.gateway.rpc_client import RpcClient
 from services.gateway.server import Server
 from services.gateway.settings import GatewaySettings, named_key, plain
+from services.gateway.system_state import SystemMonitor
 from services.gateway.unknown_paths import UnknownPaths
 from services.gateway.versions import version_of
 from services.gateway.webhooks import MailWebhook, StripeWebhook, UnknownWebhook, Webhook
-from shared.bus.consumer_lag import LagExporter
 from shared.bus.instance_name import InstanceName
 from shared.bus.outside_work import publish_outside_work
 from shared.bus.producer import Producer
@@ -46,6 +46,7 @@ from shared.health import routes as health_routes
 from shared.messages.auth.clients import ClientAnnounced
 from shared.messages.auth.signing_keys import SigningKeyPublished
 from shared.messages.auth.tokens import AccessTokenRevoked
+from shared.messages.gateway import GetSystemState
 from shared.process_metrics import process_metrics
 from shared.sealing import Sealer
 from shared.settings import load
@@ -120,7 +121,10 @@ class Gateway:
             internal_keys=internal_keys,
             issuer=settings.issuer,
         )
-        dispatcher = Dispatcher(authenticator, settings.trusted_proxies, self._rpc_client, sealer)
+        self._own_answers: OwnAnswers = {}
+        dispatcher = Dispatcher(
+            authenticator, settings.trusted_proxies, self._rpc_client, sealer, own_answers=self._own_answers
+        )
         portal_links = portal.PortalLinks(sealer, settings.issuer)
         routes = self._routes(dispatcher, sealer, keys, portal_links)
         app: ASGIApp = HttpMiddleware(
@@ -222,9 +226,17 @@ class Gateway:
             await health.start()
             self._stack.push_async_callback(health.stop)
         # Here, because the services that read too little may be away.
-        lag = LagExporter(self.settings.kafka, prefix=self.settings.topic_prefix, services=SERVICES)
-        lag.start()
-        self._stack.push_async_callback(lag.stop)
+        monitor = SystemMonitor(
+            settings.kafka,
+            prefix=settings.topic_prefix,
+            services=SERVICES,
+            instance=instance.text,
+            problems=self.problems,
+            calls_waiting=lambda: self._rpc_client.waiting,
+        )
+        self._own_answers[GetSystemState] = monitor.answer
+        monitor.start()
+        self._stack.push_async_callback(monitor.stop)
         await self._server.start()
         self._stack.push_async_callback(self._server.stop)
 

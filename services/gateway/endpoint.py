@@ -6,7 +6,7 @@ import json
 import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
@@ -33,7 +33,7 @@ from shared.bus.envelope import Envelope, encode, unix_milliseconds
 from shared.bus.inbox import DONE
 from shared.errors import Refusal
 from shared.ids import derived_message_id, new_message_id
-from shared.messages import Caller, Command, Query
+from shared.messages import Caller, Command, Query, Reply
 from shared.sealing import Sealer
 
 MAX_JSON_BODY_BYTES: Final = 64 * 1024
@@ -54,6 +54,7 @@ Complete = Callable[[Any, Caller, HttpResponse], HttpResponse]
 """From message, caller and the JSON response, which may be a refusal, to the one with what the gateway adds."""
 Render = Callable[[HttpRequest, HttpResponse], HttpResponse]
 """From the JSON response, which may be a refusal, to the one that is sent."""
+OwnAnswers = dict[type[Query], Callable[[Any], Awaitable[Reply]]]
 OrderingKey = Callable[[Any, Sealer], str]
 """Ordering key of a message. Keys are readable in Kafka, so personal data and secrets are hashed with the sealer's
 fingerprint. Empty if the message may be handled in any order."""
@@ -245,12 +246,17 @@ def json_body(message: type[Command | Query]) -> Parse:
 
 @dataclass(frozen=True, slots=True)
 class Dispatcher:
-    """Identifies callers, and calls services with their commands and queries."""
+    """Identifies callers, and calls services with their commands and queries.
+
+    Attributes:
+        own_answers: the answers of the gateway itself, by the class of the query.
+    """
 
     authenticator: Authenticator
     trusted_proxies: Sequence[Network]
     rpc_client: RpcClient
     sealer: Sealer
+    own_answers: OwnAnswers = field(default_factory=dict)
 
     def authenticated(self, request: HttpRequest) -> Caller:
         """Caller according to the ``authorization`` header.
@@ -301,6 +307,9 @@ class Dispatcher:
         idempotency_key = request.headers.get(b"idempotency-key")
         if idempotency_key is not None and not _IDEMPOTENCY_KEY.fullmatch(idempotency_key):
             raise InvalidIdempotencyKey
+        if isinstance(message, Query) and not message.topic:
+            answer = await self.own_answers[type(message)](message)
+            return RpcReply(DONE, answer.model_dump_json().encode(), replayed=False)
         if idempotency_key is None or not isinstance(message, Command):
             # A query has no effect, so it may be repeated without a key.
             message_id, fingerprint = new_message_id(), ""

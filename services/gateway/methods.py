@@ -36,6 +36,7 @@ from shared.messages.auth.magic_links import (
     SendMagicLinkAndCode,
 )
 from shared.messages.auth.partitions import ListPausedPartitions, ResumePartition
+from shared.messages.auth.rate_limits import ListRateLimits
 from shared.messages.auth.sessions import ListSessions, RevokeSessions
 from shared.messages.auth.signing_keys import KEYRING, ListSigningKeys, RotateSigningKeys
 from shared.messages.auth.tokens import AuthenticateUser, RedeemGrant
@@ -66,7 +67,7 @@ from shared.messages.billing.subscriptions import (
     GetSubscriptionStatus,
 )
 from shared.messages.billing.usage import ReportUsage
-from shared.messages.mailer.branding import GetClientLooks
+from shared.messages.mailer.branding import GetClientLooks, PreviewMail
 from shared.messages.mailer.deliveries import ListDeliveries
 from shared.messages.mailer.suppressions import LiftSuppression, ListSuppressions
 from shared.messages.news import (
@@ -78,6 +79,7 @@ from shared.messages.news import (
     UpdateNewsItem,
 )
 from shared.messages.personal_data import EraseUser, ExportUser, FindUser, GetUserExport, GetUserProcess
+from shared.messages.gateway import GetSystemState
 from shared.sealing import Sealer
 
 
@@ -205,6 +207,9 @@ _2026_12_01: Final = _after(
     list_paused_partitions=Method(ListPausedPartitions, Access.INTERNAL),
     # Without an order: a repeat gets another partition of auth's commands, if the first one is paused itself.
     resume_partition=Method(ResumePartition, Access.INTERNAL),
+    list_rate_limits=Method(ListRateLimits, Access.INTERNAL),
+    get_system_state=Method(GetSystemState, Access.INTERNAL),
+    preview_mail=Method(PreviewMail, Access.INTERNAL),
     list_billing_history=Method(ListBillingHistory, Access.INTERNAL),
     create_trial_and_magic_link=Method(OrderTrialMagicLink, Access.ANYONE, _by_address, credential_in_body=True),
     preview_plan_change=Method(PreviewPlanChange, Access.SELF_OR_INTERNAL, user_of_token=True),
@@ -227,7 +232,9 @@ PATHS: Final = {
     for name, method in methods.items()
 }
 """The methods by URL path."""
-TOPICS: Final = {path.encode(): method.message.topic for path, method in PATHS.items() if method.message is not None}
+TOPICS: Final = {
+    path.encode(): method.message.topic for path, method in PATHS.items() if method.message and method.message.topic
+}
 """Topics of the methods' messages by request target."""
 
 
@@ -260,7 +267,7 @@ def _endpoint(method: Method, dispatcher: Dispatcher, portal_links: PortalLinks)
         complete=portal_links.add if method.portal_link else portal_links.complete if method.links else None,
         render=_with_entity_tag if method.entity_tag else None,
         verb="POST",
-        topic=message.topic,
+        topic=message.topic or None,
     )
 
 

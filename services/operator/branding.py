@@ -1,4 +1,4 @@
-"""`nest clients looks` and `nest mail preview`: the branding of a client's mails, and previews of all mails."""
+"""`nest clients looks` and `nest mail`: the branding of a client's mails, and previews of mails."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from services.operator.client import Client, CommandError
 from services.operator.output import (
+    AsJson,
     Data,
     JsonErrors,
     Profile,
@@ -17,12 +18,14 @@ from services.operator.output import (
     command,
     example_text,
     one_line_errors,
+    plain,
+    print_json,
     request_body,
     selected_nest,
 )
 
 app = typer.Typer(no_args_is_help=True, help="Show and set the branding of a client's mails and texts.")
-mail_app = typer.Typer(no_args_is_help=True, help="Preview mails.")
+mail_app = typer.Typer(no_args_is_help=True, help="Show and preview mails.")
 COLUMNS: Final = columns("name: FIELD, chosen, shown")
 BRANDING_FIELDS: Final = ("product_name", "support_address", "accent_colour", "background_colour", "logo_url", "locale")
 ClientId = Annotated[str, typer.Argument(help="ID of the client.")]
@@ -77,9 +80,28 @@ def _branding_table(response: dict[str, Any]) -> Table:
     return Table(response, rows, COLUMNS)
 
 
-@mail_app.callback()
-def mail() -> None:
-    """Keep `preview` in the command line: typer omits the name of a group's only command."""
+@command(
+    mail_app, "show", "nest mail show magic-link", "nest mail show receipt --client client_… --html-to receipt.html"
+)
+def show_mail(
+    nest: Client,
+    template: Annotated[str, typer.Argument(metavar="TEMPLATE", help="Name of the mail or text: magic-link, receipt.")],
+    *,
+    client: Annotated[str | None, typer.Option(help="With the branding of the client with this ID.")] = None,
+    locale: Annotated[str | None, typer.Option(help="Language: de, fr-CA.")] = None,
+    html_to: Annotated[Path | None, typer.Option("--html-to", help="Write the HTML document to this file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a mail or text as the running mailer renders it, with sample values and its own templates."""
+    mail = nest.call("preview_mail", request_body(template=template, client_id=client, locale=locale))
+    if html_to is not None:
+        html_to.write_text(mail["html"], "utf-8")
+    if as_json:
+        print_json(mail)
+        return
+    if mail["subject"]:
+        typer.echo(f"From: {plain(mail['sender'])}\nSubject: {plain(mail['subject'])}\n")
+    typer.echo(plain(mail["text"], lines=True))
 
 
 @mail_app.command(epilog=example_text("nest mail preview", "nest mail preview --templates ours"))

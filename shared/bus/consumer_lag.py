@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -11,7 +12,8 @@ from typing import Final, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
+from aiokafka.errors import KafkaError, for_code
 
 from shared.bus.background_task import BackgroundTask
 from shared.bus.kafka_connection import KafkaConnection
@@ -24,14 +26,17 @@ READ_SECONDS: Final = 10.0
 INTERVAL_SECONDS: Final = 30.0
 RETRY_SECONDS: Final = 5.0
 """Pause after a failure."""
+_MEMBER_SUFFIX: Final = re.compile(r"-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
+"""Random part of a member's ID, which Kafka appends to its instance name (KIP-345)."""
 
 
 @dataclass(frozen=True, slots=True)
 class PartitionLag:
-    """Lag of a consumer group in one partition; ``oldest`` as in ``Lag``."""
+    """Lag of a consumer group in one partition: ``oldest`` as in ``Lag``, ``end`` the offset after its last record."""
 
     records: int
     oldest: int | None
+    end: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,30 @@ class Lag:
     def seconds(self, now: float) -> float:
         """Age of the oldest record at a Unix time; 0 without lag."""
         return 0.0 if self.oldest is None else max(0.0, now - self.oldest / 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A member of a consumer group: its instance name, the address of its connection, and its partitions' number."""
+
+    name: str
+    host: str
+    partitions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """The members of a consumer group, and Kafka's name of the group's state: ``Stable`` if all have partitions."""
+
+    state: str
+    members: tuple[Member, ...]
+
+
+def _assigned(assignment: bytes) -> int:
+    """Number of partitions in a member's assignment; it is empty during a rebalance."""
+    if not assignment:
+        return 0
+    return len(ConsumerProtocolMemberAssignment.decode(assignment).partitions())
 
 
 class LagReader:
@@ -120,8 +149,31 @@ class LagReader:
                 oldest=min(oldest.values(), default=None),
                 handled=sum(offsets.values()),
                 gaps=tuple(find_gaps(partitions, committed, beginnings)),
-                partitions={each: PartitionLag(records[each], oldest.get(each)) for each in partitions},
+                partitions={each: PartitionLag(records[each], oldest.get(each), ends[each]) for each in partitions},
             )
+
+    async def members(self, group: str) -> Members:
+        """Return the members of a group.
+
+        Raises:
+            KafkaError, TimeoutError: Kafka did not answer in time.
+        """
+        async with asyncio.timeout(READ_SECONDS):
+            (response,) = await self._admin.describe_consumer_groups([group])
+        (described,) = response.to_object()["groups"]
+        if described["error_code"]:
+            raise for_code(described["error_code"])(group)
+        return Members(
+            described["state"],
+            tuple(
+                Member(
+                    _MEMBER_SUFFIX.sub("", each["member_id"]),
+                    each["client_host"].lstrip("/"),
+                    _assigned(each["member_assignment"]),
+                )
+                for each in described["members"]
+            ),
+        )
 
     async def _oldest(self, last_read: dict[TopicPartition, int]) -> dict[TopicPartition, int]:
         """Timestamps of the oldest records after those that were read last."""
@@ -169,14 +221,21 @@ class LagMonitor(BackgroundTask):
         """Take a measurement."""
         self.lags[service] = lag
 
+    async def _measure(self, reader: LagReader, service: str) -> None:
+        self.measured(service, await reader.read(self._prefix + service))
+
+    async def _pause(self) -> None:
+        """Wait between two measurements of all services."""
+        await asyncio.sleep(self._seconds)
+
     async def _run(self) -> None:
         while True:
             try:
                 async with LagReader(self._kafka) as reader:
                     while True:
                         for service in self._services:
-                            self.measured(service, await reader.read(self._prefix + service))
-                        await asyncio.sleep(self._seconds)
+                            await self._measure(reader, service)
+                        await self._pause()
             except (KafkaError, TimeoutError) as failure:
                 self.lags.clear()
                 log.warning("consumer lag not measured", error=type(failure).__name__)

@@ -11,6 +11,8 @@ from shared.messages.types import MAX_TEXT
 
 SERVICE_COMMANDS: Final = "auth.service-commands"
 """Topic of the commands that other services send to auth. They may not write to ``auth.commands``."""
+GATEWAY: Final = "gateway"
+"""First part of the wire names of queries that the gateway answers itself; no process sends them."""
 MESSAGES: dict[str, type[Message]] = {}
 """All message classes by wire name."""
 
@@ -46,7 +48,7 @@ class Message(Part):
     service: ClassVar[str] = ""
     """First part of the wire name."""
     topic: ClassVar[str] = ""
-    """Kafka topic, without the deployment's prefix."""
+    """Kafka topic, without the deployment's prefix; empty for a query that the gateway answers itself."""
     channel: ClassVar[str] = "commands"
     """Second part of the default topic."""
     reply: ClassVar[type[BaseModel] | None] = None
@@ -87,7 +89,8 @@ class Message(Part):
     ) -> None:
         """Set the class attributes, and register the class if it has a wire name.
 
-        ``topic`` defaults to ``<service>.commands`` or ``<service>.events``, the others to the value of the parent;
+        ``topic`` defaults to ``<service>.commands`` or ``<service>.events``, that of a query to the gateway is empty;
+        the others default to the value of the parent;
         ``options`` are pydantic's.
 
         Raises:
@@ -108,7 +111,7 @@ class Message(Part):
             raise TypeError(f"wire name {wire} is taken by {MESSAGES[wire].__qualname__}")
         cls.wire = wire
         cls.service = wire.partition(".")[0]
-        cls.topic = topic or f"{cls.service}.{cls.channel}"
+        cls.topic = topic if topic or cls.service == GATEWAY else f"{cls.service}.{cls.channel}"
         MESSAGES[wire] = cls
 
 

@@ -8,6 +8,7 @@ from shared.messages.auth.audit import AuditEntriesView
 from shared.messages.auth.clients import ClientList, ClientView
 from shared.messages.auth.dead_letters import DeadLettersView, ReplayedDeadLettersView
 from shared.messages.auth.partitions import PausedPartitionsView
+from shared.messages.auth.rate_limits import RateLimitsView
 from shared.messages.auth.sessions import EndedView, SessionList
 from shared.messages.auth.signing_keys import SigningKeysView
 from shared.messages.auth.users import UserView
@@ -16,11 +17,12 @@ from shared.messages.billing.history import BillingHistoryEntry, BillingHistoryV
 from shared.messages.billing.payments import PaymentsView
 from shared.messages.billing.runs import StripeDifferencesView, StripeRunProgressView, StripeRunsView, StripeRunView
 from shared.messages.billing.subscriptions import SubscriptionView
-from shared.messages.mailer.branding import ClientLooksView
+from shared.messages.mailer.branding import ClientLooksView, MailPreviewView
 from shared.messages.mailer.deliveries import DeliveriesView
 from shared.messages.mailer.suppressions import SuppressionsView, SuppressionView
 from shared.messages.news import NewsItemDetails, NewsItemDetailsList
 from shared.messages.personal_data import UserExportView, UserProcessView
+from shared.messages.gateway import SystemStateView
 
 AT: Final = "2026-11-21T06:05:00.000Z"
 CLIENT: Final[dict[str, Any]] = {
@@ -51,6 +53,47 @@ ITEM: Final[dict[str, Any]] = {
     "created_at": AT,
     "updated_at": AT,
     "version": 1,
+}
+LIMIT: Final[dict[str, Any]] = {
+    "name": "magic-links-per-address",
+    "setting": "NEST_LIMIT_MAGIC_LINKS_PER_ADDRESS",
+    "per": "address",
+    "rules": [{"count": 1, "seconds": 60, "used": 1}, {"count": 5, "seconds": 3600, "used": 3}],
+    "free_at": AT,
+}
+SYSTEM: Final[dict[str, Any]] = {
+    "gateway": {
+        "instance": "gateway-1",
+        "release": "1.0",
+        "started_at": AT,
+        "problems": [],
+        "calls_waiting": 2,
+        "requests": 100,
+        "failed_requests": 1,
+        "requests_per_second": 3.5,
+    },
+    "measured_at": AT,
+    "services": [
+        {
+            "service": "auth",
+            "state": "running",
+            "instances": [{"name": "auth-1", "host": "10.0.0.1", "partitions": 48}],
+            "lag_records": 4,
+            "lag_seconds": 0.3,
+            "expired_records": 0,
+            "handled_per_second": 12.5,
+        },
+        {
+            "service": "mailer",
+            "state": "away",
+            "instances": [],
+            "lag_records": 17,
+            "lag_seconds": 61.0,
+            "expired_records": 0,
+            "handled_per_second": 0.0,
+        },
+    ],
+    "topics": [{"topic": "auth.commands", "partitions": 48, "lag_records": 4, "written_per_second": 12.5}],
 }
 USER: Final[dict[str, Any]] = {
     "id": "user_1",
@@ -351,6 +394,18 @@ VIEWS: Final[dict[str, tuple[type[BaseModel], Any]]] = {
         ReplayedDeadLettersView,
         {"letters": [{"id": LETTER["id"], "outcome": "replayed"}], "next_cursor": None},
     ),
+    "preview_mail": (
+        MailPreviewView,
+        {
+            "sender": "Beak <mail@getbeak.app>",
+            "subject": "Your link",
+            "text": "Hello\n",
+            "html": "<p>Hello</p>",
+            "locale": "de",
+        },
+    ),
+    "list_rate_limits": (RateLimitsView, {"limits": [LIMIT], "lift_loopback": False}),
+    "get_system_state": (SystemStateView, SYSTEM),
     "list_paused_partitions": (PausedPartitionsView, {"partitions": [PAUSE]}),
     "list_audit_entries": (AuditEntriesView, {"entries": [ENTRY], "next_cursor": None}),
     "list_signing_keys": (SigningKeysView, KEYS),

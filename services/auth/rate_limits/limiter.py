@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Final
 
@@ -103,6 +103,19 @@ class Quota:
         self.count()
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The present uses of one subject under one limit.
+
+    Attributes:
+        used: number of uses under each rule.
+        wait: time until one more use is allowed; zero if it is allowed now.
+    """
+
+    used: tuple[int, ...]
+    wait: timedelta
+
+
 class RateLimiter:
     """All rate limits of auth. With ``lift_loopback``, limits per IP prefix ignore callers on this machine."""
 
@@ -120,8 +133,8 @@ class RateLimiter:
         self._known_devices = known_devices
         self._shared_counters = shared_counters
         self._sealer = sealer
-        self._limits = limits
-        self._lift_loopback = lift_loopback
+        self.limits = limits
+        self.lift_loopback = lift_loopback
         # Few subjects repeat often, and a keyed hash takes some microseconds.
         self._shared_id = lru_cache(maxsize=MAX_CACHED_IDS)(self._id)
 
@@ -141,7 +154,7 @@ class RateLimiter:
         buckets: list[Bucket] = []
         for name, subject in subjects.items():
             counted = self._counted_subject(name, subject)
-            limit = self._limits[name]
+            limit = self.limits[name]
             if counted is None or not limit.rules:
                 continue
             if name not in SHARED_LIMITS:
@@ -153,6 +166,22 @@ class RateLimiter:
             else:
                 buckets.append(self._shared_bucket(name, counters, work))
         return Quota((*buckets, *await _all(reading)))
+
+    async def usage(self, name: LimitName, subject: str, *, at: datetime) -> Usage:
+        """Read the present uses of a subject under a limit, without those of its known devices."""
+        limit, counted = self.limits[name], self._counted_subject(name, subject)
+        if counted is None:
+            return Usage((0,) * len(limit.rules), ZERO)
+        if name in SHARED_LIMITS:
+            counters = self._shared_counters.of_subject(self._shared_id(name, counted), limit)
+            await self._shared_counters.sync(counters)
+            return Usage(
+                tuple(each.used(at) for each in counters), max((each.wait(at) for each in counters), default=ZERO)
+            )
+        times = (await self._use_logs.get(self._id(name, counted))).times
+        return Usage(
+            tuple(sum(time > at - rule.window for time in times) for rule in limit.rules), limit.wait(times, at=at)
+        )
 
     async def recognize(self, subject: str, device_ids: Sequence[str]) -> DeviceRecognition:
         """Compare the device IDs of a request with the known devices of a subject."""
@@ -167,7 +196,7 @@ class RateLimiter:
 
         The logs of single known devices can't be found by subject. They expire with the limit's window.
         """
-        person_limits = [name for name in self._limits if name not in SHARED_LIMITS]
+        person_limits = [name for name in self.limits if name not in SHARED_LIMITS]
         logs = [self._use_logs.get(self._id(name, subject)) for name in person_limits for subject in subjects]
         devices = [self._known_devices.get(self._id("familiar", subject)) for subject in subjects]
         for log in await asyncio.gather(*logs):
@@ -181,7 +210,7 @@ class RateLimiter:
         """The subject by which uses are counted; None where no limit applies."""
         if name not in PREFIX_LIMITS or subject is None:
             return subject
-        return None if self._lift_loopback and is_loopback(subject) else prefix(subject)
+        return None if self.lift_loopback and is_loopback(subject) else prefix(subject)
 
     def _shared_bucket(self, name: LimitName, counters: Sequence[SharedCounter], work: Work) -> Bucket:
         return Bucket(

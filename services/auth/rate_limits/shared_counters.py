@@ -66,6 +66,11 @@ class SharedCounter:
             counts[slot] = counts.get(slot, 0) + count
         return self.rule.wait_by_slots(counts, at=at)
 
+    def used(self, at: datetime) -> int:
+        """Number of uses that count at a time."""
+        slots = (*self.own.items(), *self.others.items())
+        return sum(count for slot, count in slots if self.rule.slot_expires_at(slot) > at.timestamp())
+
     def count(self, at: datetime) -> None:
         """Count one use, and drop expired slots."""
         slot = self.rule.slot(at)

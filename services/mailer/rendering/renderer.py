@@ -141,6 +141,10 @@ class TextRenderer:
         self._locales = {name: frozenset(templates.locales_with(f"texts/{name}.txt")) for name in TEXT_VARIABLES}
         self._domain = domain
 
+    def choose_locale(self, template: TextTemplate, *, branding: Branding, requested: Locales = ()) -> str:
+        """Return the best available language of a text: a requested one, else that of the branding, else English."""
+        return best_locale((*requested, branding.locale), self._locales[template])
+
     def render(self, template: TextTemplate, variables: str, *, branding: Branding, requested: Locales = ()) -> str:
         """Render a text in the best available language: a requested one, else that of the branding, else English.
 
@@ -150,7 +154,7 @@ class TextRenderer:
             UnusableVariables: the JSON does not fit the class.
         """
         values = _parsed(TEXT_VARIABLES[template], template, variables)
-        locale = best_locale((*requested, branding.locale), self._locales[template])
+        locale = self.choose_locale(template, branding=branding, requested=requested)
         context = {**values, **_common_variables(branding, locale), "domain": self._domain}
         return self._environment.get_template(f"{locale}/texts/{template}").render(context).strip()
 

@@ -5,6 +5,8 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
+from shared.messages.mailer.mails import Template
+from shared.messages.mailer.texts import TextTemplate
 from shared.messages.message import Command, Part, Query, Reply
 from shared.messages.types import ClientId, Locale, Moment
 
@@ -113,3 +115,39 @@ class GetClientLooks(Query, wire="mailer.get-client-looks", reply=ClientLooksVie
     """
 
     client_id: ClientId
+
+
+MAX_PREVIEW: Final = 500_000
+"""Maximum length of a previewed document, in characters. Nest's own templates have some 20,000."""
+
+
+class MailPreviewView(Reply):
+    """A mail or text with sample values in place of a person's."""
+
+    sender: str
+    """``From`` header of the mail; empty for a text."""
+    subject: str
+    """Subject of the mail; empty for a text."""
+    text: Annotated[str, Field(max_length=MAX_PREVIEW)]
+    """The mail's plain text, or the text."""
+    html: Annotated[str, Field(max_length=MAX_PREVIEW)]
+    """The mail's HTML document; empty for a text."""
+    locale: str
+    """Language in which it was rendered: the requested one, else the branding's, else English."""
+
+
+class PreviewMail(Query, wire="mailer.preview-mail", reply=MailPreviewView):
+    """Render a mail or text with sample values. Sends nothing.
+
+    Uses the templates of the running mailer, so it shows an operator's own templates too.
+    """
+
+    template: Template | TextTemplate
+    """Name of the mail or text."""
+    client_id: ClientId | None = None
+    """Client whose branding is used; null for the deployment's."""
+    looks: ClientLooks | None = None
+    """Branding in place of that of the client, to see it before it is set; null fields have the value of the
+    deployment's settings."""
+    locale: Locale | None = None
+    """Language of the mail, for example ``de``; null for that of the branding."""

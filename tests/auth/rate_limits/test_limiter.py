@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 
+from services.auth.rate_limits.models import LIMIT_NAMES
 from shared.ids import new_message_id
-from shared.messages import Caller, Message
+from shared.messages import Caller, Message, Sealed
 from shared.messages.auth.clients import CreateClient
 from shared.messages.auth.magic_links import CreateTrialAndMagicLink, Device, SendTrialMagicLink
+from shared.messages.auth.rate_limits import ListRateLimits
 from shared.messages.billing.trials import StartTrial
 from shared.messages.mailer.mails import SendMail
 from tests.auth.flows import (
+    ADDRESS,
     CLIENT,
     LINK_REQUEST,
     REDIRECT_URI,
@@ -402,3 +405,50 @@ async def test_link_is_redeemable_while_new_links_are_throttled(instance: Servic
     code = await request_code(instance)
     await throttled(instance, send_magic_link())
     await instance.deliver(redemption(code))
+
+
+async def listed(harness: ServiceHarness, kind: str | None = None, subject: str | None = None) -> dict[str, Any]:
+    query = ListRateLimits(kind=kind, subject=None if subject is None else Sealed.of(subject))  # type: ignore[arg-type]
+    view = await harness.deliver(query, caller=Caller(kind="internal"))
+    return {each["name"]: each for each in view["limits"]}
+
+
+async def test_rate_limits_are_listed_with_the_uses_of_the_deployment(instance: ServiceHarness) -> None:
+    limits = await listed(instance)
+    assert set(limits) == set(LIMIT_NAMES)
+    address = limits["magic-links-per-address"]
+    assert address["setting"] == "NEST_LIMIT_MAGIC_LINKS_PER_ADDRESS"
+    assert [(each["count"], each["seconds"], each["used"]) for each in address["rules"]] == [
+        (1, 60, None),
+        (5, 3_600, None),
+        (10, 86_400, None),
+    ]
+    assert [rule["used"] for rule in limits["trials-per-deployment"]["rules"]] == [0]
+
+
+async def test_rate_limits_show_the_uses_of_an_address_and_a_network(instance: ServiceHarness) -> None:
+    await instance.deliver(send_magic_link(), **from_ip(IP))
+    address = await listed(instance, "address", f" {ADDRESS.upper()} ")
+    assert set(address) == {
+        "magic-links-per-address",
+        "trials-per-address",
+        "typed-codes-per-address",
+        "guesses-per-identifier",
+    }
+    links = address["magic-links-per-address"]
+    assert [rule["used"] for rule in links["rules"]] == [1, 1, 1]
+    free_at = datetime.fromisoformat(links["free_at"])
+    assert timedelta(0) < free_at - instance.now <= MINUTE
+    assert address["trials-per-address"]["free_at"] is None
+    for ip in (IP, NEIGHBOUR):
+        network = await listed(instance, "network", ip)
+        assert [rule["used"] for rule in network["magic-links-per-prefix"]["rules"]] == [1]
+    elsewhere = await listed(instance, "network", ELSEWHERE)
+    assert [rule["used"] for rule in elsewhere["magic-links-per-prefix"]["rules"]] == [0]
+
+
+@pytest.mark.parametrize(("kind", "code"), [("address", "invalid_email"), ("number", "invalid_phone_number")])
+async def test_rate_limits_of_something_else_are_refused(instance: ServiceHarness, kind: str, code: str) -> None:
+    with pytest.raises(Refused) as refused:
+        await listed(instance, kind, "nobody")
+    assert refused.value.code == code
