@@ -67,6 +67,7 @@ from shared.messages.billing.subscriptions import (
     GetSubscriptionStatus,
 )
 from shared.messages.billing.usage import ReportUsage
+from shared.messages.gateway import GetSystemState
 from shared.messages.mailer.branding import GetClientLooks, PreviewMail
 from shared.messages.mailer.deliveries import ListDeliveries
 from shared.messages.mailer.suppressions import LiftSuppression, ListSuppressions
@@ -79,7 +80,6 @@ from shared.messages.news import (
     UpdateNewsItem,
 )
 from shared.messages.personal_data import EraseUser, ExportUser, FindUser, GetUserExport, GetUserProcess
-from shared.messages.gateway import GetSystemState
 from shared.sealing import Sealer
 
 

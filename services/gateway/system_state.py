@@ -16,8 +16,6 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import Final
 
-from aiokafka import TopicPartition
-
 from services.gateway.endpoint import CALL_SECONDS
 from shared.bus.consumer_lag import LagExporter, LagReader, Members
 from shared.bus.kafka_connection import KafkaConnection
@@ -134,12 +132,12 @@ class SystemMonitor(LagExporter):
             async with asyncio.timeout(self._seconds):
                 await self._wake.wait()
 
-    def _ends(self) -> dict[str, dict[TopicPartition, int]]:
-        """Ends of the partitions by topic. Several services may consume one."""
-        found: dict[str, dict[TopicPartition, int]] = {}
+    def _ends(self) -> dict[str, dict[int, int]]:
+        """Ends of the partitions by topic and number. Several services may consume one."""
+        found: dict[str, dict[int, int]] = {}
         for lag in self.lags.values():
             for partition, each in lag.partitions.items():
-                found.setdefault(partition.topic.removeprefix(self._prefix), {})[partition] = each.end
+                found.setdefault(partition.topic.removeprefix(self._prefix), {})[partition.partition] = each.end
         return found
 
     def _view(self) -> SystemStateView:

@@ -23,6 +23,7 @@ from services.operator.output import (
 )
 from services.operator.stripe_runs import run
 from services.operator.stripe_setup import command as stripe_setup
+from shared.money import format_amount
 
 app = typer.Typer(
     no_args_is_help=True, help="Compare records with Stripe, repair them, fetch missed events, import an account."
@@ -255,6 +256,4 @@ def _details(entry: dict[str, Any]) -> str | None:
 
 
 def _money(row: dict[str, Any], field: str, currency: str = "currency") -> str:
-    from services.billing.payments.models import format_amount  # noqa: PLC0415 -- would slow down `nest --help`
-
     return format_amount(row[field], row[currency])

@@ -19,9 +19,9 @@ from shared.messages.billing.customer_state import GetCustomerState
 from shared.messages.billing.plan_changes import PreviewPlanChange
 from shared.messages.billing.runs import GetStripeRun, GetStripeRunProgress, ListStripeRuns
 from shared.messages.billing.subscriptions import GetSubscriptionHeartbeat, GetSubscriptionState, GetSubscriptionStatus
+from shared.messages.gateway import GetSystemState
 from shared.messages.mailer.branding import GetClientLooks, PreviewMail
 from shared.messages.personal_data import GetUserProcess
-from shared.messages.gateway import GetSystemState
 from shared.sealing import Sealer
 from tests.gateway.conftest import LINK, GatewayStack, Signer
 from tests.gateway.fake_services import Refused

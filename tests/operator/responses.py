@@ -17,12 +17,12 @@ from shared.messages.billing.history import BillingHistoryEntry, BillingHistoryV
 from shared.messages.billing.payments import PaymentsView
 from shared.messages.billing.runs import StripeDifferencesView, StripeRunProgressView, StripeRunsView, StripeRunView
 from shared.messages.billing.subscriptions import SubscriptionView
+from shared.messages.gateway import SystemStateView
 from shared.messages.mailer.branding import ClientLooksView, MailPreviewView
 from shared.messages.mailer.deliveries import DeliveriesView
 from shared.messages.mailer.suppressions import SuppressionsView, SuppressionView
 from shared.messages.news import NewsItemDetails, NewsItemDetailsList
 from shared.messages.personal_data import UserExportView, UserProcessView
-from shared.messages.gateway import SystemStateView
 
 AT: Final = "2026-11-21T06:05:00.000Z"
 CLIENT: Final[dict[str, Any]] = {

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, Self
 
-from services.billing.payments.models import currency_decimals
 from services.billing.stripe_api.catalog_models import PriceAmount, PriceTier, StripePrice, StripeProduct
 from shared.messages.billing.errors import PriceInactive, PriceNotSold, QuantityNotAllowed
 from shared.messages.billing.plans import (
@@ -26,6 +25,7 @@ from shared.messages.billing.plans import (
     PlanTier,
     PlanView,
 )
+from shared.money import currency_decimals
 
 MARK: Final = "nest"
 """Metadata of a product or price: ``true`` marks a plan of Nest, ``false`` excludes it."""

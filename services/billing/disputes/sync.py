@@ -8,7 +8,7 @@ from services.billing import metrics
 from services.billing.context import Billing
 from services.billing.customers.attribution import user_of_dispute
 from services.billing.disputes.models import STATUSES, Dispute, MailOccasion
-from services.billing.payments.models import Payment, format_amount
+from services.billing.payments.models import Payment
 from services.billing.payments.sync import sync_payment
 from services.billing.stripe_api.payment_models import StripeDispute
 from services.billing.subscriptions.products import dispute_left_alone
@@ -16,6 +16,7 @@ from shared.bus.work import Work
 from shared.ids import derived_message_id
 from shared.messages import Sealed
 from shared.messages.mailer.mails import DisputeVariables, SendMail
+from shared.money import format_amount
 from shared.telemetry import log
 
 DASHBOARD: Final = "https://dashboard.stripe.com/"

@@ -13,7 +13,7 @@ from typing import Literal
 from services.billing import metrics
 from services.billing.context import Billing
 from services.billing.customers.attribution import request_user, user_of_payment
-from services.billing.payments.models import MAIL_WINDOW, STATUSES, Payment, format_amount
+from services.billing.payments.models import MAIL_WINDOW, STATUSES, Payment
 from services.billing.stripe_api.payment_models import StripePayment
 from services.billing.subscriptions.models import LIVE, Subscription
 from services.billing.subscriptions.products import payment_left_alone
@@ -22,6 +22,7 @@ from shared.ids import derived_message_id
 from shared.messages import Sealed
 from shared.messages.billing.subscriptions import FollowSubscription
 from shared.messages.mailer.mails import PaymentVariables, ReceiptVariables, SendMail
+from shared.money import format_amount
 from shared.telemetry import log
 
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from services.billing.context import SERVICE, Billing
 from services.billing.customer_state.handlers import action_for, payment_url
-from services.billing.payments.models import currency_decimals
 from services.billing.plan_changes.changes import (
     PREVIEW_LIFETIME,
     PlanPreview,
@@ -54,6 +53,7 @@ from shared.messages.billing.plan_changes import (
     WithdrawCancellation,
 )
 from shared.messages.billing.subscriptions import RequiredAction
+from shared.money import currency_decimals
 
 
 async def preview_plan_change(query: PreviewPlanChange, work: Work, billing: Billing) -> PlanChangeView:

@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from services.billing.context import Billing
-from services.billing.payments.models import format_amount
 from services.billing.stripe_api.models import StripeCard, StripeSubscription
 from services.billing.subscriptions.models import Subscription
 from shared.bus.work import Work
@@ -31,6 +30,7 @@ from shared.messages.mailer.mails import (
     TrialReplacedVariables,
     TrialVariables,
 )
+from shared.money import format_amount
 
 Interval = Literal["day", "week", "month", "year"]
 END_WINDOW: Final = timedelta(days=30)

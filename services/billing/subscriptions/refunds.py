@@ -12,13 +12,13 @@ from typing import Final
 from urllib.parse import quote
 
 from services.billing import metrics
-from services.billing.payments.models import format_amount
 from services.billing.stripe_api.calls import Calls, StripeRefused
 from services.billing.stripe_api.idempotent_create import idempotent_create, key_of_generation
 from services.billing.stripe_api.parsing import Json
 from services.billing.subscriptions.models import Subscription
 from shared.fault_points import fault_point
 from shared.messages.mailer.mails import DuplicateVariables
+from shared.money import format_amount
 from shared.telemetry import log
 
 ALREADY_REFUNDED: Final = "charge_already_refunded"
