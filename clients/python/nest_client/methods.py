@@ -409,6 +409,7 @@ class Methods(ABC):
             "rotate_signing_keys",
             "refused_orders",
             "list_audit_entries",
+            "list_rate_limits",
             "list_dead_letters",
             "replay_dead_letters",
             "resume_partition",
@@ -1322,6 +1323,89 @@ class Methods(ABC):
             "resume_partition", {"id": id, "dead_letter": dead_letter}, command=True, idempotency_key=idempotency_key
         )
 
+    def list_rate_limits(
+        self,
+        *,
+        kind: Literal["address", "number", "network", "client", "country"] | Unset | None = UNSET,
+        subject: str | Unset | None = UNSET,
+    ) -> models.RateLimitsView:
+        """List the rate limits, and how far one subject has used them.
+
+        A known device of a person has counts of its own, which are not included; they expire with the limit's period.
+
+        Args:
+            kind: Kind of ``subject``.
+            subject: Email address, phone number, IP address, ID of a client or ISO 3166-1 code of a country whose
+                uses are read, as ``kind`` says. Without it only the uses of the whole deployment are read.
+        """
+        return cast(
+            "models.RateLimitsView", self.call("list_rate_limits", {"kind": kind, "subject": subject}, command=False)
+        )
+
+    def get_system_state(self) -> models.SystemStateView:
+        """Get the state of the running system, as the gateway sees it.
+
+        The gateway that receives the call answers it from Kafka's consumer groups and its own counts, so it works
+        while services are away. While the method is called, it measures every 2 seconds, else every 30. It does not
+        know other gateways, nor whether a service reaches MongoDB, Stripe or the mail server; ``nest doctor`` checks
+        these.
+        """
+        return cast("models.SystemStateView", self.call("get_system_state", {}, command=False))
+
+    def preview_mail(
+        self,
+        *,
+        template: Literal[
+            "magic-link",
+            "trial-magic-link",
+            "welcome",
+            "welcome-trial",
+            "trial-ending",
+            "payment-failed",
+            "duplicate-subscription",
+            "trial-replaced",
+            "trial-ended",
+            "subscription-ended",
+            "subscription-cancelled",
+            "plan-changed",
+            "renewal-upcoming",
+            "card-expiring",
+            "receipt",
+            "subscription-unpaid",
+            "session-theft",
+            "dispute",
+            "password-changed",
+            "address-changed",
+            "password-reset",
+            "verify-address",
+        ]
+        | Literal["login-code"],
+        client_id: str | Unset | None = UNSET,
+        looks: models.ClientLooksInput | Unset | None = UNSET,
+        locale: str | Unset | None = UNSET,
+    ) -> models.MailPreviewView:
+        """Render a mail or text with sample values.
+
+        Sends nothing.
+
+        Uses the templates of the running mailer, so it shows an operator's own templates too.
+
+        Args:
+            template: Name of the mail or text.
+            client_id: Client whose branding is used; null for the deployment's.
+            looks: Branding in place of that of the client, to see it before it is set; null fields have the value of
+                the deployment's settings.
+            locale: Language of the mail, for example ``de``; null for that of the branding.
+        """
+        return cast(
+            "models.MailPreviewView",
+            self.call(
+                "preview_mail",
+                {"template": template, "client_id": client_id, "looks": looks, "locale": locale},
+                command=False,
+            ),
+        )
+
     def list_billing_history(
         self, *, user_id: str, limit: int | Unset = UNSET, cursor: str | Unset | None = UNSET
     ) -> models.BillingHistoryView:
@@ -1982,6 +2066,7 @@ class AsyncMethods(ABC):
             "rotate_signing_keys",
             "refused_orders",
             "list_audit_entries",
+            "list_rate_limits",
             "list_dead_letters",
             "replay_dead_letters",
             "resume_partition",
@@ -2905,6 +2990,90 @@ class AsyncMethods(ABC):
         """
         await self.call(
             "resume_partition", {"id": id, "dead_letter": dead_letter}, command=True, idempotency_key=idempotency_key
+        )
+
+    async def list_rate_limits(
+        self,
+        *,
+        kind: Literal["address", "number", "network", "client", "country"] | Unset | None = UNSET,
+        subject: str | Unset | None = UNSET,
+    ) -> models.RateLimitsView:
+        """List the rate limits, and how far one subject has used them.
+
+        A known device of a person has counts of its own, which are not included; they expire with the limit's period.
+
+        Args:
+            kind: Kind of ``subject``.
+            subject: Email address, phone number, IP address, ID of a client or ISO 3166-1 code of a country whose
+                uses are read, as ``kind`` says. Without it only the uses of the whole deployment are read.
+        """
+        return cast(
+            "models.RateLimitsView",
+            await self.call("list_rate_limits", {"kind": kind, "subject": subject}, command=False),
+        )
+
+    async def get_system_state(self) -> models.SystemStateView:
+        """Get the state of the running system, as the gateway sees it.
+
+        The gateway that receives the call answers it from Kafka's consumer groups and its own counts, so it works
+        while services are away. While the method is called, it measures every 2 seconds, else every 30. It does not
+        know other gateways, nor whether a service reaches MongoDB, Stripe or the mail server; ``nest doctor`` checks
+        these.
+        """
+        return cast("models.SystemStateView", await self.call("get_system_state", {}, command=False))
+
+    async def preview_mail(
+        self,
+        *,
+        template: Literal[
+            "magic-link",
+            "trial-magic-link",
+            "welcome",
+            "welcome-trial",
+            "trial-ending",
+            "payment-failed",
+            "duplicate-subscription",
+            "trial-replaced",
+            "trial-ended",
+            "subscription-ended",
+            "subscription-cancelled",
+            "plan-changed",
+            "renewal-upcoming",
+            "card-expiring",
+            "receipt",
+            "subscription-unpaid",
+            "session-theft",
+            "dispute",
+            "password-changed",
+            "address-changed",
+            "password-reset",
+            "verify-address",
+        ]
+        | Literal["login-code"],
+        client_id: str | Unset | None = UNSET,
+        looks: models.ClientLooksInput | Unset | None = UNSET,
+        locale: str | Unset | None = UNSET,
+    ) -> models.MailPreviewView:
+        """Render a mail or text with sample values.
+
+        Sends nothing.
+
+        Uses the templates of the running mailer, so it shows an operator's own templates too.
+
+        Args:
+            template: Name of the mail or text.
+            client_id: Client whose branding is used; null for the deployment's.
+            looks: Branding in place of that of the client, to see it before it is set; null fields have the value of
+                the deployment's settings.
+            locale: Language of the mail, for example ``de``; null for that of the branding.
+        """
+        return cast(
+            "models.MailPreviewView",
+            await self.call(
+                "preview_mail",
+                {"template": template, "client_id": client_id, "looks": looks, "locale": locale},
+                command=False,
+            ),
         )
 
     async def list_billing_history(

@@ -293,6 +293,29 @@ class CheckoutView(TypedDict):
     """When a checkout expires; null for the customer portal, whose page expires within minutes."""
 
 
+class ClientLooksInput(TypedDict):
+    """Branding of a client's mails and texts. Null fields have the value of the deployment's settings."""
+
+    product_name: NotRequired[str | None]
+    """Name of the product, without line breaks and control characters."""
+    sender_name: NotRequired[str | None]
+    """Name of the sender, without line breaks and control characters. If both ``sender_name`` and ``sender_address`` are
+    omitted, the deployment's sender is used.
+    """
+    sender_address: NotRequired[str | None]
+    """Email address of the sender. The mail server must be allowed to send for its domain (SPF, DKIM, DMARC)."""
+    support_address: NotRequired[str | None]
+    """Email address for questions."""
+    accent_colour: NotRequired[str | None]
+    """Colour of buttons, ``#rrggbb``. Their text is white or dark, whichever is readable."""
+    background_colour: NotRequired[str | None]
+    """Colour behind the content in light mode, ``#rrggbb``."""
+    logo_url: NotRequired[str | None]
+    """URL of an image that replaces the product's name in mails, shown 32 pixels high."""
+    locale: NotRequired[str | None]
+    """Language for recipients without a known language, for example ``de-AT`` (RFC 5646)."""
+
+
 class ClientLooks(TypedDict):
     """Branding of a client's mails and texts. Null fields have the value of the deployment's settings."""
 
@@ -566,6 +589,27 @@ class FieldDifference(TypedDict):
     """Value in Stripe."""
 
 
+class GatewayStateView(TypedDict):
+    """The gateway that answers. It does not know the others."""
+
+    instance: str
+    """Name of the instance."""
+    release: str
+    """Release of Nest."""
+    started_at: str
+    """When it started."""
+    problems: list[str]
+    """Its current problems, as in the health check; empty if there are none."""
+    calls_waiting: int
+    """Calls that wait for a service's reply."""
+    requests: int
+    """Requests to methods and other routes since its start."""
+    failed_requests: int
+    """Those of them with a status of 500 or higher."""
+    requests_per_second: float | None
+    """Requests per second since the measurement before; null at the first one."""
+
+
 class HeaderView(TypedDict):
     """A header of the original record."""
 
@@ -592,6 +636,17 @@ class IdentifierView(TypedDict):
     """When the user first proved to own it; null if never."""
     removed_at: str | None
     """When it was removed from the user; null if it was not."""
+
+
+class InstanceView(TypedDict):
+    """A running process of a service, as Kafka knows it."""
+
+    name: str
+    """Name of the instance, as in its log."""
+    host: str
+    """Address from which it is connected to Kafka."""
+    partitions: int
+    """Number of partitions that it handles."""
 
 
 class InvoiceView(TypedDict):
@@ -674,6 +729,21 @@ class LooksView(TypedDict):
     """URL of the image in place of the product's name; null if there is none."""
     locale: str
     """Language for recipients without a known language."""
+
+
+class MailPreviewView(TypedDict):
+    """A mail or text with sample values in place of a person's."""
+
+    sender: str
+    """``From`` header of the mail; empty for a text."""
+    subject: str
+    """Subject of the mail; empty for a text."""
+    text: str
+    """The mail's plain text, or the text."""
+    html: str
+    """The mail's HTML document; empty for a text."""
+    locale: str
+    """Language in which it was rendered: the requested one, else the branding's, else English."""
 
 
 class MarketingConsentView(TypedDict):
@@ -1223,6 +1293,43 @@ class PlansView(TypedDict):
     """The plans, in the order in which to show them; 100 at most, with 50 prices each."""
 
 
+class RateLimitRule(TypedDict):
+    """A rule of a limit: at most ``count`` uses within any period of ``seconds``."""
+
+    count: int
+    """Number of uses that the rule allows."""
+    seconds: int
+    """Length of the period, in seconds."""
+    used: int | None
+    """Uses of the subject that count now; null if the limit was not read for a subject. Those of a network, client,
+    country or the deployment are rounded to twelfths of the period, so some may count a little longer.
+    """
+
+
+class RateLimitView(TypedDict):
+    """A rate limit."""
+
+    name: str
+    """Name of the limit, for example ``magic-links-per-address``."""
+    setting: str
+    """Environment variable that sets it."""
+    per: Literal["address", "number", "identifier", "user", "prefix", "client", "country", "deployment"]
+    """What is counted apart: ``identifier`` is an address or number, ``prefix`` an IP prefix (/24 of IPv4, /64 of IPv6)."""
+    rules: list[RateLimitRule]
+    """The rules, all of which apply; empty if there is no limit."""
+    free_at: str | None
+    """When the limit allows the subject's next use; null if it allows one now, or was not read for a subject."""
+
+
+class RateLimitsView(TypedDict):
+    """The rate limits of auth."""
+
+    limits: list[RateLimitView]
+    """The limits, those of persons first. With a subject only those that were read."""
+    lift_loopback: bool
+    """Whether limits per IP prefix ignore callers on this machine."""
+
+
 class ReplayedDeadLettersView(TypedDict):
     """Result of one call of ``replay_dead_letters``."""
 
@@ -1256,6 +1363,27 @@ class ServicePartView(TypedDict):
     """When the service began to wait for the provider; null if it does not."""
     reason: str | None
     """Error of the latest attempt with the provider, without personal data."""
+
+
+class ServiceStateView(TypedDict):
+    """A service."""
+
+    service: str
+    """Name of the service."""
+    state: Literal["running", "rebalancing", "away"]
+    """``running``; ``rebalancing`` while its instances divide the partitions anew; ``away`` if no instance is connected
+    to Kafka.
+    """
+    instances: list[InstanceView]
+    """Its instances."""
+    lag_records: int
+    """Records that it has not handled yet."""
+    lag_seconds: float
+    """Age of the oldest of them, in seconds; 0 if there is none."""
+    expired_records: int
+    """Records that expired unread while it is away."""
+    handled_per_second: float | None
+    """Records that it has handled per second since the measurement before; null at the first one."""
 
 
 class SessionDevice(TypedDict):
@@ -1588,6 +1716,19 @@ class SuppressionsView(TypedDict):
     """``cursor`` of the next page; null on the last one."""
 
 
+class SystemStateView(TypedDict):
+    """The running system, as one gateway sees it."""
+
+    gateway: GatewayStateView
+    """The gateway that answers."""
+    measured_at: str | None
+    """When Kafka was last read. Null before, and while it can't be read: ``services`` and ``topics`` are empty."""
+    services: list[ServiceStateView]
+    """The services that consume messages."""
+    topics: list[TopicStateView]
+    """The topics that they consume, sorted by name."""
+
+
 class TokenView(TypedDict):
     """An access token and a refresh token (RFC 6749 section 5.1)."""
 
@@ -1605,6 +1746,19 @@ class TokenView(TypedDict):
     """ID of the user who logged in."""
     client_id: str
     """ID of the client that the tokens were issued to."""
+
+
+class TopicStateView(TypedDict):
+    """A topic that services consume."""
+
+    topic: str
+    """Name of the topic, without the deployment's prefix."""
+    partitions: int
+    """Number of its partitions."""
+    lag_records: int
+    """Records that a service has not handled yet; counted for each of its services."""
+    written_per_second: float | None
+    """Records that were written to it per second since the measurement before; null at the first one."""
 
 
 class TrialDevice(TypedDict):
