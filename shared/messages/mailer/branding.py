@@ -1,6 +1,6 @@
 """Branding: name, sender, colours and language of a client's mails and texts."""
 
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
@@ -142,7 +142,7 @@ class PreviewMail(Query, wire="mailer.preview-mail", reply=MailPreviewView):
     Uses the templates of the running mailer, so it shows an operator's own templates too.
     """
 
-    template: Template | TextTemplate
+    template: Literal[Template, TextTemplate]
     """Name of the mail or text."""
     client_id: ClientId | None = None
     """Client whose branding is used; null for the deployment's."""
