@@ -84,8 +84,8 @@ class Calls:
             raise KeyError(name)
         outer = call_of(request.scope)
         try:
-            refusal = self._dispatcher.rpc_client.overload(method.message.topic)
-            if refusal is not None:
+            topic = method.message.topic
+            if topic and (refusal := self._dispatcher.rpc_client.overload(topic)) is not None:
                 raise refusal
             given = {key: value for key, value in fields.items() if value is not None}
             message = validated(method.message, given)
