@@ -1378,8 +1378,8 @@ class Methods(ABC):
             "address-changed",
             "password-reset",
             "verify-address",
-        ]
-        | Literal["login-code"],
+            "login-code",
+        ],
         client_id: str | Unset | None = UNSET,
         looks: models.ClientLooksInput | Unset | None = UNSET,
         locale: str | Unset | None = UNSET,
@@ -3048,8 +3048,8 @@ class AsyncMethods(ABC):
             "address-changed",
             "password-reset",
             "verify-address",
-        ]
-        | Literal["login-code"],
+            "login-code",
+        ],
         client_id: str | Unset | None = UNSET,
         looks: models.ClientLooksInput | Unset | None = UNSET,
         locale: str | Unset | None = UNSET,

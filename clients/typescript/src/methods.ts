@@ -395,6 +395,37 @@ export abstract class Methods extends Caller {
   }
 
   /**
+   * List the rate limits, and how far one subject has used them.
+   *
+   * A known device of a person has counts of its own, which are not included; they expire with the limit's period.
+   */
+  listRateLimits(fields: models.ListRateLimits = {}, options?: CallOptions): Promise<models.RateLimitsView> {
+    return this.query("list_rate_limits", fields, options);
+  }
+
+  /**
+   * Get the state of the running system, as the gateway sees it.
+   *
+   * The gateway that receives the call answers it from Kafka's consumer groups and its own counts, so it works while
+   * services are away. While the method is called, it measures every 2 seconds, else every 30. It does not know other
+   * gateways, nor whether a service reaches MongoDB, Stripe or the mail server; `nest doctor` checks these.
+   */
+  getSystemState(fields: models.GetSystemState = {}, options?: CallOptions): Promise<models.SystemStateView> {
+    return this.query("get_system_state", fields, options);
+  }
+
+  /**
+   * Render a mail or text with sample values.
+   *
+   * Sends nothing.
+   *
+   * Uses the templates of the running mailer, so it shows an operator's own templates too.
+   */
+  previewMail(fields: models.PreviewMail, options?: CallOptions): Promise<models.MailPreviewView> {
+    return this.query("preview_mail", fields, options);
+  }
+
+  /**
    * List the changes of a user's money and access.
    *
    * These are the changes of subscriptions and plans, payments, refunds, disputes with their funds, and credit notes.

@@ -275,6 +275,29 @@ export interface CheckoutView {
 }
 
 /** Branding of a client's mails and texts. Null fields have the value of the deployment's settings. */
+export interface ClientLooksInput {
+  /** Name of the product, without line breaks and control characters. */
+  product_name?: string | null;
+  /**
+   * Name of the sender, without line breaks and control characters. If both `sender_name` and `sender_address` are
+   * omitted, the deployment's sender is used.
+   */
+  sender_name?: string | null;
+  /** Email address of the sender. The mail server must be allowed to send for its domain (SPF, DKIM, DMARC). */
+  sender_address?: string | null;
+  /** Email address for questions. */
+  support_address?: string | null;
+  /** Colour of buttons, `#rrggbb`. Their text is white or dark, whichever is readable. */
+  accent_colour?: string | null;
+  /** Colour behind the content in light mode, `#rrggbb`. */
+  background_colour?: string | null;
+  /** URL of an image that replaces the product's name in mails, shown 32 pixels high. */
+  logo_url?: string | null;
+  /** Language for recipients without a known language, for example `de-AT` (RFC 5646). */
+  locale?: string | null;
+}
+
+/** Branding of a client's mails and texts. Null fields have the value of the deployment's settings. */
 export interface ClientLooks {
   /** Name of the product, without line breaks and control characters. */
   product_name: string | null;
@@ -696,6 +719,26 @@ export interface ForgotPassword {
   locale?: string | null;
 }
 
+/** The gateway that answers. It does not know the others. */
+export interface GatewayStateView {
+  /** Name of the instance. */
+  instance: string;
+  /** Release of Nest. */
+  release: string;
+  /** When it started. */
+  started_at: string;
+  /** Its current problems, as in the health check; empty if there are none. */
+  problems: string[];
+  /** Calls that wait for a service's reply. */
+  calls_waiting: number;
+  /** Requests to methods and other routes since its start. */
+  requests: number;
+  /** Those of them with a status of 500 or higher. */
+  failed_requests: number;
+  /** Requests per second since the measurement before; null at the first one. */
+  requests_per_second: number | null;
+}
+
 /** Get the user of a token. */
 export interface GetApplicationUser {
   /** Token of the user. */
@@ -725,6 +768,15 @@ export interface GetSubscription {
   /** ID of the user: returns the active subscription, else the one created last. */
   user_id?: string | null;
 }
+
+/**
+ * Get the state of the running system, as the gateway sees it.
+ *
+ * The gateway that receives the call answers it from Kafka's consumer groups and its own counts, so it works while
+ * services are away. While the method is called, it measures every 2 seconds, else every 30. It does not know other
+ * gateways, nor whether a service reaches MongoDB, Stripe or the mail server; `nest doctor` checks these.
+ */
+export type GetSystemState = Record<string, never>;
 
 /** Get a user. */
 export interface GetUser {
@@ -780,6 +832,16 @@ export interface IdentifierView {
 
 /** Import the objects of a Stripe account. Sends no mails for them. */
 export type ImportStripeAccount = Record<string, never>;
+
+/** A running process of a service, as Kafka knows it. */
+export interface InstanceView {
+  /** Name of the instance, as in its log. */
+  name: string;
+  /** Address from which it is connected to Kafka. */
+  host: string;
+  /** Number of partitions that it handles. */
+  partitions: number;
+}
 
 /** An invoice. Amounts are in the currency's minor unit as Stripe counts them, for example cents. */
 export interface InvoiceView {
@@ -852,7 +914,7 @@ export interface ListAuditEntries {
   /** Only entries about this user. */
   user_id?: string | null;
   /** Only entries of this action. Grants of `authenticate_user` are recorded as `log_in` and `refresh`. */
-  action?: "authenticate_user" | "log_in" | "log_in_for_testing" | "refresh" | "register_phone_user" | "send_magic_link" | "send_phone_code" | "send_trial_magic_link" | "verify_phone_code" | "end_session" | "end_stolen_chain" | "list_sessions" | "revoke_sessions" | "delete_owner" | "forgot_owner_password" | "log_in_owner" | "register_owner" | "update_owner" | "create_application" | "delete_application" | "update_application" | "forgot_password" | "reset_password" | "send_verification" | "verify_address" | "sign_in" | "sign_in_with_email" | "sign_up" | "update_application_user" | "authenticate_access_token" | "authenticate_internal_key" | "ensure_user" | "erase_user" | "export_user" | "find_user" | "get_user" | "get_user_export" | "create_client" | "list_clients" | "set_client_looks" | "update_client" | "keep_signing_keys" | "rotate_signing_keys" | "refused_orders" | "list_audit_entries" | "list_dead_letters" | "replay_dead_letters" | "resume_partition" | "create_checkout" | "create_trial_and_magic_link" | "get_subscription" | "report_usage" | "list_billing_history" | "list_disputes" | "list_invoices" | "list_payments" | "cancel_subscription" | "change_plan" | "resume_subscription" | "import_stripe_account" | "reconcile_subscriptions" | "replay_stripe_events" | "sweep_stripe_events" | "list_stripe_differences" | "resume_stripe_run" | "stop_stripe_run" | "lift_suppression" | "list_deliveries" | "list_suppressions" | "set_marketing_consent" | "create_news_item" | "dismiss_news_item" | "list_all_news_items" | "remove_news_item" | "update_news_item" | null;
+  action?: "authenticate_user" | "log_in" | "log_in_for_testing" | "refresh" | "register_phone_user" | "send_magic_link" | "send_phone_code" | "send_trial_magic_link" | "verify_phone_code" | "end_session" | "end_stolen_chain" | "list_sessions" | "revoke_sessions" | "delete_owner" | "forgot_owner_password" | "log_in_owner" | "register_owner" | "update_owner" | "create_application" | "delete_application" | "update_application" | "forgot_password" | "reset_password" | "send_verification" | "verify_address" | "sign_in" | "sign_in_with_email" | "sign_up" | "update_application_user" | "authenticate_access_token" | "authenticate_internal_key" | "ensure_user" | "erase_user" | "export_user" | "find_user" | "get_user" | "get_user_export" | "create_client" | "list_clients" | "set_client_looks" | "update_client" | "keep_signing_keys" | "rotate_signing_keys" | "refused_orders" | "list_audit_entries" | "list_rate_limits" | "list_dead_letters" | "replay_dead_letters" | "resume_partition" | "create_checkout" | "create_trial_and_magic_link" | "get_subscription" | "report_usage" | "list_billing_history" | "list_disputes" | "list_invoices" | "list_payments" | "cancel_subscription" | "change_plan" | "resume_subscription" | "import_stripe_account" | "reconcile_subscriptions" | "replay_stripe_events" | "sweep_stripe_events" | "list_stripe_differences" | "resume_stripe_run" | "stop_stripe_run" | "lift_suppression" | "list_deliveries" | "list_suppressions" | "set_marketing_consent" | "create_news_item" | "dismiss_news_item" | "list_all_news_items" | "remove_news_item" | "update_news_item" | null;
   /** Only entries with this outcome. */
   outcome?: "done" | "refused" | null;
   /** Only entries of this time or later. */
@@ -976,6 +1038,21 @@ export interface ListPayments {
  */
 export type ListPlans = Record<string, never>;
 
+/**
+ * List the rate limits, and how far one subject has used them.
+ *
+ * A known device of a person has counts of its own, which are not included; they expire with the limit's period.
+ */
+export interface ListRateLimits {
+  /** Kind of `subject`. */
+  kind?: "address" | "number" | "network" | "client" | "country" | null;
+  /**
+   * Email address, phone number, IP address, ID of a client or ISO 3166-1 code of a country whose uses are read, as
+   * `kind` says. Without it only the uses of the whole deployment are read.
+   */
+  subject?: string | null;
+}
+
 /** List the live sessions of a user. */
 export interface ListSessions {
   /** ID of the user. */
@@ -1075,6 +1152,20 @@ export interface LooksView {
   /** URL of the image in place of the product's name; null if there is none. */
   logo_url: string | null;
   /** Language for recipients without a known language. */
+  locale: string;
+}
+
+/** A mail or text with sample values in place of a person's. */
+export interface MailPreviewView {
+  /** `From` header of the mail; empty for a text. */
+  sender: string;
+  /** Subject of the mail; empty for a text. */
+  subject: string;
+  /** The mail's plain text, or the text. */
+  text: string;
+  /** The mail's HTML document; empty for a text. */
+  html: string;
+  /** Language in which it was rendered: the requested one, else the branding's, else English. */
   locale: string;
 }
 
@@ -1640,6 +1731,62 @@ export interface PlansView {
   plans: PlanView[];
 }
 
+/**
+ * Render a mail or text with sample values. Sends nothing.
+ *
+ * Uses the templates of the running mailer, so it shows an operator's own templates too.
+ */
+export interface PreviewMail {
+  /** Name of the mail or text. */
+  template: "magic-link" | "trial-magic-link" | "welcome" | "welcome-trial" | "trial-ending" | "payment-failed" | "duplicate-subscription" | "trial-replaced" | "trial-ended" | "subscription-ended" | "subscription-cancelled" | "plan-changed" | "renewal-upcoming" | "card-expiring" | "receipt" | "subscription-unpaid" | "session-theft" | "dispute" | "password-changed" | "address-changed" | "password-reset" | "verify-address" | "login-code";
+  /** Client whose branding is used; null for the deployment's. */
+  client_id?: string | null;
+  /**
+   * Branding in place of that of the client, to see it before it is set; null fields have the value of the
+   * deployment's settings.
+   */
+  looks?: ClientLooksInput | null;
+  /** Language of the mail, for example `de`; null for that of the branding. */
+  locale?: string | null;
+}
+
+/** A rule of a limit: at most `count` uses within any period of `seconds`. */
+export interface RateLimitRule {
+  /** Number of uses that the rule allows. */
+  count: number;
+  /** Length of the period, in seconds. */
+  seconds: number;
+  /**
+   * Uses of the subject that count now; null if the limit was not read for a subject. Those of a network, client,
+   * country or the deployment are rounded to twelfths of the period, so some may count a little longer.
+   */
+  used: number | null;
+}
+
+/** A rate limit. */
+export interface RateLimitView {
+  /** Name of the limit, for example `magic-links-per-address`. */
+  name: string;
+  /** Environment variable that sets it. */
+  setting: string;
+  /**
+   * What is counted apart: `identifier` is an address or number, `prefix` an IP prefix (/24 of IPv4, /64 of IPv6).
+   */
+  per: "address" | "number" | "identifier" | "user" | "prefix" | "client" | "country" | "deployment";
+  /** The rules, all of which apply; empty if there is no limit. */
+  rules: RateLimitRule[];
+  /** When the limit allows the subject's next use; null if it allows one now, or was not read for a subject. */
+  free_at: string | null;
+}
+
+/** The rate limits of auth. */
+export interface RateLimitsView {
+  /** The limits, those of persons first. With a subject only those that were read. */
+  limits: RateLimitView[];
+  /** Whether limits per IP prefix ignore callers on this machine. */
+  lift_loopback: boolean;
+}
+
 /** Compare billing's records with Stripe, and repair differences. */
 export interface ReconcileSubscriptions {
   /** Whether to repair differences. False only lists them. Default: `true`. */
@@ -1912,6 +2059,27 @@ export interface ServicePartView {
   waits_since: string | null;
   /** Error of the latest attempt with the provider, without personal data. */
   reason: string | null;
+}
+
+/** A service. */
+export interface ServiceStateView {
+  /** Name of the service. */
+  service: string;
+  /**
+   * `running`; `rebalancing` while its instances divide the partitions anew; `away` if no instance is connected to
+   * Kafka.
+   */
+  state: "running" | "rebalancing" | "away";
+  /** Its instances. */
+  instances: InstanceView[];
+  /** Records that it has not handled yet. */
+  lag_records: number;
+  /** Age of the oldest of them, in seconds; 0 if there is none. */
+  lag_seconds: number;
+  /** Records that expired unread while it is away. */
+  expired_records: number;
+  /** Records that it has handled per second since the measurement before; null at the first one. */
+  handled_per_second: number | null;
 }
 
 /** The device of a session, as the app described it at login. */
@@ -2326,6 +2494,18 @@ export interface SweepStripeEvents {
   days?: number;
 }
 
+/** The running system, as one gateway sees it. */
+export interface SystemStateView {
+  /** The gateway that answers. */
+  gateway: GatewayStateView;
+  /** When Kafka was last read. Null before, and while it can't be read: `services` and `topics` are empty. */
+  measured_at: string | null;
+  /** The services that consume messages. */
+  services: ServiceStateView[];
+  /** The topics that they consume, sorted by name. */
+  topics: TopicStateView[];
+}
+
 /** An access token and a refresh token (RFC 6749 section 5.1). */
 export interface TokenView {
   /** JWT (RFC 7519) for the header `authorization: bearer`. */
@@ -2342,6 +2522,18 @@ export interface TokenView {
   user_id: string;
   /** ID of the client that the tokens were issued to. */
   client_id: string;
+}
+
+/** A topic that services consume. */
+export interface TopicStateView {
+  /** Name of the topic, without the deployment's prefix. */
+  topic: string;
+  /** Number of its partitions. */
+  partitions: number;
+  /** Records that a service has not handled yet; counted for each of its services. */
+  lag_records: number;
+  /** Records that were written to it per second since the measurement before; null at the first one. */
+  written_per_second: number | null;
 }
 
 /** The device that a trial is requested from. */
