@@ -33,6 +33,7 @@ from shared.messages.auth.audit import AuditEntryView, ListAuditEntries
 from shared.messages.auth.clients import ListClients
 from shared.messages.auth.dead_letters import ListDeadLetters
 from shared.messages.auth.partitions import ListPausedPartitions
+from shared.messages.auth.rate_limits import ListRateLimits
 from shared.messages.auth.signing_keys import ListSigningKeys
 from shared.messages.billing.disputes import ListDisputes
 from shared.messages.billing.history import ListBillingHistory
@@ -316,8 +317,9 @@ async def own(mongo_url: str, database_prefix: str) -> AsyncIterator[Database]:
 
 
 def test_every_list_for_operators_has_a_case() -> None:
-    # The signing keys are one document, which auth holds in memory, as it holds the paused partitions.
-    in_memory = {ListSigningKeys, ListPausedPartitions}
+    # The signing keys are one document, which auth holds in memory, as it holds the paused partitions and the rate
+    # limits, whose counts are read by their ID.
+    in_memory = {ListSigningKeys, ListPausedPartitions, ListRateLimits}
     lists = {kind for kind in MESSAGES.values() if issubclass(kind, OperatorList)} - in_memory
     assert {message for case in CASES for message in case.messages} == lists
 
