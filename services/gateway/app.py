@@ -27,7 +27,7 @@ from services.gateway.middleware import HttpMiddleware
 from services.gateway.responses import HttpResponse, refusal_response, send_response
 from services.gateway.rpc_client import RpcClient
 from services.gateway.server import Server
-from services.gateway.settings import GatewaySettings, named_key, plain
+from services.gateway.settings import GatewaySettings, named_key, operator_of, plain
 from services.gateway.system_state import SystemMonitor
 from services.gateway.unknown_paths import UnknownPaths
 from services.gateway.versions import version_of
@@ -49,7 +49,7 @@ from shared.messages.auth.tokens import AccessTokenRevoked
 from shared.messages.gateway import GetSystemState
 from shared.process_metrics import process_metrics
 from shared.sealing import Sealer
-from shared.settings import load
+from shared.settings import PRODUCTION, load
 from shared.startup import retry_until_available
 from shared.telemetry import log
 
@@ -126,6 +126,7 @@ class Gateway:
             authenticator, settings.trusted_proxies, self._rpc_client, sealer, own_answers=self._own_answers
         )
         portal_links = portal.PortalLinks(sealer, settings.issuer)
+        self._console = _console(settings, dispatcher, portal_links, sealer)
         routes = self._routes(dispatcher, sealer, keys, portal_links)
         app: ASGIApp = HttpMiddleware(
             _Router(methods.endpoints(dispatcher, portal_links), routes, self._pause),
@@ -237,6 +238,8 @@ class Gateway:
         self._own_answers[GetSystemState] = monitor.answer
         monitor.start()
         self._stack.push_async_callback(monitor.stop)
+        if self._console is not None:
+            self._stack.push_async_callback(self._console.stop)
         await self._server.start()
         self._stack.push_async_callback(self._server.stop)
 
@@ -269,7 +272,7 @@ class Gateway:
                 *portal.routes(dispatcher, portal_links),
                 *discovery_routes(keys, settings.issuer),
                 *reference.routes(settings.issuer),
-                *(console.routes(dispatcher, portal_links, sealer) if settings.console_open else ()),
+                *(() if self._console is None else self._console.routes()),
                 *(
                     (
                         *accounts.routes(dispatcher, settings.issuer, old_clients=settings.old_clients),
@@ -284,6 +287,19 @@ class Gateway:
             # A redirect would repeat the path, with the passwords in it, to whatever host the Host header names.
             redirect_slashes=False,
         )
+
+
+def _console(
+    settings: GatewaySettings, dispatcher: Dispatcher, links: portal.PortalLinks, sealer: Sealer
+) -> console.ConsoleApp | None:
+    """The console: behind a login if there are operators, open if the settings say so; None otherwise."""
+    if settings.operators:
+        test_domains = settings.environment != PRODUCTION
+        operators = dict(operator_of(entry, test_domains=test_domains) for entry in settings.operators)
+        return console.operators_console(
+            dispatcher, links, sealer, operators=operators, issuer=settings.issuer, test_domains=test_domains
+        )
+    return console.open_console(dispatcher, links, sealer) if settings.console_open else None
 
 
 class _Router:

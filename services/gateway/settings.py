@@ -13,6 +13,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import NoDecode
 
 from services.gateway.requests import Network
+from shared.email_addresses import normal_email
+from shared.messages.auth.errors import InvalidEmail
 from shared.networks import is_loopback_host
 from shared.settings import (
     PRODUCTION,
@@ -37,6 +39,8 @@ WIDEST_IPV4_PROXIES: Final = 8
 """Prefix length of the widest private network, ``10.0.0.0/8``. A wider list of proxies covers much of the Internet."""
 WIDEST_IPV6_PROXIES: Final = 7
 """Prefix length of the unique local addresses, ``fc00::/7``."""
+RESERVED_NAMES: Final = frozenset({"gateway", "local"})
+"""Names in the audit that no operator may have: the console itself, and an open console."""
 _IPV4_MAPPED: Final = ip_network("::ffff:0:0/96")
 _KEY_NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _HTTP_ORIGIN: Final = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
@@ -148,6 +152,31 @@ def too_wide(networks: Sequence[Network]) -> bool:
     )
 
 
+def operator_of(entry: str, *, test_domains: bool) -> tuple[str, str]:
+    """The address, in normal form, and the name of an entry ``name:address`` or ``address``; the name may be empty.
+
+    Raises:
+        ValueError: the name or the address has another form. The text contains no part of the entry.
+    """
+    name, colon, address = entry.rpartition(":")
+    if colon and (not _KEY_NAME.fullmatch(name) or name in RESERVED_NAMES):
+        raise ValueError(
+            "write name:address, with a name of at most 32 lower-case letters, digits and hyphens, not"
+            f" {' or '.join(sorted(RESERVED_NAMES))}"
+        )
+    try:
+        return normal_email(address, test_domains=test_domains), name
+    except InvalidEmail:
+        raise ValueError("contains something that is no e-mail address") from None
+
+
+def _operators(entries: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+    addresses = [operator_of(entry, test_domains=not in_production(info))[0] for entry in entries]
+    if len(set(addresses)) < len(addresses):
+        raise ValueError("an address occurs twice")
+    return entries
+
+
 class GatewaySettings(OldClientsSettings):
     """Environment variables of the gateway, each with the prefix ``NEST_``."""
 
@@ -197,6 +226,10 @@ class GatewaySettings(OldClientsSettings):
     console_open: bool = False
     """Whether ``/console`` is open without a login, to browsers on the same machine only. Refused in production
     (docs/console.md)."""
+    operators: Annotated[CommaSeparated, BeforeValidator(split_commas), AfterValidator(_operators)] = ()
+    """Addresses of the people who may log in to ``/console``, ``name:address``, separated by commas; the audit shows
+    the name. Without a name it shows the ID of the person's user. If empty, there is no login
+    (docs/console.md#on-a-server)."""
     failed_authentications_per_minute: Annotated[int, Unit("requests per minute")] = Field(default=30, ge=1, le=100_000)
     """Requests of one network (/24 of IPv4, /64 of IPv6) per minute and gateway whose wrong internal key, or wrong
     bearer token, is answered with 403 or 401; further ones get 429. Good keys and tokens always pass
