@@ -19,9 +19,9 @@ from shared.otel_settings import OtelSettings, is_endpoint
 from shared.sealing import KEY_BYTES, Sealer
 from shared.telemetry import configure_logging, log, parse_levels
 from shared.tracing import Tracing
+from shared.variables import DEVELOPMENT, Unit, VariableSettings
 from shared.variables import PRODUCTION as PRODUCTION  # noqa: PLC0414 -- for other modules too
 from shared.variables import SettingsError as SettingsError  # noqa: PLC0414
-from shared.variables import Unit, VariableSettings
 
 
 class BusSettings(OtelSettings, KafkaSettings, EnvironmentSettings):
@@ -153,7 +153,8 @@ class OldClientsSettings(BusSettings):
     old_clients: bool = Field(default=False, validate_default=True)
     """Serve clients written before Nest: passwords in URLs, login with two IDs and no password, passwords of 6
     characters, changes and the deletion token for anybody who knows an owner's ID, deletion of an application for
-    anybody who knows its key. Logs a warning; on in the embedded mode (docs/http-api.md#old-clients)."""
+    anybody who knows its key. Logs a warning, except in the environment ``dev``; on in the embedded mode
+    (docs/http-api.md#old-clients)."""
 
     @field_validator("old_clients")
     @classmethod
@@ -164,9 +165,10 @@ class OldClientsSettings(BusSettings):
         return value
 
     def warn_of_old_clients(self) -> None:
-        """Log a warning if old clients are served."""
+        """Log a warning if old clients are served; in the environment of the embedded mode, only ``info``."""
         if self.old_clients:
-            log.warning(
+            write = log.info if self.environment == DEVELOPMENT else log.warning
+            write(
                 "old clients are served",
                 risks="passwords in URLs, short passwords, logins, changes and deletions with IDs and no password",
             )

@@ -14,6 +14,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 PREFIX: Final = "NEST_"
 PRODUCTION: Final = "production"
+DEVELOPMENT: Final = "dev"
+"""The environment of the embedded mode."""
 FILE: Final = "_FILE"
 MAX_FILE_BYTES: Final = 64 * 1024
 

@@ -63,6 +63,8 @@ MAX_PARTITIONS = 4
 OPERATORS_ADDRESS = "operators@example.com"
 MAIL_WEBHOOK_SECRET = "secret-of-the-mail-webhook"
 ALL_SERVICES = ("gateway", "auth", "billing", "mailer", "news")
+MAX_MAILS = 100_000
+"""Mails that the inbox keeps: tests of load count them."""
 FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS = 0.01, 0.2
 _CODE = re.compile(r"[?&]code=([^&]+)")
 
@@ -313,7 +315,7 @@ async def running_stack(
         retries=RetryPolicy(first=1.0, factor=1.0),
     )
     async with (
-        Inbox(folder) as inbox,
+        Inbox(folder, kept=MAX_MAILS) as inbox,
         double as stripe,
         httpx.AsyncClient(base_url=urls[0], timeout=30.0) as http,
     ):

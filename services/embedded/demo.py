@@ -9,13 +9,21 @@ import httpx
 
 from services.embedded.errors import CannotStart
 
+DEMO_CLIENT_ID = "client_demo"
+"""The client of the start page and of README."""
 CLIENT_ID = "client_000000C2kdCzNlbL1BqR5FeMatItU"
 CLIENTS = {
     "Mac": CLIENT_ID,
     "Windows": "client_000000C2kdCzNlbL1BqR5FeMatItV",
     "Linux": "client_000000C2kdCzNlbL1BqR5FeMatItW",
 }
-"""IDs of the demo clients by desktop platform."""
+"""IDs of the clients in documents that are older than Nest, by platform: every call in them works as it is written."""
+CLIENT_REDIRECT_URIS = (
+    "https://magic.getbeak.app/",
+    "https://magic.getbeak.app/callback",
+    "app.getbeak.beak:/callback",
+)
+"""Redirect URIs in those documents."""
 NEWS_ITEM_ID = "newsitem_000000C2kdCzNlbL1BqR5FeMatItV"
 _PRICE_KEY = "nest-demo-monthly"
 _TIMEOUT_SECONDS = 15.0
@@ -51,7 +59,7 @@ async def trial_price(api_key: str, stripe_url: str) -> str:
                 "unit_amount": "900",
                 "recurring[interval]": "month",
                 "lookup_key": _PRICE_KEY,
-                "product_data[name]": "Beak, monthly",
+                "product_data[name]": "Demo Pro",
             },
         )
         created.raise_for_status()
@@ -59,28 +67,26 @@ async def trial_price(api_key: str, stripe_url: str) -> str:
 
 
 async def seed(base_url: str, internal_key: str) -> None:
-    """Create the demo clients and a live news item, and allow redirects of the clients to this port.
+    """Create the clients and a live news item, and allow redirects of the clients to this port.
 
     Raises:
         CannotStart: Nest refused one of them, because of a bug or because the data are from another release.
     """
     callback = f"{base_url}/dev/callback"
-    redirect_uris = [
-        "https://magic.getbeak.app/",
-        "https://magic.getbeak.app/callback",
-        "app.getbeak.beak:/callback",
-        callback,
+    clients = [{"id": DEMO_CLIENT_ID, "name": "Demo", "redirect_uris": [callback]}]
+    clients += [
+        {"id": client_id, "name": f"Sample for {platform}", "redirect_uris": [*CLIENT_REDIRECT_URIS, callback]}
+        for platform, client_id in CLIENTS.items()
     ]
     headers = {"authorization": f"internal {internal_key}"}
     async with httpx.AsyncClient(base_url=base_url, headers=headers, timeout=_TIMEOUT_SECONDS) as nest:
-        for platform, client_id in CLIENTS.items():
-            client = {"id": client_id, "name": f"Beak for {platform}", "redirect_uris": redirect_uris}
+        for client in clients:
             if await _call(nest, "create_client", client, exists="client_already_exists") is None:
-                clients = await _call(nest, "list_clients", {})
-                uris = next(client["redirect_uris"] for client in clients if client["id"] == client_id)
+                known = await _call(nest, "list_clients", {})
+                uris = next(each["redirect_uris"] for each in known if each["id"] == client["id"])
                 if callback not in uris:
                     # Redirect URIs of other ports, and those that somebody added, are kept.
-                    await _call(nest, "update_client", {"id": client_id, "redirect_uris": [*uris, callback]})
+                    await _call(nest, "update_client", {"id": client["id"], "redirect_uris": [*uris, callback]})
         await _call(nest, "create_news_item", _NEWS_ITEM, exists="news_item_already_exists")
 
 

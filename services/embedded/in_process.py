@@ -10,7 +10,7 @@ from importlib import import_module, metadata
 from typing import Any
 
 from services.embedded.child_server import run_all
-from services.embedded.demo import CLIENT_ID
+from services.embedded.demo import DEMO_CLIENT_ID
 from services.embedded.errors import CannotStart
 from services.embedded.machine import Machine
 from services.embedded.pages import Pages
@@ -33,7 +33,11 @@ async def run_in_process(machine: Machine) -> AsyncIterator[None]:
     gateway_settings, *settings = load_settings(machine)
     await migrate_databases()
     pages = partial(
-        Pages, inbox=machine.inbox, base_url=machine.base_url, client_id=CLIENT_ID, version=metadata.version("nest")
+        Pages,
+        inbox=machine.inbox,
+        base_url=machine.base_url,
+        client_id=DEMO_CLIENT_ID,
+        version=metadata.version("nest"),
     )
     gateway = ServiceTask(partial(_creator("gateway"), gateway_settings, middleware=pages))
     others = [ServiceTask(partial(_creator(name), loaded)) for name, loaded in zip(BACKGROUND, settings, strict=True)]
@@ -42,6 +46,7 @@ async def run_in_process(machine: Machine) -> AsyncIterator[None]:
             await run_all(gateway.start(), *(service.start() for service in others))
         yield
     finally:
+        machine.inbox.end_waits()
         # The gateway first, because it sends messages to the others.
         await gateway.stop()
         await run_all(*(service.stop() for service in others))

@@ -40,9 +40,9 @@ DEFAULTS: Mapping[str, str] = {
     # The double has no rate limits.
     "NEST_STRIPE_CALLS_PER_SECOND": "1000",
     "NEST_SMTP_TLS": "none",
-    "NEST_MAIL_FROM": "Beak <hello@beak.example>",
-    "NEST_MAIL_PRODUCT_NAME": "Beak",
-    "NEST_MAIL_SUPPORT_ADDRESS": "help@beak.example",
+    "NEST_MAIL_FROM": "Demo <hello@demo.example>",
+    "NEST_MAIL_PRODUCT_NAME": "Demo",
+    "NEST_MAIL_SUPPORT_ADDRESS": "help@demo.example",
     # All requests of an app's own tests come from this machine.
     "NEST_LIMIT_LIFT_LOOPBACK": "true",
     # Enables every call of the accounts API that old clients make.

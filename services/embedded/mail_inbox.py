@@ -188,7 +188,7 @@ class Inbox:
 
     def delete(self, arrival_ids: Iterable[str]) -> int:
         """Remove arrivals, and return how many of them there were."""
-        ids = [each for each in arrival_ids if each in self._arrivals]
+        ids = [each for each in dict.fromkeys(arrival_ids) if each in self._arrivals]
         for each in ids:
             self._remove(each)
         if ids:

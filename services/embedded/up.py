@@ -7,7 +7,6 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 from services.embedded.console import Console
@@ -70,26 +69,33 @@ async def run_up(*, folder: Path, host: str, port: int, verbose: bool) -> None:
         async with run_in_process(machine):
             tune_garbage_collector()
             await demo.seed(machine.base_url, machine.internal_key)
-            console.print(_greeting(machine, demo.CLIENTS, time.monotonic() - began))
+            console.print(greeting(machine, time.monotonic() - began))
             await shutdown.wait()
             console.print("\nNest is stopping")
     console.print("Nest has stopped")
 
 
-def _greeting(machine: Machine, clients: Mapping[str, str], seconds: float) -> str:
-    client_id, *_ = clients.values()
-    listed = "\n".join(f"  Client for {platform:<9} {client}" for platform, client in clients.items())
+def greeting(machine: Machine, seconds: float) -> str:
+    """Return what a start prints at its end: the pages, the credentials, and what differs from production."""
+    from services.embedded.demo import DEMO_CLIENT_ID  # noqa: PLC0415 - see the module's docstring
+    from services.embedded.docs_pages import DOCS  # noqa: PLC0415
+
+    url = machine.base_url
+    # The documents are in the checkout only.
+    docs = f"\n  Docs       {url}/dev/docs" if DOCS.is_dir() else ""
+    old_clients = (
+        f"\nApps that are older than Nest work here unchanged: {url}/dev/docs/http-api.md#old-clients\n"
+        if docs and machine.environment["NEST_OLD_CLIENTS"] == "true"
+        else ""
+    )
     return f"""
-Nest is running at {machine.base_url}/ after {seconds:.1f} s.
+Nest is running at {url}/ after {seconds:.1f} s.
 
-  Log in in a browser  {machine.base_url}/
-  Mails and texts      {machine.base_url}/dev/inbox
-{listed}
-  Internal key         internal_key in {machine.folder / "secrets.json"}
-  Data and logs        {machine.folder}
+  Console    {url}/console
+  Inbox      {url}/dev/inbox
+  Billing    {url}/dev/billing
+  Reference  {url}/reference{docs}
 
-Try:
-
-  curl -i {machine.base_url}/1/2021-10-06/list_news_items -d '{{"client_id": "{client_id}"}}'
-
+Client ID {DEMO_CLIENT_ID}; the internal key and all data are in {machine.folder}.
+{old_clients}
 Ctrl-C stops it."""

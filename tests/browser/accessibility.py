@@ -49,7 +49,7 @@ async def check_page(page: Page, name: str) -> None:
             problems.append(f"{name} ({theme}, {width}) is {overflow} pixels wider than the window")
         if pictures:
             await page.screenshot(path=Path(pictures, f"{name}-{theme}-{width}.png"), full_page=True)
-    await page.emulate_media(color_scheme=None)
+    await page.emulate_media(color_scheme="null")
     if size:
         await page.set_viewport_size(size)
     assert problems == [], "\n".join(problems)

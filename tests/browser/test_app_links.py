@@ -3,6 +3,7 @@ import re
 from playwright.async_api import Page, expect
 
 from services.embedded.credentials import operator_credentials
+from tests.browser.test_inbox import open_mail
 from tests.browser.test_unsubscribe import assert_legible
 from tests.nest_up import NestUp
 
@@ -22,14 +23,14 @@ VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
 async def test_link_to_an_app_opens_it_from_a_page(page: Page) -> None:
     response = await page.request.post("/1/2021-10-06/send_magic_link", data=REQUEST)
     assert response.status == 204
-    await page.goto("/dev/inbox")
-    article = page.locator("article", has_text="To phone@example.com").first
-    app_link = await article.get_by_role("link", name=APP).get_attribute("href")
+    mail = await open_mail(page, "to:phone@example.com")
     async with page.context.expect_page() as opened:
-        await article.frame_locator("iframe").get_by_role("link").first.click()
+        await mail.get_by_role("link").first.click()
+    await page.get_by_role("link", name="Links").click()
+    app_link = await page.locator("#pane").get_by_role("link", name=APP).get_attribute("href")
     tab = await opened.value
-    await expect(tab.get_by_role("heading", level=1)).to_have_text("Sign in to Beak")
-    button = tab.get_by_role("link", name="Open Beak")
+    await expect(tab.get_by_role("heading", level=1)).to_have_text("Sign in to Demo")
+    button = tab.get_by_role("link", name="Open Demo")
     assert await button.get_attribute("href") == app_link
     assert app_link
     found = re.fullmatch(APP + r"\?state=ends%20with%20a%20dot\.&code=([A-Za-z0-9_.]+)", app_link)
@@ -70,10 +71,9 @@ async def test_link_of_a_client_that_asks_for_a_press_redeems_on_a_press_only(pa
     assert (await page.request.post("/1/2026-12-01/set_client_looks", data=looks, headers=internal)).status == 200
     order = {**REQUEST, "client_id": client_id, "redirect_uri": redirect_uri, "identifier_value": "press@example.com"}
     assert (await page.request.post("/1/2026-12-01/send_magic_link", data=order)).status == 204
-    await page.goto("/dev/inbox")
-    article = page.locator("article", has_text="To press@example.com").first
+    mail = await open_mail(page, "to:press@example.com")
     async with page.context.expect_page() as opened:
-        await article.frame_locator("iframe").get_by_role("link").first.click()
+        await mail.get_by_role("link").first.click()
     tab = await opened.value
     await expect(tab.get_by_role("heading", level=1)).to_have_text("Sign in to Kiwi")
     link, _, language = tab.url.partition("?")

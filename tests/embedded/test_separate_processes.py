@@ -57,7 +57,9 @@ async def test_five_processes_print_logs_and_stop_together(tmp_path: Path) -> No
             assert len(items.json()) == 1
             page = re.search(r"http://\S+/dev/inbox", printed)
             assert page
-            assert "Nothing has arrived yet" in (await client.get(page[0])).text
+            shown = (await client.get(page[0])).text
+            assert "Nothing has arrived yet" in shown
+            assert f"curl -s '{page[0]}.json?" in shown
         process.send_signal(signal.SIGINT)
         async with asyncio.timeout(STOP_SECONDS):
             await rest(process)

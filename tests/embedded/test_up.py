@@ -14,7 +14,7 @@ import pytest
 
 from services.embedded import ports
 from services.embedded.children import start_time
-from services.embedded.demo import CLIENT_ID, CLIENTS
+from services.embedded.demo import CLIENT_ID, DEMO_CLIENT_ID
 from tests.nest_up import NestUp, nest_up, rest, start
 
 VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
@@ -96,14 +96,35 @@ def resident(pid: int) -> int:
     return int(next(line.split()[1] for line in rollup.splitlines() if line.startswith("Pss:"))) << 10
 
 
+async def assert_local_and_neutral(nest: NestUp) -> None:
+    """Nothing that a newcomer sees or opens has a foreign name or host."""
+    mail = (await inbox(nest, "ada@example.com"))[0]
+    for text in (nest.output, mail["sender"], mail["subject"], mail["text"], mail["html"]):
+        assert "beak" not in text.lower()
+    hosts = {httpx.URL(link).host for link in mail["links"] if link.startswith("http")}
+    assert hosts == {"127.0.0.1"}
+    async with httpx.AsyncClient(base_url=nest.base_url) as client:
+        page = await client.get("/")
+        assert "beak" not in page.text.partition("Clients of documents")[0].lower()
+        document = await client.get("/dev/docs/http-api.md")
+        assert 'id="old-clients"' in document.text
+
+
 async def test_second_start_keeps_users_and_mails(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     async with nest_up(folder) as nest:
         port = httpx.URL(nest.base_url).port
         assert f"Nest is running at {nest.base_url}/" in nest.output
-        assert all(client_id in nest.output for client_id in CLIENTS.values())
-        assert f"{nest.base_url}/dev/inbox" in nest.output
+        greeting = nest.output.partition("Nest is running at ")[2]
+        for page in ("console", "dev/inbox", "dev/billing", "reference", "dev/docs"):
+            assert f" {nest.base_url}/{page}\n" in greeting
+        assert f"Client ID {DEMO_CLIENT_ID};" in greeting
+        assert f"{nest.base_url}/dev/docs/http-api.md#old-clients\n" in greeting
+        assert "warning" not in nest.output
         tokens = await log_in(nest, "ada@example.com")
+        await assert_local_and_neutral(nest)
+        findings = await run_command(folder, "doctor")
+        assert [each for each in findings if each["level"] != "ok"] == []
         [key] = (await run_command(folder, "keys", "list"))["keys"]
         assert key["state"] == "active"
         running = children(folder)

@@ -131,6 +131,9 @@ async def test_demo_clients_keep_the_redirect_uri_of_every_port(nest: Stack) -> 
     clients = (await nest.call("list_clients", {}, **nest.internal)).json()
     by_id = {client["id"]: client for client in clients}
     for platform, client_id in demo.CLIENTS.items():
-        assert by_id[client_id]["name"] == f"Beak for {platform}"
+        assert by_id[client_id]["name"] == f"Sample for {platform}"
         uris = by_id[client_id]["redirect_uris"]
         assert [uris.count(f"{url}/dev/callback") for url in nest.urls] == [1, 1]
+        assert {*demo.CLIENT_REDIRECT_URIS} < {*uris}
+    assert by_id[demo.DEMO_CLIENT_ID]["name"] == "Demo"
+    assert by_id[demo.DEMO_CLIENT_ID]["redirect_uris"] == [f"{url}/dev/callback" for url in nest.urls]

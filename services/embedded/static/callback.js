@@ -1,6 +1,6 @@
 // Completes a login as an app would: redeems the authorization code with the stored verifier.
 
-import { Refused, call, clientId, redirectUri, storeLogin, storedLogin } from "/dev/static/api.js";
+import { Refused, call, clientId, redirectUri, storeLogin, storedLogin } from "./api.js";
 
 const element = (id) => document.getElementById(id);
 const query = new URLSearchParams(location.search);
@@ -76,6 +76,7 @@ async function complete(login) {
   element("user").textContent = pretty(user);
   element("subscription").textContent = pretty(subscription);
   element("result").hidden = false;
+  element("next").hidden = false;
 }
 
 /** Heading and text for the refusals that a person can cause by the way the link was opened. */

@@ -1,11 +1,11 @@
 // Requests a magic link and waits for its mail in the inbox.
 
-import { call, challengeOf, clientId, device, random, redirectUri, storeLogin } from "/dev/static/api.js";
+import { call, challengeOf, clientId, device, random, redirectUri, storeLogin } from "./api.js";
+import { enableCopying } from "./copy.js";
 
 const form = document.getElementById("login");
 const outcome = document.getElementById("outcome");
-const MAIL_MILLISECONDS = 30_000;
-const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+const MAIL_SECONDS = 30;
 
 function show(failed, ...nodes) {
   outcome.classList.toggle("bad", failed);
@@ -17,15 +17,11 @@ function link(href, text) {
   return Object.assign(document.createElement("a"), { href, textContent: text });
 }
 
-async function waitForLink(email, state) {
-  const until = Date.now() + MAIL_MILLISECONDS;
-  while (Date.now() < until) {
-    const mails = await (await fetch(`/dev/inbox.json?to=${encodeURIComponent(email)}`)).json();
-    const found = mails.flatMap((mail) => mail.links).find((each) => each.includes(`state=${state}`));
-    if (found) return found;
-    await pause(250);
-  }
-  return null;
+/** Wait for the mail with this state; return null if there is none after 30 seconds. */
+async function waitForMail(email, state) {
+  const query = new URLSearchParams({ to: email, search: state, wait: MAIL_SECONDS });
+  const [mail] = await (await fetch(`/dev/inbox.json?${query}`)).json();
+  return mail && { page: `/dev/inbox?mail=${mail.id}`, link: mail.links.find((each) => each.includes(`state=${state}`)) };
 }
 
 form.addEventListener("submit", async (event) => {
@@ -49,9 +45,9 @@ form.addEventListener("submit", async (event) => {
       device: device(),
     });
     show(false, `Waiting for the mail to ${email}…`);
-    const found = await waitForLink(email, state);
+    const found = await waitForMail(email, state);
     if (found) {
-      show(false, "The mail has arrived. ", link("/dev/inbox", "Read it in the inbox"), " or ", link(found, "open its link"), ".");
+      show(false, "The mail has arrived. ", link(found.page, "Read it in the inbox"), " or ", link(found.link, "open its link"), ".");
     } else {
       show(true, "No mail has arrived within 30 seconds. See the output of Nest in its terminal.");
     }
@@ -61,3 +57,5 @@ form.addEventListener("submit", async (event) => {
     for (const button of buttons) button.disabled = false;
   }
 });
+
+enableCopying();

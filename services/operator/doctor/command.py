@@ -9,7 +9,6 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -57,7 +56,7 @@ def doctor(
     which the environment lacks settings, credentials or rights are skipped, with the reason.
     """
     with one_line_errors():
-        load_environment(data)
+        embedded = load_environment(data)
     from services.operator.doctor.checks import check_everything  # noqa: PLC0415 -- would slow down `nest --help`
 
     with without_logs(), _progress() as report:
@@ -70,11 +69,13 @@ def doctor(
                 report=report,
             )
         )
+    if embedded:
+        findings = [finding.on_a_developers_machine() for finding in findings]
     problems, warnings, skipped = (
         sum(finding.level.value == level for finding in findings) for level in ("problem", "warning", "skipped")
     )
     if as_json:
-        print_json([asdict(finding) for finding in findings])
+        print_json([finding.output() for finding in findings])
     else:
         for finding, following in zip_longest(findings, findings[1:]):
             # Successive findings with the same remedy show it once.
@@ -98,14 +99,14 @@ def _services_known() -> bool:
     return any(os.environ.get(name) or os.environ.get(f"{name}_FILE") for name in ("NEST_KAFKA_BOOTSTRAP", *urls))
 
 
-def load_environment(data: Path) -> None:
-    """Take the services' settings from the data folder, unless the environment has them.
+def load_environment(data: Path) -> bool:
+    """Take the services' settings from the data folder, unless the environment has them; return whether it was so.
 
     Raises:
         CommandError: neither has settings or a URL.
     """
     if _services_known():
-        return
+        return False
     stored = operator_credentials(data)
     if stored is not None:
         given = {name.removesuffix("_FILE") for name in os.environ}
@@ -117,6 +118,7 @@ def load_environment(data: Path) -> None:
             "which Nest? Run this command where the services run, with their environment, or beside nest up (there is"
             f" none in {data.absolute()}); with {URL} alone it checks the gateway"
         )
+    return stored is not None
 
 
 def _count(number: int, noun: str) -> str:

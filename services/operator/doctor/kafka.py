@@ -49,7 +49,10 @@ async def check_topics(
         yield ok(f"{brokers} broker{'s' if brokers > 1 else ''} at {kafka.bootstrap}", area="kafka")
         if brokers < 3:  # noqa: PLR2004 -- with fewer, one broker acknowledges a write alone
             yield warning(
-                "a power cut may lose acknowledged records", "run three brokers with --replication 3", area="kafka"
+                "a power cut may lose acknowledged records",
+                "run three brokers with --replication 3",
+                area="kafka",
+                embedded="one broker, which is enough for a developer's machine; a crash loses nothing",
             )
         required = min(3, brokers) if replication is None else replication
         described = await admin.describe_topics([prefix + topic.name for topic in declared()])

@@ -80,7 +80,13 @@ async def _check_mail_server(settings: Any, prefix: str) -> list[Finding]:
     finally:
         client.close()
     if tls == "none":
-        return [warning(f"{server} responds; the connection is unencrypted", f"set {variable}_TLS to required")]
+        return [
+            warning(
+                f"{server} responds; the connection is unencrypted",
+                f"set {variable}_TLS to required",
+                embedded=f"the inbox responds at {server}; on one machine it needs no encryption",
+            )
+        ]
     login = "" if username is None else ", and accepts the login"
     return [ok(f"{server} responds, encrypts{login}"), *certificate_findings(server, expiry)]
 

@@ -102,7 +102,11 @@ async def check_mongo(client: Client) -> AsyncIterator[Finding]:
         members = len(hello.get("hosts", []))
         yield ok(f"version {version}, replica set {hello['setName']} of {members}")
         if members < 3:  # noqa: PLR2004 -- a majority of fewer members is all of them
-            yield warning("the loss of one machine stops it or loses data", "run a replica set of three")
+            yield warning(
+                "the loss of one machine stops it or loses data",
+                "run a replica set of three",
+                embedded="one member, which is enough for a developer's machine",
+            )
     offset = hello["localTime"].replace(tzinfo=UTC).timestamp() - (started + took / 2)
     yield clock_finding("the clock of MongoDB", offset)
 

@@ -110,9 +110,14 @@ def _dangers(loaded: LoadedSettings) -> Iterator[Finding]:
             "NEST_OLD_CLIENTS is on: passwords in URLs, short passwords, and logins, changes and deletions with IDs"
             " alone are accepted",
             "turn it off once the old clients are gone",
+            embedded="apps that are older than Nest are served (NEST_OLD_CLIENTS), by design on a developer's machine",
         )
     if loaded.first("test_login"):
-        yield warning("NEST_TEST_LOGIN is on: anybody can log in without a code", "turn it off outside of tests")
+        yield warning(
+            "NEST_TEST_LOGIN is on: anybody can log in without a code",
+            "turn it off outside of tests",
+            embedded="tests can log in without a code (NEST_TEST_LOGIN), by design on a developer's machine",
+        )
     if loaded.first("unauthenticated_records") == "accept":
         yield warning(
             "NEST_UNAUTHENTICATED_RECORDS is accept: everyone who reaches Kafka can act as Nest",
@@ -122,6 +127,7 @@ def _dangers(loaded: LoadedSettings) -> Iterator[Finding]:
         yield warning(
             "NEST_LIMIT_LIFT_LOOPBACK is on: requests from this machine have no network rate limits",
             "turn it off behind a proxy",
+            embedded="requests from this machine have no network rate limits (NEST_LIMIT_LIFT_LOOPBACK), by design",
         )
     gateway, auth = loaded.settings.get("gateway"), loaded.settings.get("auth")
     if gateway is not None and not gateway.internal_keys:
@@ -143,4 +149,5 @@ def _dangers(loaded: LoadedSettings) -> Iterator[Finding]:
         yield warning(
             f"NEST_ENVIRONMENT is {environment}: options that production refuses are allowed",
             "set it to production where users log in",
+            embedded=f"NEST_ENVIRONMENT is {environment}, by design on a developer's machine",
         )

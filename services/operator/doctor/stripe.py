@@ -116,6 +116,7 @@ def _check_events(response: Response) -> Finding:
     return warning(
         f"could not deliver {count}{more} events of the last day",
         "if the number grows, set NEST_STRIPE_WEBHOOK_SECRETS to the secret of the endpoint of this mode",
+        embedded=f"has not delivered {count}{more} events of the last day, as when Nest is stopped; it tries again",
     )
 
 
