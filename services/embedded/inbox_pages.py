@@ -35,6 +35,8 @@ TABS: Final = ("html", "text", "source", "headers", "links", "attachments")
 
 # With `no-referrer`, forms would have no origin to check.
 _HEADERS: Final = page_headers(referrer="same-origin", frame_src="'self'")
+# A mail may be deleted just before its frame loads.
+_REFUSED_HEADERS: Final = page_headers(frame_ancestors="'self'")
 # A mail may use its own styles and embedded images, but runs no scripts and loads nothing.
 _MAIL_HEADERS: Final = page_headers() | {
     "content-security-policy": (
@@ -61,7 +63,7 @@ class _Refused(Exception):
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
-        self.response = JSONResponse({"code": code, "message": message}, status, _HEADERS)
+        self.response = JSONResponse({"code": code, "message": message}, status, _REFUSED_HEADERS)
 
 
 class InboxPages:
