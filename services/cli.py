@@ -30,6 +30,7 @@ from services.operator import (
     system,
     topics,
     users,
+    webhooks,
 )
 from services.operator.command_line import NestGroup, print_error
 from services.operator.doctor.command import doctor
@@ -67,6 +68,7 @@ for name, group in (
     ("stripe", stripe.app),
     ("suppressions", deliveries.suppressions_app),
     ("system", system.app),
+    ("webhooks", webhooks.app),
     ("users", users.app),
 ):
     app.add_typer(group, name=name, rich_help_panel=OPERATORS)

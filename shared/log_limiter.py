@@ -32,6 +32,7 @@ EVENTS: Final = {
     "rate limits use local counts only": "MongoDB",
     "rate-limit counts not exchanged": "MongoDB",
     "signing keys not read": "MongoDB",
+    "webhook endpoints not read": "MongoDB",
     "unauthenticated record ignored": "records",
 }
 """Entries that an outage or a foreign writer repeats, and the dependency whose limit they share."""

@@ -337,6 +337,7 @@ async def running_stack(
             "NEST_STRIPE_PORTAL_RETURN_URL": "https://example.com/account",
             "NEST_OPERATORS_ADDRESS": OPERATORS_ADDRESS,
             "NEST_SMTP_HOST": "127.0.0.1",
+            "NEST_WEBHOOK_PRIVATE_ADDRESSES": "true",
             "NEST_SMTP_PORT": str(inbox.smtp_port),
             "NEST_SMTP_TLS": "none",
             "NEST_MAIL_WEBHOOK_SECRETS": MAIL_WEBHOOK_SECRET,

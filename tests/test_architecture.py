@@ -94,6 +94,12 @@ EXTRA_FILES: Final = {
     "services/mailer/mails/mime.py": "adapters",
     "services/mailer/texts/providers.py": "adapters",
     "services/mailer/texts/twilio.py": "adapters",
+    "services/mailer/webhooks/deliveries.py": "handlers",
+    "services/mailer/webhooks/destinations.py": "adapters",
+    "services/mailer/webhooks/events.py": "models",
+    "services/mailer/webhooks/http_client.py": "adapters",
+    "services/mailer/webhooks/signatures.py": "models",
+    "services/mailer/webhooks/wanted_events.py": "adapters",
 }
 """Files of capability folders beside handlers, models and store, with the role whose rules they follow."""
 STARTERS: Final = ("services/cli.py", "services/embedded/", "services/operator/")

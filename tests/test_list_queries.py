@@ -25,6 +25,8 @@ from services.mailer.deliveries.models import Delivery
 from services.mailer.deliveries.store import Deliveries
 from services.mailer.suppressions.models import Suppression
 from services.mailer.suppressions.store import Suppressions
+from services.mailer.webhooks.models import Endpoint, WebhookDelivery
+from services.mailer.webhooks.store import Endpoints, WebhookDeliveries
 from services.news.models import NewsItem
 from services.news.store import NewsItems
 from shared.documents import document_of
@@ -41,6 +43,7 @@ from shared.messages.billing.payments import ListPayments
 from shared.messages.billing.runs import ListStripeDifferences, ListStripeRuns
 from shared.messages.mailer.deliveries import ListDeliveries
 from shared.messages.mailer.suppressions import ListSuppressions
+from shared.messages.mailer.webhooks import ListWebhookDeliveries, ListWebhookEndpoints
 from shared.messages.news import ListAllNewsItems
 from shared.mongo import Database, Document, connect, database, ensure_indexes, indexes_of
 from shared.paging import cursor_of
@@ -111,6 +114,10 @@ def audit(**filters: Any) -> Read:
 
 def deliveries(*hashes: str, **filters: Any) -> Read:
     return lambda own: Deliveries(own).list_page(ListDeliveries(limit=5, **filters), hashes or None)
+
+
+def webhook_deliveries(**filters: Any) -> Read:
+    return lambda own: WebhookDeliveries(own).list_page(ListWebhookDeliveries(limit=5, **filters))
 
 
 def suppressions(*hashes: str, **filters: Any) -> Read:
@@ -192,6 +199,41 @@ CASES = [
         | periods(deliveries, template="welcome")
         | periods(deliveries, client_id="rare")
         | {"recipient": deliveries("rare", "rotated")},
+    ),
+    Case(
+        (ListWebhookDeliveries,),
+        WebhookDeliveries,
+        lambda: documents(
+            WebhookDelivery,
+            createdAt=moment,
+            endpointId=one_of("common", "rare"),
+            eventId=one_of("common", "rare"),
+            userId=one_of("common", "rare"),
+            subject=one_of("common", "rare"),
+            position=lambda number: number,
+            type=one_of("common", "rare"),
+            state=one_of("delivered", "pending"),
+            deliveredAt=lambda number: None if rare(number) else moment(number),
+        ),
+        periods(webhook_deliveries)
+        | periods(webhook_deliveries, endpoint_id="rare")
+        | periods(webhook_deliveries, event_id="rare")
+        | periods(webhook_deliveries, user_id="rare")
+        | periods(webhook_deliveries, type="rare")
+        | periods(webhook_deliveries, state="pending")
+        | {
+            "first pending": lambda own: WebhookDeliveries(own).first_pending("rare", "rare"),
+            "next subject": lambda own: WebhookDeliveries(own).first_subject("rare", after="common"),
+            "pending": lambda own: WebhookDeliveries(own).count_pending("rare"),
+            "last position": lambda own: WebhookDeliveries(own).last_position("common", "common"),
+            "last success": lambda own: WebhookDeliveries(own).last_delivered_at("common"),
+        },
+    ),
+    Case(
+        (ListWebhookEndpoints,),
+        Endpoints,
+        lambda: documents(Endpoint, clientId=one_of("common", "rare"), createdAt=moment),
+        {"all": lambda own: Endpoints(own).all(), "client": lambda own: Endpoints(own).of_client("rare")},
     ),
     Case(
         (ListSuppressions,),

@@ -20,6 +20,7 @@ from services.auth.sessions import handlers as sessions
 from services.auth.signing_keys import handlers as signing_keys
 from services.auth.tokens import handlers as tokens
 from services.auth.users import handlers as users
+from services.auth.webhooks import handlers as webhooks
 from shared.bus.handling import handlers_in
 
 HANDLERS: Final = handlers_in(
@@ -41,5 +42,6 @@ HANDLERS: Final = handlers_in(
     signing_keys,
     tokens,
     users,
+    webhooks,
 )
 """Handlers by the message that each handles."""

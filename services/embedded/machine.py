@@ -50,6 +50,7 @@ DEFAULTS: Mapping[str, str] = {
     "NEST_ACCOUNTS_API": "true",
     "NEST_PHONE_API": "true",
     "NEST_TEXT_PROVIDER": "inbox",
+    "NEST_WEBHOOK_PRIVATE_ADDRESSES": "true",
     "NEST_TEXT_COUNTRIES": "all",
     # The app under development runs on this machine.
     "NEST_TEXT_DOMAIN": "localhost",

@@ -106,6 +106,8 @@ MESSAGES: Final[dict[str, str]] = {
     "too_many_checkouts": "Wait for as many seconds as `retry-after` says, then repeat the call.",
     "too_many_invoice_lists": "Wait for as many seconds as `retry-after` says, then repeat the call.",
     "too_many_requests": "Wait for as many seconds as `retry-after` says, then repeat the call.",
+    "too_many_webhook_endpoints": "Delete an endpoint first: a client may have `meta.limit`.",
+    "too_many_webhook_secrets": "Wait until an earlier secret stops signing: an endpoint may have `meta.limit`.",
     "trial_already_used": "Send a magic link instead: there is one trial per person and device.",
     "trial_refused_by_stripe": "Ask the operator to correct the trial's price or the customer in Stripe.",
     "unauthorized": "Log in again or refresh the tokens, as `reasons` says.",
@@ -122,5 +124,9 @@ MESSAGES: Final[dict[str, str]] = {
     "user_without_customer": "Let the user subscribe first, or leave these entries out.",
     "validation_failed": "Correct the fields that `meta.errors` lists.",
     "version_not_supported": "Use one of the dates in `meta.versions`.",
+    "webhook_endpoint_changed": "Read the endpoint again, and repeat the change with its current `version`.",
+    "webhook_endpoint_disabled": "Enable the endpoint with `update_webhook_endpoint` first.",
+    "webhook_endpoint_not_found": "Choose one of the IDs that `list_webhook_endpoints` returns.",
+    "webhook_url_refused": "Use a URL for which `meta.reason` does not apply.",
     "wrong_credentials": "Check the e-mail address and the password, then log in again.",
 }

@@ -41,6 +41,7 @@ from shared.messages.auth.sessions import ListSessions, RevokeSessions
 from shared.messages.auth.signing_keys import KEYRING, ListSigningKeys, RotateSigningKeys
 from shared.messages.auth.tokens import AuthenticateUser, RedeemGrant
 from shared.messages.auth.users import GetUser, GetUserConsent, SetMarketingConsent
+from shared.messages.auth.webhooks import CreateWebhookEndpoint
 from shared.messages.billing.customer_state import GetCustomerState
 from shared.messages.billing.disputes import ListDisputes
 from shared.messages.billing.history import ListBillingHistory
@@ -71,6 +72,15 @@ from shared.messages.gateway import GetSystemState
 from shared.messages.mailer.branding import GetClientLooks, PreviewMail
 from shared.messages.mailer.deliveries import ListDeliveries
 from shared.messages.mailer.suppressions import LiftSuppression, ListSuppressions
+from shared.messages.mailer.webhooks import (
+    DeleteWebhookEndpoint,
+    ListWebhookDeliveries,
+    ListWebhookEndpoints,
+    ReplayWebhooks,
+    RollWebhookSecret,
+    SendTestWebhook,
+    UpdateWebhookEndpoint,
+)
 from shared.messages.news import (
     CreateNewsItem,
     DismissNewsItem,
@@ -221,6 +231,14 @@ _2026_12_01: Final = _after(
     list_invoices=Method(ListInvoices, Access.SELF_OR_INTERNAL, user_of_token=True, links=True),
     report_usage=Method(ReportUsage, Access.INTERNAL),
     list_plans=Method(ListPlans, Access.ANYONE, entity_tag=True),
+    create_webhook_endpoint=Method(CreateWebhookEndpoint, Access.INTERNAL, lambda command, _: command.client_id or ""),
+    update_webhook_endpoint=Method(UpdateWebhookEndpoint, Access.INTERNAL, by_field("id")),
+    delete_webhook_endpoint=Method(DeleteWebhookEndpoint, Access.INTERNAL, by_field("id")),
+    list_webhook_endpoints=Method(ListWebhookEndpoints, Access.INTERNAL),
+    roll_webhook_secret=Method(RollWebhookSecret, Access.INTERNAL, by_field("id")),
+    list_webhook_deliveries=Method(ListWebhookDeliveries, Access.INTERNAL),
+    replay_webhooks=Method(ReplayWebhooks, Access.INTERNAL, by_field("endpoint_id")),
+    send_test_webhook=Method(SendTestWebhook, Access.INTERNAL),
 )
 METHODS: Final[dict[str, Methods]] = dict(
     zip((version.date for version in VERSIONS), (_2020_12_14, _2021_10_06, _2026_12_01), strict=True)

@@ -29,6 +29,10 @@ from services.mailer.smtp.smtp_client import MailServer, SmtpClient, Tls
 from services.mailer.suppressions.store import Suppressions
 from services.mailer.texts.providers import ConsoleProvider, InboxProvider, NoProvider, TextProvider
 from services.mailer.texts.twilio import Twilio
+from services.mailer.webhooks.destinations import Destinations
+from services.mailer.webhooks.http_client import WebhookClient
+from services.mailer.webhooks.store import Endpoints, WebhookDeliveries
+from services.mailer.webhooks.wanted_events import WantedEvents
 from shared.messages.republishing import REPUBLISHING
 from shared.migrations import Migrations
 from shared.mongo import indexes_of
@@ -36,9 +40,17 @@ from shared.personal_data.erasure import ErasedIds
 from shared.service import Resources, Service
 from shared.settings import SettingsError, load
 
-TOPICS: Final = ("mailer.commands", REPUBLISHING)
+TOPICS: Final = ("mailer.commands", "auth.events", "billing.events", REPUBLISHING)
 INDEXES: Final = indexes_of(
-    AudienceMembers, ClientBrandings, ConsentChanges, Consents, Deliveries, ErasedIds, Suppressions
+    AudienceMembers,
+    ClientBrandings,
+    ConsentChanges,
+    Consents,
+    Deliveries,
+    Endpoints,
+    ErasedIds,
+    Suppressions,
+    WebhookDeliveries,
 )
 """Indexes by collection, created before the first message is handled."""
 MIGRATIONS: Final = Migrations()
@@ -59,6 +71,10 @@ def create(settings: MailerSettings | None = None) -> Service:
         indexes={
             **INDEXES,
             Deliveries.COLLECTION: (*Deliveries.INDEXES, Deliveries.expiry(loaded.delivery_retention)),
+            WebhookDeliveries.COLLECTION: (
+                *WebhookDeliveries.INDEXES,
+                WebhookDeliveries.expiry(loaded.webhook_retention),
+            ),
         },
         open_context=partial(open_context, settings=loaded),
         migrations=MIGRATIONS,
@@ -74,6 +90,10 @@ async def open_context(resources: Resources, settings: MailerSettings) -> AsyncI
     servers = mail_servers(settings, sender)
     provider = text_provider(settings, servers, sender)
     audience = mailchimp(settings)
+    endpoints = Endpoints(resources.database)
+    wanted_events = WantedEvents(endpoints)
+    client = WebhookClient(Destinations(private=settings.webhook_private_addresses), timeout=settings.webhook_timeout)
+    wanted_events.start()
     try:
         yield Mailer(
             deliveries=Deliveries(resources.database),
@@ -93,9 +113,16 @@ async def open_context(resources: Resources, settings: MailerSettings) -> AsyncI
             sender=sender,
             unsubscribe_links=UnsubscribeLinks(resources.sealer, settings.issuer),
             app_links=AppLinks(resources.sealer, settings.issuer),
+            webhook_endpoints=endpoints,
+            webhook_deliveries=WebhookDeliveries(resources.database),
+            webhook_client=client,
+            wanted_events=wanted_events,
+            operators_address=settings.operators_address,
             sealer=resources.sealer,
         )
     finally:
+        await wanted_events.stop()
+        await client.close()
         if audience is not None:
             await audience.close()
         await provider.close()

@@ -15,6 +15,9 @@ from services.mailer.rendering.renderer import MailRenderer, TextRenderer
 from services.mailer.smtp.servers import MailServers
 from services.mailer.suppressions.store import Suppressions
 from services.mailer.texts.providers import TextProvider
+from services.mailer.webhooks.http_client import WebhookClient
+from services.mailer.webhooks.store import Endpoints, WebhookDeliveries
+from services.mailer.webhooks.wanted_events import WantedEvents
 from shared.email_addresses import comparable
 from shared.messages import Sealed
 from shared.messages.types import trimmed_address
@@ -52,7 +55,10 @@ class Sender:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mailer:
-    """Stores and adapters of the mailer, built in ``app.py``; ``mailchimp`` is None if consents are not synced."""
+    """Stores and adapters of the mailer, built in ``app.py``.
+
+    ``mailchimp`` is None if consents are not synced, ``operators_address`` if operators get no mails.
+    """
 
     deliveries: Deliveries
     suppressions: Suppressions
@@ -71,6 +77,11 @@ class Mailer:
     sender: Sender
     unsubscribe_links: UnsubscribeLinks
     app_links: AppLinks
+    webhook_endpoints: Endpoints
+    webhook_deliveries: WebhookDeliveries
+    webhook_client: WebhookClient
+    wanted_events: WantedEvents
+    operators_address: str | None
     sealer: Sealer
 
     def unseal(self, secret: Sealed) -> str:

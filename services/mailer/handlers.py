@@ -9,7 +9,14 @@ from services.mailer.mails import handlers as mails
 from services.mailer.personal_data import handlers as personal_data
 from services.mailer.suppressions import handlers as suppressions
 from services.mailer.texts import handlers as texts
+from services.mailer.webhooks import deliveries as webhook_deliveries
+from services.mailer.webhooks import handlers as webhooks
 from shared.bus.handling import handlers_in
 
-HANDLERS: Final = handlers_in(branding, consents, deliveries, mails, personal_data, suppressions, texts)
+HANDLERS: Final = {
+    **handlers_in(
+        branding, consents, deliveries, mails, personal_data, suppressions, texts, webhook_deliveries, webhooks
+    ),
+    **webhook_deliveries.EVENT_HANDLERS,
+}
 """Handlers by the message that each handles."""

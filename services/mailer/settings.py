@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import AfterValidator, EmailStr, Field, SecretStr, ValidationInfo, field_validator
 
 from services.mailer.mails.addresses import UnusableAddress, usable_address
 from services.mailer.smtp.smtp_client import Tls
@@ -60,6 +60,7 @@ class MailerSettings(ServiceSettings):
         "mail_from": "Appearance of mails",
         "text_provider": "Texts",
         "mailchimp_api_key": "Mailchimp",
+        "webhook_private_addresses": "Webhooks",
         "deliveries_days": "Retention",
     }
 
@@ -145,6 +146,16 @@ class MailerSettings(ServiceSettings):
     mailchimp_api_base: str | None = Field(default=None, pattern=r"^https?://[^\s]+[^\s/]$")
     """URL of a test double instead of Mailchimp; refused in production."""
 
+    webhook_private_addresses: bool = False
+    """Whether webhooks may be sent to private addresses, over ``http`` and to every port: for apps in your own network.
+    Whoever may create webhook endpoints can then reach the services there (docs/webhooks.md#addresses)."""
+    webhook_timeout: Annotated[float, Unit("seconds")] = Field(default=10.0, ge=1, le=20)
+    """Seconds that one request to a webhook endpoint may take."""
+    webhook_days: int = Field(default=30, ge=7, le=365)
+    """Retention of webhook deliveries after their last change, with their attempts; within it they can be replayed."""
+    operators_address: EmailStr | None = None
+    """Recipient of a mail when a webhook endpoint is disabled because it fails. Unset: no mail."""
+
     deliveries_days: int = Field(default=90, ge=31, le=3650)
     """Retention of deliveries after their last change; a bounce or complaint that comes later fits no mail. A change
     takes effect at the next start, for old deliveries too (docs/operations.md#mail)."""
@@ -153,6 +164,11 @@ class MailerSettings(ServiceSettings):
     def delivery_retention(self) -> timedelta:
         """``deliveries_days`` as a duration."""
         return timedelta(days=self.deliveries_days)
+
+    @property
+    def webhook_retention(self) -> timedelta:
+        """``webhook_days`` as a duration."""
+        return timedelta(days=self.webhook_days)
 
     _no_credentials = field_validator("issuer", "mail_logo_url", "twilio_api_base", "mailchimp_api_base")(
         without_credentials

@@ -87,11 +87,18 @@ class RefusalBudget(Protocol):
         """Count a refusal; return the one that replaces it, and for which nothing is stored, or None."""
 
 
+class WantedEvents(Protocol):
+    """Decides which of the handled events need no handling now, because nobody waits for them."""
+
+    def skips(self, wire: str) -> bool:
+        """Return True if the event with this wire name needs no handling."""
+
+
 class Handling:
     """Runs messages through the handlers of one service.
 
     ``context`` is the third argument of every handler. If it has a ``refusal_budget``, that limits what refused
-    anonymous commands store.
+    anonymous commands store; if it has ``wanted_events``, the events that these skip are not handled.
     """
 
     def __init__(
@@ -115,19 +122,25 @@ class Handling:
         }
         self._context = context
         self._refusal_budget: RefusalBudget | None = getattr(context, "refusal_budget", None)
+        self._wanted_events: WantedEvents | None = getattr(context, "wanted_events", None)
+        self._handled_events = {
+            wire.encode(): kind for wire, (kind, _) in self._handlers.items() if issubclass(kind, Event)
+        }
         self._inbox = inbox
         self._ids = ids
         self._sealer = sealer
         self._clock = clock
 
     def skips(self, record: Record, topic: str) -> bool:
-        """Return True if a record is an event without a handler, judged by its ``type`` header alone.
+        """Return True if a record is an event that needs no handling, judged by its ``type`` header alone.
 
         A service handles few of the events on a topic, and decoding one costs ten times as much as this check. Where it
         returns False, ``decode`` may still raise EventNotHandled.
         """
         for name, value in record.headers:
             if name == "type":
+                if self._wanted_events is not None and (kind := self._handled_events.get(value)) is not None:
+                    return kind.topic == topic and self._wanted_events.skips(kind.wire)
                 return self._skipped_topics.get(value) == topic
         return False
 

@@ -120,8 +120,8 @@ TOPICS: Final = (
     Topic("auth.service-commands", COMMAND_PARTITIONS, 7 * DAY, consumers=("auth",), writers=PROCESSES),
     # Orders of services to each other to send expired messages again.
     Topic("republishing", 1, 7 * DAY, consumers=SERVICES, writers=SERVICES),
-    Topic("auth.events", COMMAND_PARTITIONS, 7 * DAY, consumers=("billing",), writers=("auth",)),
-    Topic("billing.events", COMMAND_PARTITIONS, 7 * DAY, consumers=("auth", "news"), writers=("billing",)),
+    Topic("auth.events", COMMAND_PARTITIONS, 7 * DAY, consumers=("billing", "mailer"), writers=("auth",)),
+    Topic("billing.events", COMMAND_PARTITIONS, 7 * DAY, consumers=("auth", "mailer", "news"), writers=("billing",)),
     Topic("mailer.events", 12, 7 * DAY, writers=("mailer",)),
     Topic("news.events", 12, 7 * DAY, readers=("news",), writers=("news",)),
     # billing sends stored events again.

@@ -342,6 +342,14 @@ def _body(name: str) -> dict[str, Any]:
         "resume_stripe_run": {"run_id": "striperun_1"},
         "set_client_looks": {"client_id": "client_1"},
         "get_client_looks": {"client_id": "client_1"},
+        "create_webhook_endpoint": {"url": "https://app.example/webhooks", "types": ["user.*"]},
+        "update_webhook_endpoint": {"id": "webhookendpoint_1"},
+        "delete_webhook_endpoint": {"id": "webhookendpoint_1"},
+        "list_webhook_endpoints": {},
+        "roll_webhook_secret": {"id": "webhookendpoint_1"},
+        "list_webhook_deliveries": {},
+        "replay_webhooks": {"endpoint_id": "webhookendpoint_1", "state": "failed"},
+        "send_test_webhook": {"id": "webhookendpoint_1"},
     }
     return bodies.get(name, {"user_id": "user_1"})
 

@@ -21,10 +21,46 @@ from shared.messages.gateway import SystemStateView
 from shared.messages.mailer.branding import ClientLooksView, MailPreviewView
 from shared.messages.mailer.deliveries import DeliveriesView
 from shared.messages.mailer.suppressions import SuppressionsView, SuppressionView
+from shared.messages.mailer.webhooks import (
+    NewWebhookSecretView,
+    WebhookDeliveriesView,
+    WebhookEndpointList,
+    WebhookEndpointView,
+    WebhookReplayView,
+    WebhookTestView,
+)
 from shared.messages.news import NewsItemDetails, NewsItemDetailsList
 from shared.messages.personal_data import UserExportView, UserProcessView
 
 AT: Final = "2026-11-21T06:05:00.000Z"
+ENDPOINT: Final[dict[str, Any]] = {
+    "id": "webhookendpoint_1",
+    "client_id": "client_1",
+    "url": "https://app.example/webhooks",
+    "types": ["user.*", "trial.started"],
+    "description": "",
+    "enabled": True,
+    "disabled_reason": None,
+    "disabled_at": None,
+    "secrets": [{"id": "webhooksecret_1", "created_at": AT, "expires_at": None}],
+    "pending": 0,
+    "last_delivered_at": AT,
+    "created_at": AT,
+    "updated_at": AT,
+    "version": 2,
+}
+ATTEMPT: Final[dict[str, Any]] = {"at": AT, "duration_ms": 12, "status": 503, "error": "status"}
+WEBHOOK: Final[dict[str, Any]] = {
+    "endpoint_id": "webhookendpoint_1",
+    "event_id": "webhookevent_1",
+    "type": "user.created",
+    "user_id": "user_1",
+    "state": "pending",
+    "created_at": AT,
+    "updated_at": AT,
+    "next_attempt_at": AT,
+    "attempts": [ATTEMPT],
+}
 CLIENT: Final[dict[str, Any]] = {
     "id": "client_1",
     "name": "Beak",
@@ -389,6 +425,13 @@ VIEWS: Final[dict[str, tuple[type[BaseModel], Any]]] = {
     "list_deliveries": (DeliveriesView, {"deliveries": [DELIVERY], "next_cursor": None}),
     "list_suppressions": (SuppressionsView, {"suppressions": [SUPPRESSION], "next_cursor": None}),
     "lift_suppression": (SuppressionView, SUPPRESSION),
+    "list_webhook_endpoints": (WebhookEndpointList, {"endpoints": [ENDPOINT]}),
+    "create_webhook_endpoint": (NewWebhookSecretView, {**ENDPOINT, "secret": "whsec_c2VjcmV0"}),
+    "update_webhook_endpoint": (WebhookEndpointView, ENDPOINT),
+    "roll_webhook_secret": (NewWebhookSecretView, {**ENDPOINT, "secret": "whsec_c2VjcmV0"}),
+    "list_webhook_deliveries": (WebhookDeliveriesView, {"deliveries": [WEBHOOK], "next_cursor": None}),
+    "replay_webhooks": (WebhookReplayView, {"replayed": 3}),
+    "send_test_webhook": (WebhookTestView, {"event_id": "webhookevent_1", "attempt": ATTEMPT}),
     "list_dead_letters": (DeadLettersView, {"letters": [LETTER], "next_cursor": None}),
     "replay_dead_letters": (
         ReplayedDeadLettersView,
@@ -413,6 +456,7 @@ VIEWS: Final[dict[str, tuple[type[BaseModel], Any]]] = {
 }
 RESPONSES: Final[dict[str, Any]] = {
     "remove_news_item": None,
+    "delete_webhook_endpoint": None,
     "resume_partition": None,
     **{name: response for name, (_, response) in VIEWS.items()},
 }

@@ -28,10 +28,17 @@ from shared.messages.auth.clients import SetClientLooks
 from shared.messages.auth.errors import UserNotFound
 from shared.messages.auth.magic_links import CreateTrialAndMagicLink
 from shared.messages.auth.users import GetUser, GetUserConsent, SetMarketingConsent, UserCreated, UserView
+from shared.messages.auth.webhooks import CreateWebhookEndpoint
 from shared.messages.billing.checkout import FinishCheckout, OpenCheckout
 from shared.messages.billing.trials import FinishTrial, StartTrial
 from shared.messages.mailer.branding import RecordClientLooks
 from shared.messages.mailer.consents import GetMarketingConsent, RecordMarketingConsent
+from shared.messages.mailer.webhooks import (
+    AddWebhookEndpoint,
+    ConfirmNewWebhookEndpoint,
+    ConfirmWebhookEndpoint,
+    UpdateWebhookEndpoint,
+)
 from shared.messages.message import GATEWAY
 from shared.messages.republishing import RepublishMessages
 
@@ -53,12 +60,15 @@ FORWARDED: Final[dict[type[Message], type[Message]]] = {
     CreateCheckout: OpenCheckout,
     SetMarketingConsent: RecordMarketingConsent,
     StartTrial: FinishTrial,
+    CreateWebhookEndpoint: AddWebhookEndpoint,
+    AddWebhookEndpoint: ConfirmNewWebhookEndpoint,
 }
 """Messages whose handler forwards them, and the message whose handler replies instead."""
 SOMETIMES_FORWARDED: Final[dict[type[Message], type[Message]]] = {
     OpenCheckout: FinishCheckout,
     # The page was paid or closed a moment ago.
     FinishCheckout: OpenCheckout,
+    UpdateWebhookEndpoint: ConfirmWebhookEndpoint,
 }
 """Messages whose handler replies itself or forwards them."""
 

@@ -444,6 +444,14 @@ class TooManyRequests(TooManyRequestsError):
     """Too many connections, or calls that wait for the service; retry after ``meta.retry_after`` seconds."""
 
 
+class TooManyWebhookEndpoints(ConflictError):
+    """The client has as many webhook endpoints as it may have. ``meta.limit`` is their number."""
+
+
+class TooManyWebhookSecrets(ConflictError):
+    """The webhook endpoint has as many secrets that sign as it may have. ``meta.limit`` is their number."""
+
+
 class Unauthorized(UnauthorizedError):
     """The bearer token was rejected; ``reasons[0].code`` is the reason."""
 
@@ -485,6 +493,22 @@ class UserWithoutCustomer(NotFoundError):
 
 class ValidationFailed(UnprocessableContentError):
     """Fields are missing, unknown or invalid; ``meta.errors`` lists ``{path, message}``, never a value."""
+
+
+class WebhookEndpointChanged(ConflictError):
+    """The webhook endpoint has changed since the ``version`` in the request."""
+
+
+class WebhookEndpointDisabled(ConflictError):
+    """The webhook endpoint is disabled."""
+
+
+class WebhookEndpointNotFound(NotFoundError):
+    """There is no webhook endpoint with this ID."""
+
+
+class WebhookUrlRefused(BadRequestError):
+    """Nest does not send webhooks to this URL. ``meta.reason`` says why."""
 
 
 class WrongCredentials(UnauthorizedError):
@@ -595,6 +619,8 @@ CODES: Final[dict[str, type[NestError]]] = {
     "too_many_checkouts": TooManyCheckouts,
     "too_many_invoice_lists": TooManyInvoiceLists,
     "too_many_requests": TooManyRequests,
+    "too_many_webhook_endpoints": TooManyWebhookEndpoints,
+    "too_many_webhook_secrets": TooManyWebhookSecrets,
     "unauthorized": Unauthorized,
     "unavailable": Unavailable,
     "unknown": Unknown,
@@ -605,6 +631,10 @@ CODES: Final[dict[str, type[NestError]]] = {
     "user_export_not_finished": UserExportNotFinished,
     "user_without_customer": UserWithoutCustomer,
     "validation_failed": ValidationFailed,
+    "webhook_endpoint_changed": WebhookEndpointChanged,
+    "webhook_endpoint_disabled": WebhookEndpointDisabled,
+    "webhook_endpoint_not_found": WebhookEndpointNotFound,
+    "webhook_url_refused": WebhookUrlRefused,
     "wrong_credentials": WrongCredentials,
 }
 """The class of each code."""
@@ -717,6 +747,8 @@ __all__ = [
     "TooManyInvoiceLists",
     "TooManyRequests",
     "TooManyRequestsError",
+    "TooManyWebhookEndpoints",
+    "TooManyWebhookSecrets",
     "Unauthorized",
     "UnauthorizedError",
     "Unavailable",
@@ -729,5 +761,9 @@ __all__ = [
     "UserExportNotFinished",
     "UserWithoutCustomer",
     "ValidationFailed",
+    "WebhookEndpointChanged",
+    "WebhookEndpointDisabled",
+    "WebhookEndpointNotFound",
+    "WebhookUrlRefused",
     "WrongCredentials",
 ]

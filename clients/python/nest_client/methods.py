@@ -440,6 +440,14 @@ class Methods(ABC):
             "list_all_news_items",
             "remove_news_item",
             "update_news_item",
+            "list_webhook_deliveries",
+            "list_webhook_endpoints",
+            "replay_webhooks",
+            "send_test_webhook",
+            "create_webhook_endpoint",
+            "delete_webhook_endpoint",
+            "roll_webhook_secret",
+            "update_webhook_endpoint",
         ]
         | Unset
         | None = UNSET,
@@ -1378,6 +1386,7 @@ class Methods(ABC):
             "address-changed",
             "password-reset",
             "verify-address",
+            "webhook-disabled",
             "login-code",
         ],
         client_id: str | Unset | None = UNSET,
@@ -1660,6 +1669,323 @@ class Methods(ABC):
         those without it follow, lowest amount first. A change in Stripe is listed within seconds.
         """
         return cast("models.PlansView", self.call("list_plans", {}, command=False))
+
+    def create_webhook_endpoint(
+        self,
+        *,
+        url: str,
+        types: list[
+            Literal[
+                "user.created",
+                "user.logged_in",
+                "user.erased",
+                "session.revoked",
+                "subscription.started",
+                "subscription.changed",
+                "subscription.plan_changed",
+                "subscription.cancellation_planned",
+                "subscription.cancellation_withdrawn",
+                "subscription.resumed",
+                "subscription.lapsed",
+                "subscription.ended",
+                "subscription.moved",
+                "subscription.duplicate_found",
+                "subscription.duplicate_cancelled",
+                "trial.started",
+                "trial.ended",
+                "payment.succeeded",
+                "payment.failed",
+                "payment.action_required",
+                "payment.cancelled",
+                "payment.refunded",
+                "payment.disputed",
+                "payment.dispute_closed",
+                "consent.changed",
+                "*",
+                "user.*",
+                "session.*",
+                "subscription.*",
+                "trial.*",
+                "payment.*",
+                "consent.*",
+            ]
+        ],
+        description: str | Unset = UNSET,
+        client_id: str | Unset | None = UNSET,
+        idempotency_key: str | None = None,
+    ) -> models.NewWebhookSecretView:
+        """Create an endpoint for webhooks.
+
+        It gets the events that happen after the response: those of users who have logged in to its client within the
+        last year, or of all users if it belongs to no client. The response contains the secret, which is not shown
+        again.
+
+        Args:
+            url: URL that events are posted to: ``https``, without user name and password. Private addresses and
+                ``http`` are refused unless ``NEST_WEBHOOK_PRIVATE_ADDRESSES`` is set.
+            types: Types of the events that it gets: single types, ``payment.*`` for a family, ``*`` for all.
+            description: Text for people. Default: ``""``.
+            client_id: Client whose users' events it gets. Omitted: the events of all users.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.NewWebhookSecretView",
+            self.call(
+                "create_webhook_endpoint",
+                {"url": url, "types": types, "description": description, "client_id": client_id},
+                command=True,
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    def update_webhook_endpoint(
+        self,
+        *,
+        id: str,
+        version: int | Unset | None = UNSET,
+        url: str | Unset | None = UNSET,
+        types: list[
+            Literal[
+                "user.created",
+                "user.logged_in",
+                "user.erased",
+                "session.revoked",
+                "subscription.started",
+                "subscription.changed",
+                "subscription.plan_changed",
+                "subscription.cancellation_planned",
+                "subscription.cancellation_withdrawn",
+                "subscription.resumed",
+                "subscription.lapsed",
+                "subscription.ended",
+                "subscription.moved",
+                "subscription.duplicate_found",
+                "subscription.duplicate_cancelled",
+                "trial.started",
+                "trial.ended",
+                "payment.succeeded",
+                "payment.failed",
+                "payment.action_required",
+                "payment.cancelled",
+                "payment.refunded",
+                "payment.disputed",
+                "payment.dispute_closed",
+                "consent.changed",
+                "*",
+                "user.*",
+                "session.*",
+                "subscription.*",
+                "trial.*",
+                "payment.*",
+                "consent.*",
+            ]
+        ]
+        | Unset
+        | None = UNSET,
+        description: str | Unset | None = UNSET,
+        enabled: bool | Unset | None = UNSET,
+        idempotency_key: str | None = None,
+    ) -> models.WebhookEndpointView:
+        """Update an endpoint.
+
+        Omitted fields do not change.
+
+        Args:
+            id: ID of the endpoint.
+            version: Expected version: the call is refused if another version is current. Null for any version.
+            url: New URL, under the same rules as for a new endpoint.
+            types: New list of types and families.
+            description: New text for people.
+            enabled: Whether events are recorded for it and delivered. A disabled endpoint gets no new events; those
+                that were pending wait, and are delivered once it is enabled again.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.WebhookEndpointView",
+            self.call(
+                "update_webhook_endpoint",
+                {
+                    "id": id,
+                    "version": version,
+                    "url": url,
+                    "types": types,
+                    "description": description,
+                    "enabled": enabled,
+                },
+                command=True,
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    def delete_webhook_endpoint(self, *, id: str, idempotency_key: str | None = None) -> None:
+        """Delete an endpoint, with its pending events and the log of its deliveries.
+
+        Args:
+            id: ID of the endpoint.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        self.call("delete_webhook_endpoint", {"id": id}, command=True, idempotency_key=idempotency_key)
+
+    def list_webhook_endpoints(self, *, client_id: str | Unset | None = UNSET) -> models.WebhookEndpointList:
+        """List the endpoints.
+
+        Args:
+            client_id: Only endpoints of this client.
+        """
+        return cast(
+            "models.WebhookEndpointList", self.call("list_webhook_endpoints", {"client_id": client_id}, command=False)
+        )
+
+    def roll_webhook_secret(
+        self, *, id: str, overlap_hours: int | Unset = UNSET, idempotency_key: str | None = None
+    ) -> models.NewWebhookSecretView:
+        """Create a new secret for an endpoint.
+
+        For some hours the earlier ones sign too, so that none is missing.
+
+        Args:
+            id: ID of the endpoint.
+            overlap_hours: Hours for which earlier secrets sign too; 0 if they are known to others. Default: ``24``.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.NewWebhookSecretView",
+            self.call(
+                "roll_webhook_secret",
+                {"id": id, "overlap_hours": overlap_hours},
+                command=True,
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    def list_webhook_deliveries(
+        self,
+        *,
+        endpoint_id: str | Unset | None = UNSET,
+        event_id: str | Unset | None = UNSET,
+        user_id: str | Unset | None = UNSET,
+        type: str | Unset | None = UNSET,
+        state: Literal["pending", "delivered", "failed"] | Unset | None = UNSET,
+        since: str | datetime | Unset | None = UNSET,
+        until: str | datetime | Unset | None = UNSET,
+        limit: int | Unset = UNSET,
+        cursor: str | Unset | None = UNSET,
+    ) -> models.WebhookDeliveriesView:
+        """List the deliveries of events to endpoints, with their attempts.
+
+        They are kept for ``NEST_WEBHOOK_DAYS`` days after their last change.
+
+        Args:
+            endpoint_id: Only deliveries to this endpoint.
+            event_id: Only deliveries of this event.
+            user_id: Only events about this user.
+            type: Only events of this type.
+            state: Only deliveries in this state.
+            since: Only entries of this time or later.
+            until: Only entries before this time.
+            limit: Maximum number of entries in the page. Default: ``100``.
+            cursor: ``next_cursor`` of the previous page.
+        """
+        return cast(
+            "models.WebhookDeliveriesView",
+            self.call(
+                "list_webhook_deliveries",
+                {
+                    "endpoint_id": endpoint_id,
+                    "event_id": event_id,
+                    "user_id": user_id,
+                    "type": type,
+                    "state": state,
+                    "since": since,
+                    "until": until,
+                    "limit": limit,
+                    "cursor": cursor,
+                },
+                command=False,
+            ),
+        )
+
+    def replay_webhooks(
+        self,
+        *,
+        endpoint_id: str,
+        event_id: str | Unset | None = UNSET,
+        type: Literal[
+            "user.created",
+            "user.logged_in",
+            "user.erased",
+            "session.revoked",
+            "subscription.started",
+            "subscription.changed",
+            "subscription.plan_changed",
+            "subscription.cancellation_planned",
+            "subscription.cancellation_withdrawn",
+            "subscription.resumed",
+            "subscription.lapsed",
+            "subscription.ended",
+            "subscription.moved",
+            "subscription.duplicate_found",
+            "subscription.duplicate_cancelled",
+            "trial.started",
+            "trial.ended",
+            "payment.succeeded",
+            "payment.failed",
+            "payment.action_required",
+            "payment.cancelled",
+            "payment.refunded",
+            "payment.disputed",
+            "payment.dispute_closed",
+            "consent.changed",
+        ]
+        | Unset
+        | None = UNSET,
+        state: Literal["pending", "delivered", "failed"] | Unset | None = UNSET,
+        since: str | datetime | Unset | None = UNSET,
+        until: str | datetime | Unset | None = UNSET,
+        idempotency_key: str | None = None,
+    ) -> models.WebhookReplayView:
+        """Deliver events to an endpoint again.
+
+        They are selected by ID, type, state or time; at least one of them is required. A replayed event has the same
+        ``webhook-id`` as before.
+
+        Args:
+            endpoint_id: ID of the endpoint.
+            event_id: Only this event.
+            type: Only events of this type.
+            state: Only deliveries in this state. Pending ones are attempted at once.
+            since: Only entries of this time or later.
+            until: Only entries before this time.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.WebhookReplayView",
+            self.call(
+                "replay_webhooks",
+                {
+                    "endpoint_id": endpoint_id,
+                    "event_id": event_id,
+                    "type": type,
+                    "state": state,
+                    "since": since,
+                    "until": until,
+                },
+                command=True,
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    def send_test_webhook(self, *, id: str, idempotency_key: str | None = None) -> models.WebhookTestView:
+        """Send an event of the type ``webhook.test`` to an endpoint, once, and return its answer.
+
+        Args:
+            id: ID of the endpoint.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.WebhookTestView",
+            self.call("send_test_webhook", {"id": id}, command=True, idempotency_key=idempotency_key),
+        )
 
 
 class AsyncMethods(ABC):
@@ -2097,6 +2423,14 @@ class AsyncMethods(ABC):
             "list_all_news_items",
             "remove_news_item",
             "update_news_item",
+            "list_webhook_deliveries",
+            "list_webhook_endpoints",
+            "replay_webhooks",
+            "send_test_webhook",
+            "create_webhook_endpoint",
+            "delete_webhook_endpoint",
+            "roll_webhook_secret",
+            "update_webhook_endpoint",
         ]
         | Unset
         | None = UNSET,
@@ -3048,6 +3382,7 @@ class AsyncMethods(ABC):
             "address-changed",
             "password-reset",
             "verify-address",
+            "webhook-disabled",
             "login-code",
         ],
         client_id: str | Unset | None = UNSET,
@@ -3336,3 +3671,321 @@ class AsyncMethods(ABC):
         those without it follow, lowest amount first. A change in Stripe is listed within seconds.
         """
         return cast("models.PlansView", await self.call("list_plans", {}, command=False))
+
+    async def create_webhook_endpoint(
+        self,
+        *,
+        url: str,
+        types: list[
+            Literal[
+                "user.created",
+                "user.logged_in",
+                "user.erased",
+                "session.revoked",
+                "subscription.started",
+                "subscription.changed",
+                "subscription.plan_changed",
+                "subscription.cancellation_planned",
+                "subscription.cancellation_withdrawn",
+                "subscription.resumed",
+                "subscription.lapsed",
+                "subscription.ended",
+                "subscription.moved",
+                "subscription.duplicate_found",
+                "subscription.duplicate_cancelled",
+                "trial.started",
+                "trial.ended",
+                "payment.succeeded",
+                "payment.failed",
+                "payment.action_required",
+                "payment.cancelled",
+                "payment.refunded",
+                "payment.disputed",
+                "payment.dispute_closed",
+                "consent.changed",
+                "*",
+                "user.*",
+                "session.*",
+                "subscription.*",
+                "trial.*",
+                "payment.*",
+                "consent.*",
+            ]
+        ],
+        description: str | Unset = UNSET,
+        client_id: str | Unset | None = UNSET,
+        idempotency_key: str | None = None,
+    ) -> models.NewWebhookSecretView:
+        """Create an endpoint for webhooks.
+
+        It gets the events that happen after the response: those of users who have logged in to its client within the
+        last year, or of all users if it belongs to no client. The response contains the secret, which is not shown
+        again.
+
+        Args:
+            url: URL that events are posted to: ``https``, without user name and password. Private addresses and
+                ``http`` are refused unless ``NEST_WEBHOOK_PRIVATE_ADDRESSES`` is set.
+            types: Types of the events that it gets: single types, ``payment.*`` for a family, ``*`` for all.
+            description: Text for people. Default: ``""``.
+            client_id: Client whose users' events it gets. Omitted: the events of all users.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.NewWebhookSecretView",
+            await self.call(
+                "create_webhook_endpoint",
+                {"url": url, "types": types, "description": description, "client_id": client_id},
+                command=True,
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    async def update_webhook_endpoint(
+        self,
+        *,
+        id: str,
+        version: int | Unset | None = UNSET,
+        url: str | Unset | None = UNSET,
+        types: list[
+            Literal[
+                "user.created",
+                "user.logged_in",
+                "user.erased",
+                "session.revoked",
+                "subscription.started",
+                "subscription.changed",
+                "subscription.plan_changed",
+                "subscription.cancellation_planned",
+                "subscription.cancellation_withdrawn",
+                "subscription.resumed",
+                "subscription.lapsed",
+                "subscription.ended",
+                "subscription.moved",
+                "subscription.duplicate_found",
+                "subscription.duplicate_cancelled",
+                "trial.started",
+                "trial.ended",
+                "payment.succeeded",
+                "payment.failed",
+                "payment.action_required",
+                "payment.cancelled",
+                "payment.refunded",
+                "payment.disputed",
+                "payment.dispute_closed",
+                "consent.changed",
+                "*",
+                "user.*",
+                "session.*",
+                "subscription.*",
+                "trial.*",
+                "payment.*",
+                "consent.*",
+            ]
+        ]
+        | Unset
+        | None = UNSET,
+        description: str | Unset | None = UNSET,
+        enabled: bool | Unset | None = UNSET,
+        idempotency_key: str | None = None,
+    ) -> models.WebhookEndpointView:
+        """Update an endpoint.
+
+        Omitted fields do not change.
+
+        Args:
+            id: ID of the endpoint.
+            version: Expected version: the call is refused if another version is current. Null for any version.
+            url: New URL, under the same rules as for a new endpoint.
+            types: New list of types and families.
+            description: New text for people.
+            enabled: Whether events are recorded for it and delivered. A disabled endpoint gets no new events; those
+                that were pending wait, and are delivered once it is enabled again.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.WebhookEndpointView",
+            await self.call(
+                "update_webhook_endpoint",
+                {
+                    "id": id,
+                    "version": version,
+                    "url": url,
+                    "types": types,
+                    "description": description,
+                    "enabled": enabled,
+                },
+                command=True,
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    async def delete_webhook_endpoint(self, *, id: str, idempotency_key: str | None = None) -> None:
+        """Delete an endpoint, with its pending events and the log of its deliveries.
+
+        Args:
+            id: ID of the endpoint.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        await self.call("delete_webhook_endpoint", {"id": id}, command=True, idempotency_key=idempotency_key)
+
+    async def list_webhook_endpoints(self, *, client_id: str | Unset | None = UNSET) -> models.WebhookEndpointList:
+        """List the endpoints.
+
+        Args:
+            client_id: Only endpoints of this client.
+        """
+        return cast(
+            "models.WebhookEndpointList",
+            await self.call("list_webhook_endpoints", {"client_id": client_id}, command=False),
+        )
+
+    async def roll_webhook_secret(
+        self, *, id: str, overlap_hours: int | Unset = UNSET, idempotency_key: str | None = None
+    ) -> models.NewWebhookSecretView:
+        """Create a new secret for an endpoint.
+
+        For some hours the earlier ones sign too, so that none is missing.
+
+        Args:
+            id: ID of the endpoint.
+            overlap_hours: Hours for which earlier secrets sign too; 0 if they are known to others. Default: ``24``.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.NewWebhookSecretView",
+            await self.call(
+                "roll_webhook_secret",
+                {"id": id, "overlap_hours": overlap_hours},
+                command=True,
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    async def list_webhook_deliveries(
+        self,
+        *,
+        endpoint_id: str | Unset | None = UNSET,
+        event_id: str | Unset | None = UNSET,
+        user_id: str | Unset | None = UNSET,
+        type: str | Unset | None = UNSET,
+        state: Literal["pending", "delivered", "failed"] | Unset | None = UNSET,
+        since: str | datetime | Unset | None = UNSET,
+        until: str | datetime | Unset | None = UNSET,
+        limit: int | Unset = UNSET,
+        cursor: str | Unset | None = UNSET,
+    ) -> models.WebhookDeliveriesView:
+        """List the deliveries of events to endpoints, with their attempts.
+
+        They are kept for ``NEST_WEBHOOK_DAYS`` days after their last change.
+
+        Args:
+            endpoint_id: Only deliveries to this endpoint.
+            event_id: Only deliveries of this event.
+            user_id: Only events about this user.
+            type: Only events of this type.
+            state: Only deliveries in this state.
+            since: Only entries of this time or later.
+            until: Only entries before this time.
+            limit: Maximum number of entries in the page. Default: ``100``.
+            cursor: ``next_cursor`` of the previous page.
+        """
+        return cast(
+            "models.WebhookDeliveriesView",
+            await self.call(
+                "list_webhook_deliveries",
+                {
+                    "endpoint_id": endpoint_id,
+                    "event_id": event_id,
+                    "user_id": user_id,
+                    "type": type,
+                    "state": state,
+                    "since": since,
+                    "until": until,
+                    "limit": limit,
+                    "cursor": cursor,
+                },
+                command=False,
+            ),
+        )
+
+    async def replay_webhooks(
+        self,
+        *,
+        endpoint_id: str,
+        event_id: str | Unset | None = UNSET,
+        type: Literal[
+            "user.created",
+            "user.logged_in",
+            "user.erased",
+            "session.revoked",
+            "subscription.started",
+            "subscription.changed",
+            "subscription.plan_changed",
+            "subscription.cancellation_planned",
+            "subscription.cancellation_withdrawn",
+            "subscription.resumed",
+            "subscription.lapsed",
+            "subscription.ended",
+            "subscription.moved",
+            "subscription.duplicate_found",
+            "subscription.duplicate_cancelled",
+            "trial.started",
+            "trial.ended",
+            "payment.succeeded",
+            "payment.failed",
+            "payment.action_required",
+            "payment.cancelled",
+            "payment.refunded",
+            "payment.disputed",
+            "payment.dispute_closed",
+            "consent.changed",
+        ]
+        | Unset
+        | None = UNSET,
+        state: Literal["pending", "delivered", "failed"] | Unset | None = UNSET,
+        since: str | datetime | Unset | None = UNSET,
+        until: str | datetime | Unset | None = UNSET,
+        idempotency_key: str | None = None,
+    ) -> models.WebhookReplayView:
+        """Deliver events to an endpoint again.
+
+        They are selected by ID, type, state or time; at least one of them is required. A replayed event has the same
+        ``webhook-id`` as before.
+
+        Args:
+            endpoint_id: ID of the endpoint.
+            event_id: Only this event.
+            type: Only events of this type.
+            state: Only deliveries in this state. Pending ones are attempted at once.
+            since: Only entries of this time or later.
+            until: Only entries before this time.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.WebhookReplayView",
+            await self.call(
+                "replay_webhooks",
+                {
+                    "endpoint_id": endpoint_id,
+                    "event_id": event_id,
+                    "type": type,
+                    "state": state,
+                    "since": since,
+                    "until": until,
+                },
+                command=True,
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    async def send_test_webhook(self, *, id: str, idempotency_key: str | None = None) -> models.WebhookTestView:
+        """Send an event of the type ``webhook.test`` to an endpoint, once, and return its answer.
+
+        Args:
+            id: ID of the endpoint.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.WebhookTestView",
+            await self.call("send_test_webhook", {"id": id}, command=True, idempotency_key=idempotency_key),
+        )

@@ -753,6 +753,41 @@ class MarketingConsentView(TypedDict):
     """``general`` for news and offers, ``none`` for necessary mails only."""
 
 
+class NewWebhookSecretView(TypedDict):
+    """An endpoint with a secret that was just created."""
+
+    id: str
+    """ID of the endpoint."""
+    client_id: str | None
+    """Client whose users' events it gets; null for the events of all users."""
+    url: str
+    """URL that events are posted to."""
+    types: list[str]
+    """Types of the events that it gets."""
+    description: str
+    """Text for people."""
+    enabled: bool
+    """Whether events are recorded for it and delivered."""
+    disabled_reason: Literal["operator", "failing", "gone"] | None
+    """``operator``; ``failing`` after three days without a success; ``gone`` after the status 410. Null if enabled."""
+    disabled_at: str | None
+    """When it was disabled; null if it is enabled."""
+    secrets: list[WebhookSecretView]
+    """Secrets that sign now, newest first."""
+    pending: int
+    """Events that wait for their delivery; 1,000 at most are counted."""
+    last_delivered_at: str | None
+    """Time of the last success within the retention; null if there was none."""
+    created_at: str
+    """Time of creation."""
+    updated_at: str
+    """Time of the last change."""
+    version: int
+    """Number of the current version, from 1. Every change increments it."""
+    secret: str
+    """``whsec_`` and base64. It is shown here only."""
+
+
 class NewsItemDetails(TypedDict):
     """A news item with its targeting."""
 
@@ -1845,3 +1880,120 @@ class UserView(TypedDict):
     """Time of creation."""
     identifiers: list[IdentifierView]
     """All identifiers, removed ones included, oldest first."""
+
+
+class WebhookAttemptView(TypedDict):
+    """An attempt to deliver an event. The response's body is not stored."""
+
+    at: str
+    """When the attempt began."""
+    duration_ms: int
+    """How long it took, in milliseconds."""
+    status: int | None
+    """HTTP status of the response; null if there was none."""
+    error: (
+        Literal[
+            "status", "redirect", "timeout", "dns", "connection", "tls", "address_refused", "invalid_response", "paused"
+        ]
+        | None
+    )
+    """Kind of the failure; null for a success. ``paused``: the endpoint has failed repeatedly, and no request was sent."""
+
+
+class WebhookDeliveriesView(TypedDict):
+    """A page of deliveries."""
+
+    deliveries: list[WebhookDeliveryView]
+    """The deliveries, newest first."""
+    next_cursor: str | None
+    """``cursor`` of the next page; null on the last one."""
+
+
+class WebhookDeliveryView(TypedDict):
+    """An event for one endpoint."""
+
+    endpoint_id: str
+    """ID of the endpoint."""
+    event_id: str
+    """ID of the event, the header ``webhook-id``."""
+    type: str
+    """Type of the event."""
+    user_id: str | None
+    """ID of the user it is about; null if there is none."""
+    state: Literal["pending", "delivered", "failed"]
+    """``pending`` until the endpoint accepts it, then ``delivered``; ``failed`` after three days of retries."""
+    created_at: str
+    """Time of creation."""
+    updated_at: str
+    """Time of the last change."""
+    next_attempt_at: str | None
+    """Time of the next attempt; null if none is planned, or if an earlier event of the same user is not delivered."""
+    attempts: list[WebhookAttemptView]
+    """The latest attempts, oldest first; 50 at most."""
+
+
+class WebhookEndpointList(TypedDict):
+    """Endpoints, oldest first."""
+
+    endpoints: list[WebhookEndpointView]
+    """The endpoints; all of them, since their number is limited."""
+
+
+class WebhookEndpointView(TypedDict):
+    """An endpoint: a URL of your app that events are posted to."""
+
+    id: str
+    """ID of the endpoint."""
+    client_id: str | None
+    """Client whose users' events it gets; null for the events of all users."""
+    url: str
+    """URL that events are posted to."""
+    types: list[str]
+    """Types of the events that it gets."""
+    description: str
+    """Text for people."""
+    enabled: bool
+    """Whether events are recorded for it and delivered."""
+    disabled_reason: Literal["operator", "failing", "gone"] | None
+    """``operator``; ``failing`` after three days without a success; ``gone`` after the status 410. Null if enabled."""
+    disabled_at: str | None
+    """When it was disabled; null if it is enabled."""
+    secrets: list[WebhookSecretView]
+    """Secrets that sign now, newest first."""
+    pending: int
+    """Events that wait for their delivery; 1,000 at most are counted."""
+    last_delivered_at: str | None
+    """Time of the last success within the retention; null if there was none."""
+    created_at: str
+    """Time of creation."""
+    updated_at: str
+    """Time of the last change."""
+    version: int
+    """Number of the current version, from 1. Every change increments it."""
+
+
+class WebhookReplayView(TypedDict):
+    """Result of ``replay_webhooks``."""
+
+    replayed: int
+    """Number of events that are delivered again; 100,000 at most are counted."""
+
+
+class WebhookSecretView(TypedDict):
+    """A secret that signs the webhooks of an endpoint. The secret itself is shown once, when it is created."""
+
+    id: str
+    """ID of the secret."""
+    created_at: str
+    """Time of creation."""
+    expires_at: str | None
+    """When it stops signing; null for the newest secret."""
+
+
+class WebhookTestView(TypedDict):
+    """Result of ``send_test_webhook``."""
+
+    event_id: str
+    """ID of the event, the header ``webhook-id``."""
+    attempt: WebhookAttemptView
+    """The attempt, which is not repeated."""

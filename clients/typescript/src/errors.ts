@@ -508,6 +508,16 @@ export class TooManyRequests extends TooManyRequestsError {
   declare readonly code: "too_many_requests";
 }
 
+/** The client has as many webhook endpoints as it may have. `meta.limit` is their number. */
+export class TooManyWebhookEndpoints extends ConflictError {
+  declare readonly code: "too_many_webhook_endpoints";
+}
+
+/** The webhook endpoint has as many secrets that sign as it may have. `meta.limit` is their number. */
+export class TooManyWebhookSecrets extends ConflictError {
+  declare readonly code: "too_many_webhook_secrets";
+}
+
 /** The bearer token was rejected; `reasons[0].code` is the reason. */
 export class Unauthorized extends UnauthorizedError {
   declare readonly code: "unauthorized";
@@ -560,6 +570,26 @@ export class UserWithoutCustomer extends NotFoundError {
 /** Fields are missing, unknown or invalid; `meta.errors` lists `{path, message}`, never a value. */
 export class ValidationFailed extends UnprocessableContentError {
   declare readonly code: "validation_failed";
+}
+
+/** The webhook endpoint has changed since the `version` in the request. */
+export class WebhookEndpointChanged extends ConflictError {
+  declare readonly code: "webhook_endpoint_changed";
+}
+
+/** The webhook endpoint is disabled. */
+export class WebhookEndpointDisabled extends ConflictError {
+  declare readonly code: "webhook_endpoint_disabled";
+}
+
+/** There is no webhook endpoint with this ID. */
+export class WebhookEndpointNotFound extends NotFoundError {
+  declare readonly code: "webhook_endpoint_not_found";
+}
+
+/** Nest does not send webhooks to this URL. `meta.reason` says why. */
+export class WebhookUrlRefused extends BadRequestError {
+  declare readonly code: "webhook_url_refused";
 }
 
 /** Unknown address or wrong password; the response does not say which. Wrong passwords count. */
@@ -673,6 +703,8 @@ export const CODES: Readonly<Record<string, typeof NestError>> = {
   too_many_checkouts: TooManyCheckouts,
   too_many_invoice_lists: TooManyInvoiceLists,
   too_many_requests: TooManyRequests,
+  too_many_webhook_endpoints: TooManyWebhookEndpoints,
+  too_many_webhook_secrets: TooManyWebhookSecrets,
   unauthorized: Unauthorized,
   unavailable: Unavailable,
   unknown: Unknown,
@@ -683,5 +715,9 @@ export const CODES: Readonly<Record<string, typeof NestError>> = {
   user_export_not_finished: UserExportNotFinished,
   user_without_customer: UserWithoutCustomer,
   validation_failed: ValidationFailed,
+  webhook_endpoint_changed: WebhookEndpointChanged,
+  webhook_endpoint_disabled: WebhookEndpointDisabled,
+  webhook_endpoint_not_found: WebhookEndpointNotFound,
+  webhook_url_refused: WebhookUrlRefused,
   wrong_credentials: WrongCredentials,
 };

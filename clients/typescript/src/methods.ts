@@ -536,6 +536,69 @@ export abstract class Methods extends Caller {
   listPlans(fields: models.ListPlans = {}, options?: CallOptions): Promise<models.PlansView> {
     return this.call({ path: methodPath("list_plans"), tagged: true }, fields, options);
   }
+
+  /**
+   * Create an endpoint for webhooks.
+   *
+   * It gets the events that happen after the response: those of users who have logged in to its client within the
+   * last year, or of all users if it belongs to no client. The response contains the secret, which is not shown
+   * again.
+   */
+  createWebhookEndpoint(fields: models.CreateWebhookEndpoint, options?: CallOptions): Promise<models.NewWebhookSecretView> {
+    return this.command("create_webhook_endpoint", fields, options);
+  }
+
+  /**
+   * Update an endpoint.
+   *
+   * Omitted fields do not change.
+   */
+  updateWebhookEndpoint(fields: models.UpdateWebhookEndpoint, options?: CallOptions): Promise<models.WebhookEndpointView> {
+    return this.command("update_webhook_endpoint", fields, options);
+  }
+
+  /** Delete an endpoint, with its pending events and the log of its deliveries. */
+  deleteWebhookEndpoint(fields: models.DeleteWebhookEndpoint, options?: CallOptions): Promise<void> {
+    return this.command("delete_webhook_endpoint", fields, options);
+  }
+
+  /** List the endpoints. */
+  listWebhookEndpoints(fields: models.ListWebhookEndpoints = {}, options?: CallOptions): Promise<models.WebhookEndpointList> {
+    return this.query("list_webhook_endpoints", fields, options);
+  }
+
+  /**
+   * Create a new secret for an endpoint.
+   *
+   * For some hours the earlier ones sign too, so that none is missing.
+   */
+  rollWebhookSecret(fields: models.RollWebhookSecret, options?: CallOptions): Promise<models.NewWebhookSecretView> {
+    return this.command("roll_webhook_secret", fields, options);
+  }
+
+  /**
+   * List the deliveries of events to endpoints, with their attempts.
+   *
+   * They are kept for `NEST_WEBHOOK_DAYS` days after their last change.
+   */
+  listWebhookDeliveries(fields: models.ListWebhookDeliveries = {}, options?: CallOptions): Promise<models.WebhookDeliveriesView> {
+    return this.query("list_webhook_deliveries", fields, options);
+  }
+
+  /**
+   * Deliver events to an endpoint again.
+   *
+   * They are selected by ID, type, state or time; at least one of them is required. A replayed event has the same
+   * `webhook-id` as before.
+   */
+  replayWebhooks(fields: models.ReplayWebhooks, options?: CallOptions): Promise<models.WebhookReplayView> {
+    return this.command("replay_webhooks", fields, options);
+  }
+
+  /** Send an event of the type `webhook.test` to an endpoint, once, and return its answer. */
+  sendTestWebhook(fields: models.SendTestWebhook, options?: CallOptions): Promise<models.WebhookTestView> {
+    return this.command("send_test_webhook", fields, options);
+  }
 }
 
 type OfUser<Fields extends { user_id: string }> =

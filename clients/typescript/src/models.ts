@@ -422,6 +422,26 @@ export interface CreateNewsItem {
   id?: string | null;
 }
 
+/**
+ * Create an endpoint for webhooks.
+ *
+ * It gets the events that happen after the response: those of users who have logged in to its client within the last
+ * year, or of all users if it belongs to no client. The response contains the secret, which is not shown again.
+ */
+export interface CreateWebhookEndpoint {
+  /**
+   * URL that events are posted to: `https`, without user name and password. Private addresses and `http` are refused
+   * unless `NEST_WEBHOOK_PRIVATE_ADDRESSES` is set.
+   */
+  url: string;
+  /** Types of the events that it gets: single types, `payment.*` for a family, `*` for all. */
+  types: ("user.created" | "user.logged_in" | "user.erased" | "session.revoked" | "subscription.started" | "subscription.changed" | "subscription.plan_changed" | "subscription.cancellation_planned" | "subscription.cancellation_withdrawn" | "subscription.resumed" | "subscription.lapsed" | "subscription.ended" | "subscription.moved" | "subscription.duplicate_found" | "subscription.duplicate_cancelled" | "trial.started" | "trial.ended" | "payment.succeeded" | "payment.failed" | "payment.action_required" | "payment.cancelled" | "payment.refunded" | "payment.disputed" | "payment.dispute_closed" | "consent.changed" | "*" | "user.*" | "session.*" | "subscription.*" | "trial.*" | "payment.*" | "consent.*")[];
+  /** Text for people. Default: `""`. */
+  description?: string;
+  /** Client whose users' events it gets. Omitted: the events of all users. */
+  client_id?: string | null;
+}
+
 /** Everything about a user's plans. */
 export interface CustomerStateView {
   /** Stripe's status of the main plan, the first one, or `none` if the user has no plan. */
@@ -541,6 +561,12 @@ export interface DeleteOwner {
   deletion_token: string;
   /** ID of the owner. */
   uuid: string;
+}
+
+/** Delete an endpoint, with its pending events and the log of its deliveries. */
+export interface DeleteWebhookEndpoint {
+  /** ID of the endpoint. */
+  id: string;
 }
 
 /** A page of deliveries. */
@@ -914,7 +940,7 @@ export interface ListAuditEntries {
   /** Only entries about this user. */
   user_id?: string | null;
   /** Only entries of this action. Grants of `authenticate_user` are recorded as `log_in` and `refresh`. */
-  action?: "authenticate_user" | "log_in" | "log_in_for_testing" | "refresh" | "register_phone_user" | "send_magic_link" | "send_phone_code" | "send_trial_magic_link" | "verify_phone_code" | "end_session" | "end_stolen_chain" | "list_sessions" | "revoke_sessions" | "delete_owner" | "forgot_owner_password" | "log_in_owner" | "register_owner" | "update_owner" | "create_application" | "delete_application" | "update_application" | "forgot_password" | "reset_password" | "send_verification" | "verify_address" | "sign_in" | "sign_in_with_email" | "sign_up" | "update_application_user" | "authenticate_access_token" | "authenticate_internal_key" | "ensure_user" | "erase_user" | "export_user" | "find_user" | "get_user" | "get_user_export" | "create_client" | "list_clients" | "set_client_looks" | "update_client" | "keep_signing_keys" | "rotate_signing_keys" | "refused_orders" | "list_audit_entries" | "list_rate_limits" | "list_dead_letters" | "replay_dead_letters" | "resume_partition" | "create_checkout" | "create_trial_and_magic_link" | "get_subscription" | "report_usage" | "list_billing_history" | "list_disputes" | "list_invoices" | "list_payments" | "cancel_subscription" | "change_plan" | "resume_subscription" | "import_stripe_account" | "reconcile_subscriptions" | "replay_stripe_events" | "sweep_stripe_events" | "list_stripe_differences" | "resume_stripe_run" | "stop_stripe_run" | "lift_suppression" | "list_deliveries" | "list_suppressions" | "set_marketing_consent" | "create_news_item" | "dismiss_news_item" | "list_all_news_items" | "remove_news_item" | "update_news_item" | null;
+  action?: "authenticate_user" | "log_in" | "log_in_for_testing" | "refresh" | "register_phone_user" | "send_magic_link" | "send_phone_code" | "send_trial_magic_link" | "verify_phone_code" | "end_session" | "end_stolen_chain" | "list_sessions" | "revoke_sessions" | "delete_owner" | "forgot_owner_password" | "log_in_owner" | "register_owner" | "update_owner" | "create_application" | "delete_application" | "update_application" | "forgot_password" | "reset_password" | "send_verification" | "verify_address" | "sign_in" | "sign_in_with_email" | "sign_up" | "update_application_user" | "authenticate_access_token" | "authenticate_internal_key" | "ensure_user" | "erase_user" | "export_user" | "find_user" | "get_user" | "get_user_export" | "create_client" | "list_clients" | "set_client_looks" | "update_client" | "keep_signing_keys" | "rotate_signing_keys" | "refused_orders" | "list_audit_entries" | "list_rate_limits" | "list_dead_letters" | "replay_dead_letters" | "resume_partition" | "create_checkout" | "create_trial_and_magic_link" | "get_subscription" | "report_usage" | "list_billing_history" | "list_disputes" | "list_invoices" | "list_payments" | "cancel_subscription" | "change_plan" | "resume_subscription" | "import_stripe_account" | "reconcile_subscriptions" | "replay_stripe_events" | "sweep_stripe_events" | "list_stripe_differences" | "resume_stripe_run" | "stop_stripe_run" | "lift_suppression" | "list_deliveries" | "list_suppressions" | "set_marketing_consent" | "create_news_item" | "dismiss_news_item" | "list_all_news_items" | "remove_news_item" | "update_news_item" | "list_webhook_deliveries" | "list_webhook_endpoints" | "replay_webhooks" | "send_test_webhook" | "create_webhook_endpoint" | "delete_webhook_endpoint" | "roll_webhook_secret" | "update_webhook_endpoint" | null;
   /** Only entries with this outcome. */
   outcome?: "done" | "refused" | null;
   /** Only entries of this time or later. */
@@ -1098,6 +1124,38 @@ export interface ListSuppressions {
   cursor?: string | null;
 }
 
+/**
+ * List the deliveries of events to endpoints, with their attempts.
+ *
+ * They are kept for `NEST_WEBHOOK_DAYS` days after their last change.
+ */
+export interface ListWebhookDeliveries {
+  /** Only deliveries to this endpoint. */
+  endpoint_id?: string | null;
+  /** Only deliveries of this event. */
+  event_id?: string | null;
+  /** Only events about this user. */
+  user_id?: string | null;
+  /** Only events of this type. */
+  type?: string | null;
+  /** Only deliveries in this state. */
+  state?: "pending" | "delivered" | "failed" | null;
+  /** Only entries of this time or later. */
+  since?: string | Date | null;
+  /** Only entries before this time. */
+  until?: string | Date | null;
+  /** Maximum number of entries in the page. Default: `100`. */
+  limit?: number;
+  /** `next_cursor` of the previous page. */
+  cursor?: string | null;
+}
+
+/** List the endpoints. */
+export interface ListWebhookEndpoints {
+  /** Only endpoints of this client. */
+  client_id?: string | null;
+}
+
 /** Log in any user without a code, for tests. */
 export interface LogInForTesting {
   /** Name of the app, as for `/verify`. */
@@ -1173,6 +1231,40 @@ export interface MailPreviewView {
 export interface MarketingConsentView {
   /** `general` for news and offers, `none` for necessary mails only. */
   level: "general" | "none";
+}
+
+/** An endpoint with a secret that was just created. */
+export interface NewWebhookSecretView {
+  /** ID of the endpoint. */
+  id: string;
+  /** Client whose users' events it gets; null for the events of all users. */
+  client_id: string | null;
+  /** URL that events are posted to. */
+  url: string;
+  /** Types of the events that it gets. */
+  types: string[];
+  /** Text for people. */
+  description: string;
+  /** Whether events are recorded for it and delivered. */
+  enabled: boolean;
+  /** `operator`; `failing` after three days without a success; `gone` after the status 410. Null if enabled. */
+  disabled_reason: "operator" | "failing" | "gone" | null;
+  /** When it was disabled; null if it is enabled. */
+  disabled_at: string | null;
+  /** Secrets that sign now, newest first. */
+  secrets: WebhookSecretView[];
+  /** Events that wait for their delivery; 1,000 at most are counted. */
+  pending: number;
+  /** Time of the last success within the retention; null if there was none. */
+  last_delivered_at: string | null;
+  /** Time of creation. */
+  created_at: string;
+  /** Time of the last change. */
+  updated_at: string;
+  /** Number of the current version, from 1. Every change increments it. */
+  version: number;
+  /** `whsec_` and base64. It is shown here only. */
+  secret: string;
 }
 
 /** A news item with its targeting. */
@@ -1738,7 +1830,7 @@ export interface PlansView {
  */
 export interface PreviewMail {
   /** Name of the mail or text. */
-  template: "magic-link" | "trial-magic-link" | "welcome" | "welcome-trial" | "trial-ending" | "payment-failed" | "duplicate-subscription" | "trial-replaced" | "trial-ended" | "subscription-ended" | "subscription-cancelled" | "plan-changed" | "renewal-upcoming" | "card-expiring" | "receipt" | "subscription-unpaid" | "session-theft" | "dispute" | "password-changed" | "address-changed" | "password-reset" | "verify-address" | "login-code";
+  template: "magic-link" | "trial-magic-link" | "welcome" | "welcome-trial" | "trial-ending" | "payment-failed" | "duplicate-subscription" | "trial-replaced" | "trial-ended" | "subscription-ended" | "subscription-cancelled" | "plan-changed" | "renewal-upcoming" | "card-expiring" | "receipt" | "subscription-unpaid" | "session-theft" | "dispute" | "password-changed" | "address-changed" | "password-reset" | "verify-address" | "webhook-disabled" | "login-code";
   /** Client whose branding is used; null for the deployment's. */
   client_id?: string | null;
   /**
@@ -1893,6 +1985,27 @@ export interface ReplayStripeEvents {
   kept?: boolean;
 }
 
+/**
+ * Deliver events to an endpoint again.
+ *
+ * They are selected by ID, type, state or time; at least one of them is required. A replayed event has the same
+ * `webhook-id` as before.
+ */
+export interface ReplayWebhooks {
+  /** Only this event. */
+  event_id?: string | null;
+  /** Only events of this type. */
+  type?: "user.created" | "user.logged_in" | "user.erased" | "session.revoked" | "subscription.started" | "subscription.changed" | "subscription.plan_changed" | "subscription.cancellation_planned" | "subscription.cancellation_withdrawn" | "subscription.resumed" | "subscription.lapsed" | "subscription.ended" | "subscription.moved" | "subscription.duplicate_found" | "subscription.duplicate_cancelled" | "trial.started" | "trial.ended" | "payment.succeeded" | "payment.failed" | "payment.action_required" | "payment.cancelled" | "payment.refunded" | "payment.disputed" | "payment.dispute_closed" | "consent.changed" | null;
+  /** Only deliveries in this state. Pending ones are attempted at once. */
+  state?: "pending" | "delivered" | "failed" | null;
+  /** Only entries of this time or later. */
+  since?: string | Date | null;
+  /** Only entries before this time. */
+  until?: string | Date | null;
+  /** ID of the endpoint. */
+  endpoint_id: string;
+}
+
 /** Result of one call of `replay_dead_letters`. */
 export interface ReplayedDeadLettersView {
   /** The outcomes, in the order of the replay. */
@@ -1973,6 +2086,14 @@ export interface RevokeSessions {
   which?: "all" | "others" | "current" | null;
 }
 
+/** Create a new secret for an endpoint. For some hours the earlier ones sign too, so that none is missing. */
+export interface RollWebhookSecret {
+  /** ID of the endpoint. */
+  id: string;
+  /** Hours for which earlier secrets sign too; 0 if they are known to others. Default: `24`. */
+  overlap_hours?: number;
+}
+
 /**
  * Rotate the signing key.
  *
@@ -2028,6 +2149,12 @@ export interface SendMagicLinkAndCode {
 export interface SendPhoneCode {
   /** International number with country code, with or without `+` and separators. */
   phone_number: string;
+}
+
+/** Send an event of the type `webhook.test` to an endpoint, once, and return its answer. */
+export interface SendTestWebhook {
+  /** ID of the endpoint. */
+  id: string;
 }
 
 /**
@@ -2666,6 +2793,25 @@ export interface UpdateOwner {
   current_password?: string | null;
 }
 
+/** Update an endpoint. Omitted fields do not change. */
+export interface UpdateWebhookEndpoint {
+  /** ID of the endpoint. */
+  id: string;
+  /** Expected version: the call is refused if another version is current. Null for any version. */
+  version?: number | null;
+  /** New URL, under the same rules as for a new endpoint. */
+  url?: string | null;
+  /** New list of types and families. */
+  types?: ("user.created" | "user.logged_in" | "user.erased" | "session.revoked" | "subscription.started" | "subscription.changed" | "subscription.plan_changed" | "subscription.cancellation_planned" | "subscription.cancellation_withdrawn" | "subscription.resumed" | "subscription.lapsed" | "subscription.ended" | "subscription.moved" | "subscription.duplicate_found" | "subscription.duplicate_cancelled" | "trial.started" | "trial.ended" | "payment.succeeded" | "payment.failed" | "payment.action_required" | "payment.cancelled" | "payment.refunded" | "payment.disputed" | "payment.dispute_closed" | "consent.changed" | "*" | "user.*" | "session.*" | "subscription.*" | "trial.*" | "payment.*" | "consent.*")[] | null;
+  /** New text for people. */
+  description?: string | null;
+  /**
+   * Whether events are recorded for it and delivered. A disabled endpoint gets no new events; those that were pending
+   * wait, and are delivered once it is enabled again.
+   */
+  enabled?: boolean | null;
+}
+
 /** An entry of usage. */
 export interface Usage {
   /**
@@ -2753,6 +2899,112 @@ export interface VerifyPhoneCode {
   code: string;
   /** Nonce from `/init`. */
   nonce: string;
+}
+
+/** An attempt to deliver an event. The response's body is not stored. */
+export interface WebhookAttemptView {
+  /** When the attempt began. */
+  at: string;
+  /** How long it took, in milliseconds. */
+  duration_ms: number;
+  /** HTTP status of the response; null if there was none. */
+  status: number | null;
+  /**
+   * Kind of the failure; null for a success. `paused`: the endpoint has failed repeatedly, and no request was sent.
+   */
+  error: "status" | "redirect" | "timeout" | "dns" | "connection" | "tls" | "address_refused" | "invalid_response" | "paused" | null;
+}
+
+/** A page of deliveries. */
+export interface WebhookDeliveriesView {
+  /** The deliveries, newest first. */
+  deliveries: WebhookDeliveryView[];
+  /** `cursor` of the next page; null on the last one. */
+  next_cursor: string | null;
+}
+
+/** An event for one endpoint. */
+export interface WebhookDeliveryView {
+  /** ID of the endpoint. */
+  endpoint_id: string;
+  /** ID of the event, the header `webhook-id`. */
+  event_id: string;
+  /** Type of the event. */
+  type: string;
+  /** ID of the user it is about; null if there is none. */
+  user_id: string | null;
+  /** `pending` until the endpoint accepts it, then `delivered`; `failed` after three days of retries. */
+  state: "pending" | "delivered" | "failed";
+  /** Time of creation. */
+  created_at: string;
+  /** Time of the last change. */
+  updated_at: string;
+  /** Time of the next attempt; null if none is planned, or if an earlier event of the same user is not delivered. */
+  next_attempt_at: string | null;
+  /** The latest attempts, oldest first; 50 at most. */
+  attempts: WebhookAttemptView[];
+}
+
+/** Endpoints, oldest first. */
+export interface WebhookEndpointList {
+  /** The endpoints; all of them, since their number is limited. */
+  endpoints: WebhookEndpointView[];
+}
+
+/** An endpoint: a URL of your app that events are posted to. */
+export interface WebhookEndpointView {
+  /** ID of the endpoint. */
+  id: string;
+  /** Client whose users' events it gets; null for the events of all users. */
+  client_id: string | null;
+  /** URL that events are posted to. */
+  url: string;
+  /** Types of the events that it gets. */
+  types: string[];
+  /** Text for people. */
+  description: string;
+  /** Whether events are recorded for it and delivered. */
+  enabled: boolean;
+  /** `operator`; `failing` after three days without a success; `gone` after the status 410. Null if enabled. */
+  disabled_reason: "operator" | "failing" | "gone" | null;
+  /** When it was disabled; null if it is enabled. */
+  disabled_at: string | null;
+  /** Secrets that sign now, newest first. */
+  secrets: WebhookSecretView[];
+  /** Events that wait for their delivery; 1,000 at most are counted. */
+  pending: number;
+  /** Time of the last success within the retention; null if there was none. */
+  last_delivered_at: string | null;
+  /** Time of creation. */
+  created_at: string;
+  /** Time of the last change. */
+  updated_at: string;
+  /** Number of the current version, from 1. Every change increments it. */
+  version: number;
+}
+
+/** Result of `replay_webhooks`. */
+export interface WebhookReplayView {
+  /** Number of events that are delivered again; 100,000 at most are counted. */
+  replayed: number;
+}
+
+/** A secret that signs the webhooks of an endpoint. The secret itself is shown once, when it is created. */
+export interface WebhookSecretView {
+  /** ID of the secret. */
+  id: string;
+  /** Time of creation. */
+  created_at: string;
+  /** When it stops signing; null for the newest secret. */
+  expires_at: string | null;
+}
+
+/** Result of `send_test_webhook`. */
+export interface WebhookTestView {
+  /** ID of the event, the header `webhook-id`. */
+  event_id: string;
+  /** The attempt, which is not repeated. */
+  attempt: WebhookAttemptView;
 }
 
 /** Fields of `get_subscription_status`. */

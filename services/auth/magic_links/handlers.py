@@ -73,7 +73,7 @@ async def create_trial_and_magic_link(command: CreateTrialAndMagicLink, work: Wo
             ``send_magic_link``.
     """
     address = await _check_trial_order(command, work, auth)
-    user_id = await find_or_order_user(address, work, auth)
+    user_id = await find_or_order_user(address, command.client_id, work, auth)
     work.forward(
         StartTrial(
             key=user_id,

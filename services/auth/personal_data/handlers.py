@@ -19,6 +19,7 @@ from shared.bus.work import Work
 from shared.messages import Sealed
 from shared.messages.auth.errors import UserNotFound
 from shared.messages.auth.users import RemoveUnusedUser
+from shared.messages.auth.webhooks import UserErased
 from shared.messages.personal_data import (
     AddExportedPart,
     ConfirmErasure,
@@ -119,6 +120,9 @@ async def _erase(
     # Audit entries of the pending logins first: they can't be found once the logins are deleted.
     before_login = auth.personal_data.audit_before_login(await auth.personal_data.login_ids(subject))
     await erase_batch(subject, work, (before_login, *auth.personal_data.pending_logins))
+    client_ids = await auth.access_tokens.clients_of(user.id) | await auth.refresh_tokens.clients_of(user.id)
+    # Sessions and their tokens are removed later, and with them the clients.
+    work.publish(UserErased(key=user.id, user_id=user.id, client_ids=tuple(sorted(client_ids)), at=work.now))
     return _begin("erasure", user, identifiers, work, auth, delete_stripe_customer=delete_stripe_customer)
 
 

@@ -70,6 +70,10 @@ class AccessTokens(Rows[AccessToken]):
         """All access tokens of a user that are not revoked, including expired ones."""
         return [self._read(document) for document in await self._unrevoked.find(user_id)]
 
+    async def clients_of(self, user_id: str) -> set[str]:
+        """The clients of all stored access tokens of a user: those of logins within about a month."""
+        return set(await self._collection.distinct("clientId", {"userId": {"$eq": user_id}}))
+
     async def some_of_user(self, user_id: str, limit: int) -> list[AccessToken]:
         """Up to ``limit`` access tokens of a user, unrevoked ones first."""
         return await self._all(self._collection.find({"userId": user_id}).sort("revokedAt", ASCENDING).limit(limit))
@@ -102,6 +106,10 @@ class RefreshTokens(Rows[RefreshToken]):
     async def unrevoked(self, user_id: str) -> list[RefreshToken]:
         """All refresh tokens of a user that are not revoked, including expired ones: the newest one of each family."""
         return [self._read(document) for document in await self._unrevoked.find(user_id)]
+
+    async def clients_of(self, user_id: str) -> set[str]:
+        """The clients of all stored refresh tokens of a user: those of logins within about a year."""
+        return set(await self._collection.distinct("clientId", {"userId": {"$eq": user_id}}))
 
     async def some_of_user(self, user_id: str, limit: int) -> list[RefreshToken]:
         """Up to ``limit`` refresh tokens of a user, unrevoked ones first."""

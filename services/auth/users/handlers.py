@@ -123,11 +123,11 @@ async def find_or_create_user(address: str, work: Work, auth: Auth) -> str:
     return identifier.user_id
 
 
-async def find_or_order_user(address: str, work: Work, auth: Auth) -> str:
+async def find_or_order_user(address: str, client_id: str, work: Work, auth: Auth) -> str:
     """As ``find_or_create_user``, for the order of a trial: a new user is removed unless the person logs in."""
     identifier = await auth.identifiers.find_by_value("email", address)
     if identifier is None:
-        identifier = create_user(address, work, auth, verified=False, ordered=True)
+        identifier = create_user(address, work, auth, verified=False, ordered_by=client_id)
     else:
         auth.identifiers.require_unchanged(identifier, work)
         user = await auth.users.find(identifier.user_id)
@@ -161,20 +161,20 @@ def create_user(
     identifier_type: IdentifierType = "email",
     first_name: str = "",
     last_name: str = "",
-    ordered: bool = False,
+    ordered_by: str | None = None,
 ) -> Identifier:
     """Create a user with one identifier.
 
     If two messages create a user for the same identifier at the same time, one of them commits; the handler of the
     other runs again and finds the user. ``identifier_value`` is in normal form; it is ``verified`` if the user has just
-    proven control of it. ``ordered`` is whether the user exists only for an order of a trial.
+    proven control of it. ``ordered_by`` is the client that ordered a trial, if the user exists only for that order.
     """
     user = User(
         id=work.new_id("user"),
         created_at=work.now,
         first_name=first_name,
         last_name=last_name,
-        ordered_at=work.now if ordered else None,
+        ordered_at=None if ordered_by is None else work.now,
     )
     identifier = Identifier(
         id=work.new_id("userident"),
@@ -188,7 +188,7 @@ def create_user(
     auth.users.add(user, work)
     auth.identifiers.add(identifier, work)
     work.annotate(user_id=user.id, identifier_id=identifier.id)
-    work.publish(UserCreated(key=user.id, user_id=user.id, at=work.now))
+    work.publish(UserCreated(key=user.id, user_id=user.id, client_id=ordered_by, at=work.now))
     if verified:
         _publish_verified(identifier, work)
     return identifier

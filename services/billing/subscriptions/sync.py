@@ -301,13 +301,18 @@ def _announce(
     ids: dict[str, Any] = {"key": updated.user_id, "user_id": updated.user_id, "subscription_id": updated.id}
     entitled = stripe_subscription.sold_by_nest and updated.entitled(work.now, billing.access)
     fields = {**ids, "status": updated.status, "entitled": entitled}
+    status_before = None if stored is None else stored.status
     if stored is None:
         work.publish(SubscriptionStarted(**fields, happened_at=stripe_subscription.created))
     if updated.ended and (stored is None or not stored.ended):
         ended_at, reason = stripe_subscription.ended_at, stripe_subscription.end_reason
-        work.publish(SubscriptionEnded(**fields, changed=changed, reason=reason, happened_at=ended_at))
+        work.publish(
+            SubscriptionEnded(
+                **fields, changed=changed, status_before=status_before, reason=reason, happened_at=ended_at
+            )
+        )
     elif changed:
-        work.publish(SubscriptionChanged(**fields, changed=changed))
+        work.publish(SubscriptionChanged(**fields, changed=changed, status_before=status_before))
     if stored is not None and "items" in changed and plan_of(stored) != plan_of(updated):
         work.publish(PlanChanged(**ids, before=plan_of(stored), after=plan_of(updated), entitled=entitled))
     if stored is not None and not updated.ended:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from services.mailer.consents.mailchimp import GIVEN_UP
 from services.mailer.consents.models import AudienceMember, Consent, next_attempt
 from services.mailer.context import Mailer
+from services.mailer.webhooks.deliveries import offer_event
 from shared.bus.work import Work
 from shared.messages.auth.users import FindConsentAddress
 from shared.messages.mailer.consents import (
@@ -37,11 +38,12 @@ async def record_marketing_consent(command: RecordMarketingConsent, work: Work, 
     if mailer.mailchimp is not None:
         work.publish(FindConsentAddress(key=command.user_id, user_id=command.user_id, consent_version=number))
     if stored is None or stored.level != consent.level:
-        work.publish(
-            MarketingConsentChanged(
-                key=consent.user_id, user_id=consent.user_id, level=consent.level, source=consent.source, at=work.now
-            )
+        changed = MarketingConsentChanged(
+            key=consent.user_id, user_id=consent.user_id, level=consent.level, source=consent.source, at=work.now
         )
+        work.publish(changed)
+        if not mailer.wanted_events.skips(changed.wire):
+            await offer_event(changed, work, mailer)
 
 
 async def get_marketing_consent(query: GetMarketingConsent, _work: Work, mailer: Mailer) -> MarketingConsentView:

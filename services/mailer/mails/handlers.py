@@ -19,7 +19,12 @@ from shared.telemetry import log
 
 LINKS: Final[frozenset[Template]] = frozenset({"magic-link", "trial-magic-link", "password-reset", "verify-address"})
 """Templates that anybody may order for any address."""
-OWN_BRANDING: Final[frozenset[Template]] = LINKS | {"dispute", "password-changed", "address-changed"}
+OWN_BRANDING: Final[frozenset[Template]] = LINKS | {
+    "dispute",
+    "password-changed",
+    "address-changed",
+    "webhook-disabled",
+}
 """Templates whose client and language are final in the order: the reader requested them through an app, or they go to
 operators."""
 LOGIN_LINKS: Final[frozenset[Template]] = frozenset({"magic-link", "trial-magic-link"})

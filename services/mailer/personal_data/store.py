@@ -5,6 +5,7 @@ from __future__ import annotations
 from services.mailer.consents.store import AudienceMembers, ConsentChanges, Consents
 from services.mailer.deliveries.store import Deliveries
 from services.mailer.suppressions.store import Suppressions
+from services.mailer.webhooks.store import WebhookDeliveries
 from shared.mongo import Database, Document
 from shared.personal_data.subjects import DataSubject, PersonalDataCollection
 from shared.sealing import Sealer
@@ -44,8 +45,16 @@ class PersonalData:
             lambda person: {"_id": {"$in": recipient_hashes(person)}},
             excluded=frozenset({"_id"}),
         )
-        self.exported = (*consents, deliveries, suppressions)
-        self.erased = (*consents, deliveries)
+        webhooks = PersonalDataCollection(
+            database[WebhookDeliveries.COLLECTION],
+            _by_user,
+            excluded=frozenset({"subject", "position"}),
+            to_export=lambda webhook: {**webhook, "body": sealer.unseal("mailer", webhook["body"]).decode()},
+            # The only event that an app still gets about the person names nothing but the user's ID.
+            erasure_query=lambda person: {**_by_user(person), "type": {"$ne": "user.erased"}},
+        )
+        self.exported = (*consents, deliveries, suppressions, webhooks)
+        self.erased = (*consents, deliveries, webhooks)
 
 
 def _by_user(person: DataSubject) -> Document:

@@ -47,6 +47,9 @@ _VALUES: Final[Mapping[str, Any]] = {
     "card": "4242",
     "expires": "11/2026",
     "plan": "Beak Pro",
+    "endpoint_id": "webhookendpoint_000000C2kg4d9HyP1Bg09HBF4Bm40",
+    "host": "api.example.com",
+    "gone": True,
 }
 _KINDS: Final[Mapping[str, type[Part]]] = dict([*VARIABLES.items(), *TEXT_VARIABLES.items()])
 

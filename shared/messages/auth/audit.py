@@ -30,6 +30,10 @@ _Plan = Literal["cancel_subscription", "change_plan", "resume_subscription"]
 _StripeRun = Literal["import_stripe_account", "reconcile_subscriptions", "replay_stripe_events", "sweep_stripe_events"]
 _StripeRunControl = Literal["list_stripe_differences", "resume_stripe_run", "stop_stripe_run"]
 _Mail = Literal["lift_suppression", "list_deliveries", "list_suppressions", "set_marketing_consent"]
+_Webhook = Literal["list_webhook_deliveries", "list_webhook_endpoints", "replay_webhooks", "send_test_webhook"]
+_WebhookEndpoint = Literal[
+    "create_webhook_endpoint", "delete_webhook_endpoint", "roll_webhook_secret", "update_webhook_endpoint"
+]
 _News = Literal["create_news_item", "dismiss_news_item", "list_all_news_items", "remove_news_item", "update_news_item"]
 Action = Literal[
     _Login,
@@ -52,6 +56,8 @@ Action = Literal[
     _StripeRunControl,
     _Mail,
     _News,
+    _Webhook,
+    _WebhookEndpoint,
 ]
 """Name of the attempted method or handler. Grants of ``authenticate_user`` are recorded as ``log_in`` and ``refresh``;
 ``authenticate_user`` itself is a call with an unknown grant type. ``authenticate_access_token`` and

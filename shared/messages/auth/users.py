@@ -94,6 +94,8 @@ class UserCreated(Event, wire="auth.user-created"):
     """A user was created."""
 
     user_id: str
+    client_id: str | None = None
+    """Client that ordered a trial for the new user; None if the user logged in, or is unknown to all clients."""
     at: Moment
 
 

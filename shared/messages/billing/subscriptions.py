@@ -307,6 +307,8 @@ class SubscriptionChanged(SubscriptionEvent, wire="billing.subscription-changed"
     """Names of the changed fields, as stored in MongoDB."""
     entitled: bool | None = None
     """See SubscriptionStarted."""
+    status_before: str | None = None
+    """Status before the change; None in an event of an earlier release."""
 
 
 class SubscriptionEnded(SubscriptionEvent, wire="billing.subscription-ended"):
@@ -315,6 +317,8 @@ class SubscriptionEnded(SubscriptionEvent, wire="billing.subscription-ended"):
     status: str
     changed: Many[str] = ()
     """See SubscriptionChanged."""
+    status_before: str | None = None
+    """See SubscriptionChanged; None too if it was not recorded before."""
     reason: str | None = None
     """``duplicate``, ``coupon_missing``, ``trial_undone`` or ``trial_converted`` if billing ended it, else Stripe's
     reason: ``cancellation_requested``, ``payment_failed``, ``payment_disputed``; None if Stripe gives none. A trial is

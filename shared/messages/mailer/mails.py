@@ -30,6 +30,7 @@ Template = Literal[
     "address-changed",
     "password-reset",
     "verify-address",
+    "webhook-disabled",
 ]
 Link = Annotated[
     str,
@@ -207,6 +208,16 @@ class AccountLinkVariables(AccountVariables):
     """How long the link works, in minutes from the order."""
 
 
+class WebhookVariables(Part):
+    """Variables of ``webhook-disabled``, a mail to the operators."""
+
+    endpoint_id: str
+    host: str
+    """Host of the endpoint's URL."""
+    gone: bool = False
+    """Whether the endpoint answered that it is gone, instead of failing for three days."""
+
+
 VARIABLES: Final[dict[Template, type[Part]]] = {
     "magic-link": LinkVariables,
     "trial-magic-link": LinkVariables,
@@ -230,6 +241,7 @@ VARIABLES: Final[dict[Template, type[Part]]] = {
     "address-changed": AccountVariables,
     "password-reset": AccountLinkVariables,
     "verify-address": AccountLinkVariables,
+    "webhook-disabled": WebhookVariables,
 }
 """Model of each template's variables."""
 

@@ -1,0 +1,1 @@
+"""Outgoing webhooks: what auth knows about them, which the mailer delivers."""
