@@ -1976,7 +1976,9 @@ class Methods(ABC):
         )
 
     def send_test_webhook(self, *, id: str, idempotency_key: str | None = None) -> models.WebhookTestView:
-        """Send an event of the type ``webhook.test`` to an endpoint, once, and return its answer.
+        """Send a test event to an endpoint, and return its answer.
+
+        The event has the type ``webhook.test``, and is not sent again.
 
         Args:
             id: ID of the endpoint.
@@ -3979,7 +3981,9 @@ class AsyncMethods(ABC):
         )
 
     async def send_test_webhook(self, *, id: str, idempotency_key: str | None = None) -> models.WebhookTestView:
-        """Send an event of the type ``webhook.test`` to an endpoint, once, and return its answer.
+        """Send a test event to an endpoint, and return its answer.
+
+        The event has the type ``webhook.test``, and is not sent again.
 
         Args:
             id: ID of the endpoint.

@@ -326,7 +326,10 @@ class SendTestWebhook(
     reply=WebhookTestView,
     refuses=(WebhookEndpointNotFound, WebhookEndpointDisabled),
 ):
-    """Send an event of the type ``webhook.test`` to an endpoint, once, and return its answer."""
+    """Send a test event to an endpoint, and return its answer.
+
+    The event has the type ``webhook.test``, and is not sent again.
+    """
 
     id: EndpointId
 
