@@ -595,7 +595,11 @@ export abstract class Methods extends Caller {
     return this.command("replay_webhooks", fields, options);
   }
 
-  /** Send an event of the type `webhook.test` to an endpoint, once, and return its answer. */
+  /**
+   * Send a test event to an endpoint, and return its answer.
+   *
+   * The event has the type `webhook.test`, and is not sent again.
+   */
   sendTestWebhook(fields: models.SendTestWebhook, options?: CallOptions): Promise<models.WebhookTestView> {
     return this.command("send_test_webhook", fields, options);
   }

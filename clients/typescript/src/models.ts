@@ -2151,7 +2151,11 @@ export interface SendPhoneCode {
   phone_number: string;
 }
 
-/** Send an event of the type `webhook.test` to an endpoint, once, and return its answer. */
+/**
+ * Send a test event to an endpoint, and return its answer.
+ *
+ * The event has the type `webhook.test`, and is not sent again.
+ */
 export interface SendTestWebhook {
   /** ID of the endpoint. */
   id: string;
