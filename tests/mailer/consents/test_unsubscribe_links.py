@@ -24,6 +24,8 @@ VARIABLES: dict[str, Any] = {
     "paid_at": "2026-12-01T00:00:00Z",
     "card": "4242",
     "expires": "11/2026",
+    "endpoint_id": "webhookendpoint_1",
+    "host": "app.example",
 }
 
 

@@ -23,6 +23,8 @@ ALL_VARIABLES = {
     "name": "Ada",
     "ends_at": "2026-12-05T23:30:00.000Z",
     "dispute_id": "dp_1",
+    "endpoint_id": "webhookendpoint_1",
+    "host": "app.example",
     "amount": "12.00 EUR",
     "reason": "fraudulent",
     "application": "An app",
@@ -33,7 +35,10 @@ ALL_VARIABLES = {
 }
 REQUIRED_VARIABLES = {
     name: ALL_VARIABLES[name]
-    for name in ("link", "dispute_id", "amount", "reason", "ends_at", "renews_at", "paid_at", "card", "expires")
+    for name in (
+        *("link", "dispute_id", "amount", "reason", "ends_at", "renews_at", "paid_at", "card", "expires"),
+        *("endpoint_id", "host"),
+    )
 }
 TEMPLATES: tuple[Template, ...] = get_args(Template)
 LOCALES = ("en", "de", "fr", "es", "it")
