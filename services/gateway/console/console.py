@@ -7,7 +7,21 @@ from typing import Final
 
 from starlette.routing import Route
 
-from services.gateway.console import home, people
+from services.gateway.console import (
+    audit,
+    branding,
+    clients,
+    dead_letters,
+    deliveries,
+    home,
+    keys,
+    news,
+    payments,
+    people,
+    plans,
+    stripe_runs,
+    system,
+)
 from services.gateway.console.access import Access, OpenAccess
 from services.gateway.console.calls import Calls
 from services.gateway.console.cookies import SealedCookie
@@ -20,7 +34,26 @@ from services.gateway.portal import PortalLinks
 from shared.pages.pages import Pages
 from shared.sealing import Sealer
 
-TABLES: Final[tuple[PageTable, ...]] = (home.HOME_PAGES, people.PEOPLE)
+TABLES: Final[tuple[PageTable, ...]] = (
+    home.HOME_PAGES,
+    people.PEOPLE,
+    clients.CLIENTS,
+    branding.BRANDING,
+    plans.PLANS,
+    news.NEWS,
+    deliveries.DELIVERIES,
+    deliveries.SUPPRESSIONS,
+    payments.PAYMENTS,
+    payments.DISPUTES,
+    payments.SUBSCRIPTIONS,
+    stripe_runs.RUNS,
+    system.SYSTEM,
+    dead_letters.DEAD_LETTERS,
+    system.PARTITIONS,
+    keys.KEYS,
+    keys.LIMITS,
+    audit.AUDIT,
+)
 """All pages; their order is that of the navigation."""
 STATIC_PATH: Final = "/console/static"
 NOTE_SECONDS: Final = 60
