@@ -21,6 +21,7 @@ from services.gateway.console import (
     plans,
     stripe_runs,
     system,
+    webhooks,
 )
 from services.gateway.console.access import Access, OpenAccess
 from services.gateway.console.calls import Calls
@@ -41,6 +42,7 @@ TABLES: Final[tuple[PageTable, ...]] = (
     branding.BRANDING,
     plans.PLANS,
     news.NEWS,
+    webhooks.WEBHOOKS,
     deliveries.DELIVERIES,
     deliveries.SUPPRESSIONS,
     payments.PAYMENTS,

@@ -16,7 +16,18 @@ Row = Mapping[str, Any]
 TONES: Final[Mapping[str, str]] = {
     **dict.fromkeys(("active", "delivered", "done", "repaired", "replayed", "running", "succeeded", "won"), "good"),
     **dict.fromkeys(
-        ("handed_over", "incomplete", "ordered", "past_due", "published", "queued", "rebalancing", "suppressed"), "warn"
+        (
+            "handed_over",
+            "incomplete",
+            "ordered",
+            "past_due",
+            "pending",
+            "published",
+            "queued",
+            "rebalancing",
+            "suppressed",
+        ),
+        "warn",
     ),
     **dict.fromkeys(("suspected", "too_old", "trialing", "undecodable", "verify", "waiting", "needs_response"), "warn"),
     **dict.fromkeys(("away", "bounced", "complaint", "failed", "failing", "found", "given_up", "lost"), "bad"),

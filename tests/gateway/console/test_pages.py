@@ -98,6 +98,9 @@ PAGES: Final[list[tuple[str, str, str]]] = [
     ("/console/limits", "list_rate_limits", "NEST_LIMIT_MAGIC_LINKS_PER_ADDRESS"),
     ("/console/system", "get_system_state", "auth.commands"),
     ("/console/audit", "list_audit_entries", "create_client"),
+    ("/console/webhooks", "list_webhook_endpoints", "https://app.example/webhooks"),
+    ("/console/webhooks/webhookendpoint_1", "list_webhook_deliveries", "webhooksecret_1"),
+    ("/console/webhooks/deliveries", "list_webhook_deliveries", "webhookevent_1"),
 ]
 """Path, the method that it calls, and a part of the page."""
 ACTS: Final[list[tuple[str, dict[str, Any], str, dict[str, Any]]]] = [
@@ -186,10 +189,57 @@ ACTS: Final[list[tuple[str, dict[str, Any], str, dict[str, Any]]]] = [
     ("/console/stripe/runs/import", {}, "import_stripe_account", {}),
     ("/console/stripe/runs/striperun_1/stop", {}, "stop_stripe_run", {"run_id": "striperun_1"}),
     ("/console/stripe/runs/striperun_1/resume", {}, "resume_stripe_run", {"run_id": "striperun_1"}),
+    (
+        "/console/webhooks/webhookendpoint_1",
+        {"url": "https://app.example/new", "types": ["payment.*", "user.erased"], "description": "", "version": "1"},
+        "update_webhook_endpoint",
+        {
+            "id": "webhookendpoint_1",
+            "version": 1,
+            "url": "https://app.example/new",
+            "types": ["payment.*", "user.erased"],
+            "description": "",
+        },
+    ),
+    (
+        "/console/webhooks/webhookendpoint_1/enable",
+        {},
+        "update_webhook_endpoint",
+        {"id": "webhookendpoint_1", "enabled": True},
+    ),
+    (
+        "/console/webhooks/webhookendpoint_1/disable",
+        {"version": "1"},
+        "update_webhook_endpoint",
+        {"id": "webhookendpoint_1", "version": 1, "enabled": False},
+    ),
+    (
+        "/console/webhooks/webhookendpoint_1/replay",
+        {"state": "failed", "since": "2026-11-20T06:05"},
+        "replay_webhooks",
+        {"endpoint_id": "webhookendpoint_1", "state": "failed", "since": "2026-11-20T06:05:00+00:00"},
+    ),
+    ("/console/webhooks/webhookendpoint_1/test", {}, "send_test_webhook", {"id": "webhookendpoint_1"}),
+    ("/console/webhooks/webhookendpoint_1/delete", {}, "delete_webhook_endpoint", {"id": "webhookendpoint_1"}),
     ("/console/keys/rotate", {}, "rotate_signing_keys", {"emergency": False}),
     ("/console/keys/rotate", {"emergency": "yes"}, "rotate_signing_keys", {"emergency": True}),
 ]
 """Path, fields of the form, the method and its fields."""
+SECRETS: Final[list[tuple[str, dict[str, Any], str, dict[str, Any]]]] = [
+    (
+        "/console/webhooks",
+        {"url": " https://app.example/ ", "types": "*", "client_id": "client_1"},
+        "create_webhook_endpoint",
+        {"url": "https://app.example/", "types": ["*"], "description": "", "client_id": "client_1"},
+    ),
+    (
+        "/console/webhooks/webhookendpoint_1/roll",
+        {"overlap_hours": "0"},
+        "roll_webhook_secret",
+        {"id": "webhookendpoint_1", "overlap_hours": 0},
+    ),
+]
+"""Acts whose response shows a secret, as ``ACTS``."""
 BANNER: Final = {"emoji": "🦩", "title": "New", "body": "Text", "dismissible": "yes", "priority": "7"}
 
 
@@ -271,8 +321,12 @@ async def test_every_method_of_the_commands_is_on_a_page(app: ConsoleApp) -> Non
     for path, form, _, _ in ACTS:
         await app.post(path, **form)
         called |= {name for name, _ in app.methods.calls}
-    for path in ("/console/news/new", "/console/news/newsitem_1"):
-        await app.post(path, **BANNER)
+    for path, form in (
+        ("/console/news/new", BANNER),
+        ("/console/news/newsitem_1", BANNER),
+        *((path, form) for path, form, _, _ in SECRETS),
+    ):
+        await app.post(path, **form)
         called |= {name for name, _ in app.methods.calls}
     operators = {name for name, method in METHODS[VERSION].items() if method.access is Access.INTERNAL}
     commands = {method for _, methods, _ in COMMANDS for method in methods} | POLLED
