@@ -152,7 +152,7 @@ def _route(route: MessageRoute, dispatcher: Dispatcher, *, old_clients: bool) ->
     if not route.fields:
         return Route(route.path, endpoint, methods=[route.verb])
     # Fields are read from the raw path: a password may contain a slash.
-    starlette_route = Route(f"/{route.name}/{{rest:path}}", endpoint, methods=[route.verb])
+    starlette_route = Route(f"/{route.name}/{{rest:path}}", endpoint, methods=[route.verb], name=route.path)
     # It may also contain a line break, which Starlette's own pattern does not match.
     starlette_route.path_regex = re.compile(starlette_route.path_regex.pattern, re.DOTALL)
     return starlette_route

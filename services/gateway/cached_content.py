@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import gzip
 import hashlib
 import json
+import re
 from collections.abc import Callable
+from functools import lru_cache
 from importlib.resources import files
 from typing import Any, Final
 
@@ -26,6 +30,8 @@ GROUP: Final = "content"
 _CACHE_CONTROL: Final = (b"cache-control", b"public, max-age=%d" % JWKS_SECONDS)
 """A signing key is published for longer than this before it is used, and verifiers fetch the keys again at an unknown
 key ID, so a cached key set does no harm."""
+MIN_COMPRESSED_BYTES: Final = 16 * 1024
+_WEIGHT: Final = re.compile(rb"[01](\.[0-9]{0,3})?")
 _NO_REFERRER: Final = (b"referrer-policy", b"no-referrer")
 
 
@@ -50,21 +56,38 @@ class CachedContent(Endpoint):
         content: returns the current content.
         media_type: its content type.
         headers: in addition to those for caching.
+        slow: whether to call ``content`` in another thread, because the event loop must not wait for it.
+
+    Content of more than ``MIN_COMPRESSED_BYTES`` is compressed for clients that accept it.
     """
 
     def __init__(
-        self, name: str, content: Callable[[], bytes], media_type: bytes = JSON, headers: HeaderList = ()
+        self,
+        name: str,
+        content: Callable[[], bytes],
+        media_type: bytes = JSON,
+        headers: HeaderList = (),
+        *,
+        slow: bool = False,
     ) -> None:
         super().__init__((GROUP, name))
         self._content = content
+        self._slow = slow
         self._media_type = media_type
         self._headers = headers
 
     async def respond(self, request: HttpRequest) -> HttpResponse:
         """The content, or 304 if the client already has it (RFC 9110 sections 8.8.3, 13.1.2)."""
-        content = self._content()
+        content = await asyncio.to_thread(self._content) if self._slow else self._content()
+        headers = (*self._headers, _CACHE_CONTROL)
+        if len(content) > MIN_COMPRESSED_BYTES:
+            headers = (*headers, (b"vary", b"accept-encoding"))
+            if _accepts_gzip(request):
+                content = await asyncio.to_thread(_compressed, content)
+                headers = (*headers, (b"content-encoding", b"gzip"))
+        # Each encoding has a tag of its own (RFC 9110 section 8.8.3).
         tag = entity_tag(content)
-        headers = (*self._headers, _CACHE_CONTROL, (b"etag", tag))
+        headers = (*headers, (b"etag", tag))
         if if_none_match(request) & {tag, b"*"}:
             return HttpResponse(304, headers=headers)
         return HttpResponse(200, content, headers, self._media_type)
@@ -72,6 +95,21 @@ class CachedContent(Endpoint):
     def route(self, path: str) -> Route:
         """``GET`` and ``HEAD`` of this content."""
         return Route(path, self, methods=["GET"])
+
+
+def _accepts_gzip(request: HttpRequest) -> bool:
+    """Whether ``accept-encoding`` names gzip (RFC 9110 section 12.5.3), and not with a weight of 0."""
+    encodings = request.headers.get(b"accept-encoding", b"").lower().replace(b" ", b"").split(b",")
+    return any(each == b"gzip" or (each.startswith(b"gzip;q=") and _is_positive(each[7:])) for each in encodings)
+
+
+def _is_positive(text: bytes) -> bool:
+    return bool(_WEIGHT.fullmatch(text)) and float(text) > 0
+
+
+@lru_cache(maxsize=16)
+def _compressed(content: bytes) -> bytes:
+    return gzip.compress(content, mtime=0)
 
 
 def discovery_routes(keys: SigningKeys, issuer: str) -> list[Route]:

@@ -33,7 +33,7 @@ class UnknownPaths:
     """
 
     def __init__(self, routes: Iterable[BaseRoute]) -> None:
-        self._templates = [route.name if route.name.startswith("/") else route.path for route in _named(routes)]
+        self._templates = [_template(route) for route in routes if isinstance(route, Route) and _is_called(route)]
         served = (version.date for version in VERSIONS)
         self._methods = {
             name: date for date in served for name, method in METHODS[date].items() if method.message is not None
@@ -82,9 +82,14 @@ class UnknownPaths:
         return f"/{BASE_VERSION}/{version if name in METHODS[version] else self._methods[name]}/{name}"
 
 
-def _named(routes: Iterable[BaseRoute]) -> list[Route]:
-    """The routes that clients call by a name of their own."""
-    return [each for each in routes if isinstance(each, Route) and each.path not in ("/", "/1/webhook/{provider}")]
+def _is_called(route: Route) -> bool:
+    """Whether clients call a route by this path: not the files of pages, and not the refusal of unknown webhooks."""
+    return ":" not in _template(route) and route.path not in ("/", "/1/webhook/{provider}")
+
+
+def _template(route: Route) -> str:
+    """The path with its fields; a route that reads the raw path has it as its name."""
+    return route.name if route.name.startswith("/") else route.path
 
 
 def _letters(name: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any, Final
 from services.gateway.errors import BodyTooLarge, InvalidWebhookPayload, MissingWebhookBody, UnknownWebhookProvider
 from services.gateway.portal import INVOICE_PATH
 from services.gateway.portal import PATH as PORTAL_PATH
+from services.gateway.versions import VERSIONS
 from services.gateway.webhooks import TOLERANCE_SECONDS
 from services.reference.responses import ALWAYS, JSON, Errors, response
 from services.reference.schemas import object_schema, reference
@@ -265,6 +266,25 @@ def paths(errors: Errors) -> dict[str, Any]:
             {"type": "object", "required": ["asyncapi", "channels"]},
         ),
         "/reference": page("reference", "Show this document as a page"),
+        "/reference/{version}": {
+            "get": _operation(
+                errors,
+                "reference_of_version",
+                "Service",
+                "Show an older version of this document as a page",
+                {"200": _PAGE},
+                parameters=(
+                    {
+                        "name": "version",
+                        "in": "path",
+                        "required": True,
+                        "description": "Date of the version.",
+                        "schema": {"type": "string", "enum": [each.date for each in VERSIONS[:-1]]},
+                    },
+                ),
+            )
+        },
+        "/reference/events": page("events_page", "Show the AsyncAPI document as a page"),
         "/accounts": page("accounts_page", "Show the guide to the account routes"),
         "/healthz": {
             "get": _operation(
