@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import pkgutil
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -89,6 +90,8 @@ class RecordSchemas(BodySchemas):
         found = super().model_schema(schema)
         fields = schema["cls"].model_fields
         for name, each in found.get("properties", {}).items():
+            if "description" in each:
+                each["description"] = _in_terms_of_json(each["description"])
             if name in fields and _is_sealed(fields[name].annotation):
                 text = f"{each.get('description', '')} Ciphertext for the receiving service.".strip()
                 nullable = fields[name].default is None
@@ -100,6 +103,11 @@ class RecordSchemas(BodySchemas):
                     "x-sealed": True,
                 }
         return found
+
+
+def _in_terms_of_json(text: str) -> str:
+    """A description without Python's word for null."""
+    return re.sub(r"\bNone\b", "null", re.sub(r"(^|\. )None\b", r"\1Null", text))
 
 
 def _is_sealed(annotation: Any) -> bool:

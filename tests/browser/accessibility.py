@@ -24,6 +24,9 @@ async () => {
     `${id}: ${help}\\n` + nodes.slice(0, 5).map((node) => `    ${node.html}\\n    ${node.failureSummary}`).join("\\n"));
 }
 """
+_HEIGHT: Final = "() => document.documentElement.scrollHeight"
+MAX_PICTURED: Final = 6_000
+"""Height of the largest picture in pixels: of a higher page, such as the reference, the visible part is pictured."""
 _OVERFLOW: Final = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
@@ -48,7 +51,8 @@ async def check_page(page: Page, name: str) -> None:
         if overflow := await page.evaluate(_OVERFLOW):
             problems.append(f"{name} ({theme}, {width}) is {overflow} pixels wider than the window")
         if pictures:
-            await page.screenshot(path=Path(pictures, f"{name}-{theme}-{width}.png"), full_page=True)
+            whole = await page.evaluate(_HEIGHT) <= MAX_PICTURED
+            await page.screenshot(path=Path(pictures, f"{name}-{theme}-{width}.png"), full_page=whole)
     await page.emulate_media(color_scheme="null")
     if size:
         await page.set_viewport_size(size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any, Final
@@ -95,6 +96,12 @@ def test_secrets_are_marked_as_sealed(asyncapi: dict[str, Any]) -> None:
     assert sealed == {"code", "code_verifier", "refresh_token"}
     assert "x-sealed" not in schemas["AuthenticateUser"]["properties"]["client_id"]
     assert asyncapi["components"]["messages"]["auth.authenticate-user"]["x-reply-sealed"] is True
+
+
+def test_descriptions_are_markdown_in_terms_of_json(asyncapi: dict[str, Any]) -> None:
+    text = json.dumps(asyncapi)
+    assert "``" not in text
+    assert [text[found.start() - 40 : found.end()] for found in re.finditer(r"\bNone\b", text)] == []
 
 
 def test_only_the_dead_letter_message_is_on_dead_letter_topics(asyncapi: dict[str, Any]) -> None:

@@ -58,8 +58,11 @@ const hashId = () => decodeURIComponent(location.hash.slice(1));
 addEventListener("hashchange", () => open(hashId()));
 document.addEventListener("click", (event) => {
   const link = event.target.closest?.("a[href^='#']");
-  // A link to the present hash causes no event of its own.
-  if (link && link.hash === location.hash) open(hashId());
+  if (link && link.hash === location.hash) {
+    // A link to the present hash causes no `hashchange`.
+    event.preventDefault();
+    open(hashId());
+  }
   if (link?.closest(".contents") && matchMedia("(max-width: 59.99rem)").matches) link.closest(".contents").open = false;
 });
 for (const entry of document.querySelectorAll("details.entry")) {

@@ -37,7 +37,7 @@ function addCredentials(place) {
     element(
       "div",
       { className: "row" },
-      field("bearer", "Access token", "Of a user, from authenticate_user."),
+      field("bearer", "Access token", "Of a user, from authenticate_user. On a development machine, a login on the start page fills it in."),
       field("internal", "Internal key", "Of an operator or a back end.")
     ),
     element("p", { className: "hint" }, "They stay in this tab, and go only to this Nest, with the requests that you send below."),
@@ -157,7 +157,7 @@ function validate(editor, problem) {
 /** A sentence about the first field that the method does not have; empty if there is none. */
 function unknownField(editor, parsed) {
   const rows = [...editor.closest(".columns").querySelectorAll(".texts > .request .name")].map((each) => each.textContent);
-  const unknown = rows.length ? Object.keys(parsed).find((name) => !rows.includes(name)) : undefined;
+  const unknown = Object.keys(parsed).find((name) => !rows.includes(name));
   return unknown === undefined ? "" : `There is no field ${unknown}.`;
 }
 
