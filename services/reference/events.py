@@ -143,10 +143,11 @@ def document(samples: Path) -> dict[str, Any]:
 
 
 def _kinds() -> list[type[Message]]:
-    """All messages of Nest, by wire name."""
+    """All messages of Nest that are sent, by wire name. The gateway answers some queries itself; they have no topic."""
     for module in pkgutil.walk_packages(messages.__path__, f"{messages.__name__}."):
         importlib.import_module(module.name)
-    return [kind for _, kind in sorted(MESSAGES.items()) if kind.__module__.startswith(f"{messages.__name__}.")]
+    ours = f"{messages.__name__}."
+    return [kind for _, kind in sorted(MESSAGES.items()) if kind.topic and kind.__module__.startswith(ours)]
 
 
 def _channel(topic: Topic, kinds: Iterable[type[Message]]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from shared.bus.topics import TOPICS, WRITERS, declared
 from shared.messages import MESSAGES
 
 VALIDATOR: Final = Path(__file__).parent / "clients/typescript/validate_asyncapi.mjs"
-KINDS: Final = {wire: kind for wire, kind in MESSAGES.items() if kind.__module__.startswith("shared.")}
+KINDS: Final = {wire: kind for wire, kind in MESSAGES.items() if kind.topic and kind.__module__.startswith("shared.")}
 
 
 @pytest.fixture(scope="module")
