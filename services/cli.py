@@ -112,12 +112,18 @@ def up(
     data: Data = Path(".nest"),
     *,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print all log entries, not only warnings.")] = False,
+    child: Annotated[
+        bool,
+        typer.Option(
+            "--child", help="For programs that run Nest: print a line of JSON when ready, stop at end of input."
+        ),
+    ] = False,
     _json: JsonErrors = False,
 ) -> None:
     """Run everything on this machine: Kafka, MongoDB, the five services, an inbox and a Stripe double."""
     from services.embedded.up import run_up  # noqa: PLC0415
 
-    _run(run_up(folder=data, host=host, port=port, verbose=verbose))
+    _run(run_up(folder=data, host=host, port=port, verbose=verbose, child=child))
 
 
 @app.command(rich_help_panel=SERVICES, epilog=example_text("NEST_KAFKA_BOOTSTRAP=… NEST_MONGO_URL=… nest run auth"))

@@ -4,8 +4,10 @@ Slow imports run while Kafka and MongoDB start, and are therefore not at the top
 """
 
 import asyncio
+import json
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -21,22 +23,36 @@ _MODULES = (
     "services.news.app",
 )
 
+_INPUT_BYTES = 4096
+
 
 class ShutdownSignal:
-    """SIGINT and SIGTERM: the first cancels a start or ends `wait`, the second exits the process."""
+    """SIGINT and SIGTERM: the first cancels a start or ends `wait`, the second exits the process.
 
-    def __init__(self) -> None:
+    Args:
+        end_of_input: whether the end of standard input counts as a signal.
+    """
+
+    def __init__(self, *, end_of_input: bool = False) -> None:
         self._waiting = False
         self._received = asyncio.Event()
         self._main = asyncio.current_task()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._on_signal)
+        if end_of_input:
+            loop.add_reader(sys.stdin.fileno(), self._read_input)
 
     async def wait(self) -> None:
         """Wait for a signal."""
         self._waiting = True
         await self._received.wait()
+
+    def _read_input(self) -> None:
+        descriptor = sys.stdin.fileno()
+        if not os.read(descriptor, _INPUT_BYTES):
+            asyncio.get_running_loop().remove_reader(descriptor)
+            self._on_signal()
 
     def _on_signal(self) -> None:
         if self._received.is_set():
@@ -47,17 +63,26 @@ class ShutdownSignal:
             self._main.cancel()
 
 
-async def run_up(*, folder: Path, host: str, port: int, verbose: bool) -> None:
+async def run_up(*, folder: Path, host: str, port: int, verbose: bool, child: bool = False) -> None:
     """Run until SIGINT or SIGTERM, then stop everything within five seconds; a second signal exits at once.
+
+    Args:
+        folder: folder for all data.
+        host: address of the gateway.
+        port: port of the gateway.
+        verbose: whether all log entries are printed, not only warnings.
+        child: whether another program runs this one. Once Nest is ready, standard output gets one line of JSON with
+            ``url``, ``folder`` and ``client_id``; everything else goes to standard error. The end of standard input
+            stops Nest, so that it does not outlive that program.
 
     Raises:
         CannotStart: Nest cannot start; the text is one line with the remedy.
         asyncio.CancelledError: a signal came during the start.
     """
     began = time.monotonic()
-    console = Console()
+    console = Console(sys.stderr if child else sys.stdout)
     console.print("Nest is starting")
-    shutdown = ShutdownSignal()
+    shutdown = ShutdownSignal(end_of_input=child)
     async with run_machine(folder, host=host, port=port, progress=console, modules=_MODULES) as machine:
         from services.embedded import demo  # noqa: PLC0415 - see the module's docstring
         from services.embedded.in_process import run_in_process  # noqa: PLC0415
@@ -70,6 +95,10 @@ async def run_up(*, folder: Path, host: str, port: int, verbose: bool) -> None:
             tune_garbage_collector()
             await demo.seed(machine.base_url, machine.internal_key)
             console.print(greeting(machine, time.monotonic() - began))
+            if child:
+                ready = {"url": machine.base_url, "folder": str(machine.folder), "client_id": demo.DEMO_CLIENT_ID}
+                sys.stdout.write(f"{json.dumps(ready)}\n")
+                sys.stdout.flush()
             await shutdown.wait()
             console.print("\nNest is stopping")
     console.print("Nest has stopped")
