@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from nest_client.testing import COMMAND, DATA
 from typer.main import get_command
 
 import services
@@ -43,6 +44,8 @@ DOCUMENTS: Final = {
         *ROOT.glob("clients/*/README.md"),
     ]
 }
+OF_PROGRAMS: Final = {"NEST_CRASH_AT", "NEST_", URL, KEY, COMMAND, DATA}
+"""Variables of programs beside the services: of the `nest` command, of the test kit, and of tests."""
 API: Final = DOCUMENTS["docs/http-api.md"]
 REFERENCE: Final[dict[str, Any]] = json.loads((ROOT / "services/gateway/openapi.json").read_text())
 OPERATIONS: Final = DOCUMENTS["docs/operations.md"]
@@ -113,7 +116,7 @@ def test_every_relative_link_resolves(document: str) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_named_variable_exists(document: str) -> None:
     named = set(re.findall(r"\bNEST_[A-Z_]+\b", DOCUMENTS[document]))
-    assert named <= all_variables() | other_variables() | command_variables() | {"NEST_CRASH_AT", "NEST_", URL, KEY}
+    assert named <= all_variables() | other_variables() | command_variables() | OF_PROGRAMS
 
 
 def test_every_error_code_is_in_the_reference_or_the_guide() -> None:

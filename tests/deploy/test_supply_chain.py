@@ -49,8 +49,10 @@ def test_no_security_rule_is_off_outside_of_tests() -> None:
         folder: {rule for rule in rules if re.fullmatch(r"S\d+", rule)}
         for folder, rules in lint["per-file-ignores"].items()
     }
-    assert {folder for folder, rules in off.items() if rules} == {"tests/**"}
-    assert off["tests/**"] == TESTS_ONLY
+    assert {folder: rules for folder, rules in off.items() if rules} == {
+        "tests/**": TESTS_ONLY,
+        "examples/**/test_*.py": {"S101"},
+    }
     assert not {"exclude", "extend-exclude", "force-exclude"} & {*PROJECT["tool"]["ruff"], *lint}
 
 
