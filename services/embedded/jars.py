@@ -66,7 +66,7 @@ def installation() -> Path:
 
 
 def install(progress: Progress, cancelled: threading.Event | None = None) -> list[Path]:
-    """Return the paths of all jars in class path order; download missing ones (44 MB the first time).
+    """Return the paths of all jars in class path order; download missing ones (45 MB the first time).
 
     Blocks, and ends soon after `cancelled` is set.
 
@@ -85,7 +85,7 @@ def install(progress: Progress, cancelled: threading.Event | None = None) -> lis
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not folder.is_dir():
                 download = _Download(sum(jar.size for jar in wanted), progress, cancelled or threading.Event())
-                progress.step("downloading Apache Kafka (once)")
+                progress.step(f"downloading Apache Kafka, {sum(jar.size for jar in wanted) // 10**6} MB (once)")
                 _install(wanted, folder, download)
     except OSError as error:
         raise FolderNotWritable(cache_folder(), error.strerror or str(error)) from error

@@ -1,7 +1,15 @@
-"""The installer that `make` runs first, on machines without a suitable Python: a one-line error with the remedy."""
+"""The installer that `make` runs first, on machines without a suitable Python: a one-line error with the remedy.
 
+On others it shows how far pip is.
+"""
+
+import os
+import pty
+import re
 import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -26,11 +34,15 @@ def python(folder: Path, script: str) -> Path:
     return interpreter
 
 
-def install(checkout: Path, interpreter: Path) -> subprocess.CompletedProcess[str]:
+def install(
+    checkout: Path, interpreter: Path, *, report_seconds: int = 10, stdout: int = subprocess.PIPE
+) -> subprocess.CompletedProcess[str]:
+    variables = {"PYTHON": str(interpreter), "NEST_INSTALL_REPORT_SECONDS": str(report_seconds)}
     return subprocess.run(
         [checkout / "requirements" / "install", "dev"],
-        env={"PATH": "/usr/bin:/bin", "PYTHON": str(interpreter)},
-        capture_output=True,
+        env={"PATH": "/usr/bin:/bin"} | variables,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         text=True,
         check=False,
     )
@@ -61,3 +73,84 @@ def test_unchanged_lock_installs_nothing(checkout: Path) -> None:
     (checkout / ".venv" / "installed.txt").write_text("")
     completed = install(checkout, checkout / "none")
     assert (completed.returncode, completed.stdout, completed.stderr) == (0, "", "")
+
+
+PIP = """case "$*" in
+    *"-m venv"*) mkdir -p .venv/bin .venv/lib/python3/site-packages; cp "$0" .venv/bin/python ;;
+    *--require-hashes*)
+        for name in one two; do : >"$TMPDIR/$name.whl"; done
+        sleep {seconds}
+        mkdir .venv/lib/python3/site-packages/one.dist-info
+        echo "why it fails" >&2
+        sleep {seconds}
+        exit {code} ;;
+    *print*) echo 3.12 ;;
+esac"""
+"""A Python whose pip downloads two packages, installs one, and may fail then."""
+
+
+@pytest.fixture
+def two_packages(checkout: Path) -> Path:
+    """A checkout with a lock of two packages for every system and one for Windows."""
+    lock = "one==1\ntwo==2 ; python_version < '4'\ncolorama==3 ; sys_platform == 'win32'\n"
+    (checkout / "requirements" / "dev.txt").write_text(lock)
+    return checkout
+
+
+def test_progress_without_a_terminal_is_plain_lines(two_packages: Path) -> None:
+    completed = install(two_packages, python(two_packages, PIP.format(seconds=1.2, code=0)), report_seconds=1)
+    assert completed.returncode == 0, completed.stderr
+    assert completed.stderr == ""
+    lines = completed.stdout.splitlines()
+    assert lines[0] == "nest: creating .venv with Python 3.12"
+    assert re.fullmatch(r"nest: installing 2 packages into \.venv, a download of \d+ MB \(once\)", lines[1])
+    assert lines[2] == "nest: downloaded 2 of 2 packages, 1 s"
+    assert re.fullmatch(r"nest: installed 1 of 2 packages, \d s", lines[3])
+    assert re.fullmatch(r"nest: installed 2 packages in \d s", lines[-1])
+    assert {each.name for each in (two_packages / ".venv").iterdir()} == {"bin", "lib", "installed.txt"}
+
+
+def test_progress_on_a_terminal_is_one_moving_line(two_packages: Path) -> None:
+    interpreter = python(two_packages, PIP.format(seconds=0.5, code=0))
+    terminal, out = pty.openpty()
+    completed = install(two_packages, interpreter, stdout=out)
+    os.close(out)
+    assert completed.returncode == 0, completed.stderr
+    moving = os.read(terminal, 1 << 16).decode().partition("(once)\r\n")[2]
+    os.close(terminal)
+    assert len({*re.findall(r"\r\x1b\[Knest: ([|/\\-]) downloaded 2 of 2 packages, \d s", moving)}) > 1
+    assert "installed 1 of 2 packages" in moving
+    # The line is cleared before the last one.
+    assert re.search(r"\r\x1b\[Knest: installed 2 packages in \d s\r\n$", moving)
+
+
+def test_failure_of_pip_shows_its_reason_and_the_next_run_starts_again(two_packages: Path) -> None:
+    failed = install(two_packages, python(two_packages, PIP.format(seconds=0, code=1)))
+    assert failed.returncode == 1
+    reason, remedy = failed.stderr.splitlines()
+    assert reason == "why it fails"
+    assert remedy.startswith("nest: could not install the packages of requirements/dev.txt: see the lines above")
+    assert not (two_packages / ".venv" / "installed.txt").exists()
+    assert not (two_packages / ".venv" / "downloads").exists()
+
+
+def test_ctrl_c_ends_pip(two_packages: Path) -> None:
+    interpreter = python(
+        two_packages, PIP.format(seconds=60, code=0).replace("sleep 60", "echo $$ >pid; exec sleep 60")
+    )
+    process = subprocess.Popen(
+        [two_packages / "requirements" / "install", "dev"],
+        env={"PATH": "/usr/bin:/bin", "PYTHON": str(interpreter)},
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    pid = two_packages / "pid"
+    deadline = time.monotonic() + 20
+    while not (pid.exists() and pid.read_text().strip()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(20) == 130
+    while Path(f"/proc/{pid.read_text().strip()}").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

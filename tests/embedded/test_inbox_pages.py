@@ -222,7 +222,7 @@ async def test_tabs_show_text_source_headers_links_and_attachments(browser: http
     assert f'<iframe src="/dev/inbox/{arrival.id}"' in await tab("html")
     assert "Hi &lt;you&gt;" in await tab("text")
     assert "MIME-Version: 1.0" in await tab("source")
-    assert '<td data-label="Value" class="mono">Demo &lt;hello@demo.example&gt;</td>' in await tab("headers")
+    assert '<td class="mono">Demo &lt;hello@demo.example&gt;</td>' in await tab("headers")
     links = await tab("links")
     assert '<a href="https://a.example/?x=1&amp;y=2" target="_blank" rel="noopener noreferrer">' in links
     assert '<a href="myapp:open">' in links

@@ -79,7 +79,7 @@ def test_jars_are_downloaded_once_in_class_path_order(repository: type[Repositor
     progress = Recorder()
     paths = jars.install(progress)
     assert [path.read_bytes() for path in paths] == [ONE, TWO]
-    assert progress.steps == ["downloading Apache Kafka (once)"]
+    assert progress.steps == ["downloading Apache Kafka, 0 MB (once)"]
     assert progress.bytes[-1] == (len(ONE) + len(TWO), len(ONE) + len(TWO))
     repository.requests.clear()
     assert jars.install(progress) == paths
