@@ -19,7 +19,6 @@ from shared.pages.pages import HTML, Pages, page_headers
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
 """The folder of the documents; a package that was installed without the checkout has none."""
-INDEX: Final = "/dev/docs/index.md"
 _HEADERS: Final = page_headers()
 _OUTSIDE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:|/")
 _NOT_IN_SLUG: Final = re.compile(r"[^\w\- ]")
@@ -53,7 +52,11 @@ class DocsPages:
         self._pages = pages
         self._folder = folder
         self._titles: dict[str, str] = {}
-        self.routes = [Route("/dev/docs", _redirect), Route("/dev/docs/{path:path}", self._document)]
+        self.routes = [Route("/dev/docs", self._first), Route("/dev/docs/{path:path}", self._document)]
+
+    async def _first(self, _: Request) -> Response:
+        """Lead to the index, so that relative links have a folder to begin with."""
+        return RedirectResponse(f"/dev/docs/{next(iter(self._all()), 'index.md')}", headers=_HEADERS)
 
     async def _document(self, request: Request) -> Response:
         path: str = request.path_params["path"]
@@ -116,7 +119,3 @@ def _leaves(href: str) -> bool:
     """Whether a relative link leads to a file that is not a document."""
     path = href.partition("#")[0]
     return bool(path) and not _OUTSIDE.match(href) and (href.startswith("../../") or not path.endswith(".md"))
-
-
-async def _redirect(_: Request) -> Response:
-    return RedirectResponse(INDEX, headers=_HEADERS)

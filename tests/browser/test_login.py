@@ -64,7 +64,14 @@ async def test_pages_fit_a_phone(page: Page) -> None:
     await request_link(page, email)
     link = await page.get_by_role("link", name="open its link").get_attribute("href")
     assert link
-    for path in ("/", "/dev/inbox", link, link, f"/dev/callback?code={'c' * 120}&state=elsewhere"):
+    for path in (
+        "/",
+        "/dev/inbox",
+        "/dev/docs/inbox.md",
+        link,
+        link,
+        f"/dev/callback?code={'c' * 120}&state=elsewhere",
+    ):
         await page.goto(path)
         await page.wait_for_load_state("load")
         assert await page.evaluate(fits), path
