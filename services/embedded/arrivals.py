@@ -32,6 +32,8 @@ _HREF = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):[^\s<>\"'\x00-\x20]+")
 # Browsers drop these from URLs: "java\nscript:" is "javascript:" (URL standard, section 4.4).
 _DROPPED = re.compile(r"[\t\n\r]")
 _CONTROLS_AND_SPACE = "".join(map(chr, range(0x21)))
+_HREF_ATTRIBUTE = re.compile(r"href\s*=", re.IGNORECASE)
+_HEAD = re.compile(r"<head\b[^>]*>", re.IGNORECASE)
 _WORD = re.compile(r'(?:(to|from|subject|text|is):)?(?:"([^"]*)"|(\S+))', re.IGNORECASE)
 _INVISIBLE: Final = frozenset({"style", "script", "title", "head", "template"})
 
@@ -160,6 +162,21 @@ def is_safe(link: str) -> bool:
     return match is not None and len(link) <= MAX_LINK and match[1].lower() not in FORBIDDEN_SCHEMES
 
 
+def framed(html: str) -> str:
+    """Return the HTML of a mail for a frame: links open a new tab, and those that would run a script do nothing.
+
+    The frame's policy forbids scripts in any case.
+    """
+    parser = _HtmlReader()
+    parser.feed(html)
+    for tag in parser.scripting:
+        html = html.replace(tag, _HREF_ATTRIBUTE.sub("data-href=", tag))
+    # Before the document's own beginning it would switch the browser to quirks mode.
+    head = _HEAD.search(html)
+    at = head.end() if head else 0
+    return f'{html[:at]}<base target="_blank">{html[at:]}'
+
+
 def html_text(html: str) -> str:
     """Return the visible text of an HTML text."""
     parser = _HtmlReader()
@@ -172,6 +189,8 @@ class _HtmlReader(HTMLParser):
         super().__init__()
         self.links: list[str] = []
         self.text: list[str] = []
+        self.scripting: list[str] = []
+        """Tags whose link would run a script."""
         self._hidden = 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -179,6 +198,8 @@ class _HtmlReader(HTMLParser):
         href = _DROPPED.sub("", dict(attrs).get("href") or "").strip(_CONTROLS_AND_SPACE)
         if tag in {"a", "area"} and href:
             self.links.append(href)
+            if href.partition(":")[0].lower() in FORBIDDEN_SCHEMES:
+                self.scripting.append(self.get_starttag_text() or "")
 
     def handle_endtag(self, tag: str) -> None:
         self._hidden = max(0, self._hidden - (tag in _INVISIBLE))

@@ -5,6 +5,7 @@ Requests that a page of another origin makes are refused, so that no web site re
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import re
@@ -19,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from services.embedded.arrivals import MAX_SEARCH, Arrival, attachments_of, headers_of, read_mail
+from services.embedded.arrivals import MAX_SEARCH, Arrival, attachments_of, framed, headers_of, read_mail
 from services.embedded.mail_inbox import Inbox, UnknownArrival
 from shared.pages.pages import HTML, Pages, page_headers
 
@@ -144,19 +145,25 @@ class InboxPages:
         query = request.query_params
         filters, wait, limit = _filters(query), _wait(query), _limit(query)
         try:
-            arrivals = await self._wait_for(wait, filters) if wait else self._inbox.arrivals(**filters)
+            arrivals = await self._wait_for(request, wait, filters) if wait else self._inbox.arrivals(**filters)
         except UnknownArrival:
             message = "No arrival has the ID in after; leave it out to get all."
             raise _Refused(404, "arrival_not_found", message) from None
         return JSONResponse([asdict(arrival) for arrival in arrivals[:limit]], headers=_HEADERS)
 
-    async def _wait_for(self, seconds: float, filters: dict[str, Any]) -> list[Arrival]:
+    async def _wait_for(self, request: Request, seconds: float, filters: dict[str, Any]) -> list[Arrival]:
+        """Wait until there is a match, the time is over, or the caller has gone, whose place another one needs."""
         if self._waiting >= MAX_LISTENERS:
             raise _Refused(503, "too_many_listeners", f"{MAX_LISTENERS} requests are waiting; end one of them first.")
         self._waiting += 1
+        waiting = asyncio.create_task(self._inbox.wait_for(seconds, **filters))
+        gone = asyncio.create_task(_gone(request))
         try:
-            return await self._inbox.wait_for(seconds, **filters)
+            await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
+            return await waiting if waiting.done() else []
         finally:
+            waiting.cancel()
+            gone.cancel()
             self._waiting -= 1
 
     async def _one(self, request: Request) -> Response:
@@ -171,7 +178,7 @@ class InboxPages:
         arrival = self._find(request)
         if not arrival.html:
             raise _Refused(404, "no_html", "This arrival has no HTML; its text is in its JSON.")
-        return Response(f'<base target="_blank">{arrival.html}', 200, _MAIL_HEADERS, HTML)
+        return Response(framed(arrival.html), 200, _MAIL_HEADERS, HTML)
 
     async def _source(self, request: Request) -> Response:
         source = self._source_of(self._find(request))
@@ -268,6 +275,12 @@ def _refuse_foreign(request: Request) -> None:
     own = site in {"same-origin", "none"} if site else origin in {None, f"http://{headers.get('host', '')}"}
     if not own and not linked:
         raise _Refused(403, "foreign_origin", "Only the inbox's own page and programs may do this, no other web page.")
+
+
+async def _gone(request: Request) -> None:
+    """Wait until the caller has closed the connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _has(arrival: Arrival, tab: str) -> bool:

@@ -34,15 +34,11 @@ def python(folder: Path, script: str) -> Path:
     return interpreter
 
 
-def install(
-    checkout: Path, interpreter: Path, *, report_seconds: int = 10, stdout: int = subprocess.PIPE
-) -> subprocess.CompletedProcess[str]:
-    variables = {"PYTHON": str(interpreter), "NEST_INSTALL_REPORT_SECONDS": str(report_seconds)}
+def install(checkout: Path, interpreter: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [checkout / "requirements" / "install", "dev"],
-        env={"PATH": "/usr/bin:/bin"} | variables,
-        stdout=stdout,
-        stderr=subprocess.PIPE,
+        env={"PATH": "/usr/bin:/bin", "PYTHON": str(interpreter)},
+        capture_output=True,
         text=True,
         check=False,
     )
@@ -79,14 +75,14 @@ PIP = """case "$*" in
     *"-m venv"*) mkdir -p .venv/bin .venv/lib/python3/site-packages; cp "$0" .venv/bin/python ;;
     *--require-hashes*)
         for name in one two; do : >"$TMPDIR/$name.whl"; done
-        sleep {seconds}
+        until [ -e install ]; do sleep 0.02; done
         mkdir .venv/lib/python3/site-packages/one.dist-info
+        until [ -e end ]; do sleep 0.02; done
         echo "why it fails" >&2
-        sleep {seconds}
         exit {code} ;;
     *print*) echo 3.12 ;;
 esac"""
-"""A Python whose pip downloads two packages, installs one, and may fail then."""
+"""A Python whose pip downloads two packages, installs one of them when `install` exists, and ends when `end` does."""
 
 
 @pytest.fixture
@@ -97,35 +93,54 @@ def two_packages(checkout: Path) -> Path:
     return checkout
 
 
+def installed_step_by_step(checkout: Path, read: int, write: int) -> str:
+    """Run the installer with this standard output, let pip continue after each report, and return the output."""
+    process = subprocess.Popen(
+        [checkout / "requirements" / "install", "dev"],
+        env={
+            "PATH": "/usr/bin:/bin",
+            "PYTHON": str(python(checkout, PIP.replace("{code}", "0"))),
+            "NEST_INSTALL_REPORT_SECONDS": "0",
+        },
+        stdout=write,
+        stderr=subprocess.PIPE,
+    )
+    os.close(write)
+    printed = ""
+    # A moving line has been drawn twice.
+    for report, step in (("downloaded 2 of 2", "install"), ("installed 1 of 2", "end")):
+        while printed.count(report) < 2:
+            printed += os.read(read, 1 << 16).decode()
+        (checkout / step).touch()
+    _, errors = process.communicate(timeout=20)
+    assert (process.returncode, errors) == (0, b"")
+    printed += os.read(read, 1 << 16).decode()
+    os.close(read)
+    return printed
+
+
 def test_progress_without_a_terminal_is_plain_lines(two_packages: Path) -> None:
-    completed = install(two_packages, python(two_packages, PIP.format(seconds=1.2, code=0)), report_seconds=1)
-    assert completed.returncode == 0, completed.stderr
-    assert completed.stderr == ""
-    lines = completed.stdout.splitlines()
+    lines = installed_step_by_step(two_packages, *os.pipe()).splitlines()
     assert lines[0] == "nest: creating .venv with Python 3.12"
     assert re.fullmatch(r"nest: installing 2 packages into \.venv, a download of \d+ MB \(once\)", lines[1])
-    assert lines[2] == "nest: downloaded 2 of 2 packages, 1 s"
-    assert re.fullmatch(r"nest: installed 1 of 2 packages, \d s", lines[3])
-    assert re.fullmatch(r"nest: installed 2 packages in \d s", lines[-1])
+    for line in lines[2:-1]:
+        assert re.fullmatch(r"nest: (downloaded 2|installed 1) of 2 packages, \d+ s", line), line
+    assert re.fullmatch(r"nest: installed 2 packages in \d+ s", lines[-1])
     assert {each.name for each in (two_packages / ".venv").iterdir()} == {"bin", "lib", "installed.txt"}
 
 
 def test_progress_on_a_terminal_is_one_moving_line(two_packages: Path) -> None:
-    interpreter = python(two_packages, PIP.format(seconds=0.5, code=0))
-    terminal, out = pty.openpty()
-    completed = install(two_packages, interpreter, stdout=out)
-    os.close(out)
-    assert completed.returncode == 0, completed.stderr
-    moving = os.read(terminal, 1 << 16).decode().partition("(once)\r\n")[2]
-    os.close(terminal)
-    assert len({*re.findall(r"\r\x1b\[Knest: ([|/\\-]) downloaded 2 of 2 packages, \d s", moving)}) > 1
-    assert "installed 1 of 2 packages" in moving
+    moving = installed_step_by_step(two_packages, *pty.openpty()).partition("(once)\r\n")[2]
+    assert len({*re.findall(r"\r\x1b\[Knest: ([|/\\-]) downloaded 2 of 2 packages, \d+ s", moving)}) > 1
     # The line is cleared before the last one.
-    assert re.search(r"\r\x1b\[Knest: installed 2 packages in \d s\r\n$", moving)
+    assert re.search(r"\r\x1b\[Knest: installed 2 packages in \d+ s\r\n$", moving)
+    assert "\n" not in moving[:-2]
 
 
 def test_failure_of_pip_shows_its_reason_and_the_next_run_starts_again(two_packages: Path) -> None:
-    failed = install(two_packages, python(two_packages, PIP.format(seconds=0, code=1)))
+    for step in ("install", "end"):
+        (two_packages / step).touch()
+    failed = install(two_packages, python(two_packages, PIP.replace("{code}", "1")))
     assert failed.returncode == 1
     reason, remedy = failed.stderr.splitlines()
     assert reason == "why it fails"
@@ -135,9 +150,7 @@ def test_failure_of_pip_shows_its_reason_and_the_next_run_starts_again(two_packa
 
 
 def test_ctrl_c_ends_pip(two_packages: Path) -> None:
-    interpreter = python(
-        two_packages, PIP.format(seconds=60, code=0).replace("sleep 60", "echo $$ >pid; exec sleep 60")
-    )
+    interpreter = python(two_packages, PIP.replace("until [ -e install ]", "echo $$ >pid; until [ -e install ]"))
     process = subprocess.Popen(
         [two_packages / "requirements" / "install", "dev"],
         env={"PATH": "/usr/bin:/bin", "PYTHON": str(interpreter)},

@@ -16,6 +16,7 @@ import pytest
 from starlette.applications import Starlette
 
 from services.embedded import inbox_pages
+from services.embedded.arrivals import framed
 from services.embedded.mail_inbox import Inbox
 from services.embedded.pages import Pages
 from services.gateway.connections import BodyBudget, ConnectionLimits
@@ -261,6 +262,23 @@ async def test_html_of_a_mail_is_sandboxed(browser: httpx.AsyncClient, inbox: In
     assert (await browser.get("/dev/inbox/none")).status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("html", "shown"),
+    [
+        ("<p>x</p>", '<base target="_blank"><p>x</p>'),
+        ("<!doctype html><head lang='en'><p>", "<!doctype html><head lang='en'><base target=\"_blank\"><p>"),
+        (
+            "<a class=b HREF = 'java&#10;Script:x'>",
+            "<base target=\"_blank\"><a class=b data-href= 'java&#10;Script:x'>",
+        ),
+        ("<a href=data:text/html,x>", '<base target="_blank"><a data-href=data:text/html,x>'),
+        ("<a href='app:/x'>", "<base target=\"_blank\"><a href='app:/x'>"),
+    ],
+)
+def test_links_of_a_framed_mail_open_tabs_and_run_no_script(html: str, shown: str) -> None:
+    assert framed(html) == shown
+
+
 async def test_only_the_newest_are_on_the_page_until_more_are_asked_for(
     browser: httpx.AsyncClient, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -386,6 +404,21 @@ async def test_listeners_are_limited_and_their_places_become_free(
                 return stream.status_code == 200
 
         await eventually(free, within=10)
+
+
+async def test_a_caller_that_has_gone_waits_no_longer(
+    pages: Pages, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbox_pages, "MAX_LISTENERS", 1)
+    async with served(pages) as client:
+        with pytest.raises(httpx.ReadTimeout):
+            await client.get(LIST, params={"wait": 60}, timeout=0.1)
+
+        async def free() -> bool:
+            return (await client.get(LIST, params={"wait": 0.01})).status_code == 200
+
+        await eventually(free, within=10)
+    assert inbox.arrivals() == []
 
 
 async def test_a_stop_does_not_wait_for_listeners(pages: Pages, inbox: Inbox) -> None:
