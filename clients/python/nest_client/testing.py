@@ -36,6 +36,8 @@ COMMAND: Final = "NEST_COMMAND"
 """Environment variable with the command that runs Nest, words separated by spaces; by default ``nest``."""
 DATA: Final = "NEST_TEST_DATA"
 """Environment variable with the data folder of a running Nest, to attach to instead of starting one."""
+DEMO_CLIENT: Final = "client_demo"
+"""ID of the client that every embedded Nest has."""
 START_SECONDS: Final = 120.0
 """Limit of a start. A warm one takes three seconds, the first one on a machine downloads Apache Kafka."""
 STOP_SECONDS: Final = 20.0
@@ -187,28 +189,19 @@ class LocalNest:
             return cls(folder, client_id=json.loads(ready)["client_id"], close=opened.pop_all().close)
 
     @classmethod
-    def attach(cls, folder: Path, *, client_id: str | None = None) -> Self:
+    def attach(cls, folder: Path, *, client_id: str = DEMO_CLIENT) -> Self:
         """Use the Nest that runs with a data folder, such as the ``.nest`` of ``make run``. Closing does not stop it.
 
         Args:
             folder: its data folder.
-            client_id: ID of the client that ``log_in`` uses; by default the demo client.
+            client_id: ID of the client that ``log_in`` uses.
 
         Raises:
-            NestDidNotStart: none runs there.
+            NestDidNotStart: none has run there.
         """
         if not (folder / "operator.json").exists():
             raise NestDidNotStart(f"no Nest has run in {folder}: start one with make run, or unset {DATA}")
-        if client_id is not None:
-            return cls(folder, client_id=client_id)
-        local = cls(folder, client_id="")
-        try:
-            clients = local.operator.list_clients()
-        except Exception as failure:
-            local.close()
-            raise NestDidNotStart(f"the Nest of {folder} does not respond at {local.url}: start it") from failure
-        local.client_id = next(each["id"] for each in clients if local.redirect_uri in each["redirect_uris"])
-        return local
+        return cls(folder, client_id=client_id)
 
     def __enter__(self) -> Self:
         return self

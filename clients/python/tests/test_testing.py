@@ -17,6 +17,7 @@ import pytest
 from nest_client import AsyncClient, Session
 from nest_client.stripe_double import DECLINED, NEEDS_AUTHENTICATION
 from nest_client.testing import DATA, CardRefused, LocalNest, NestDidNotStart, TimedOut
+from tests.typescript_client import built, run
 
 ROOT = Path(__file__).parents[3]
 EXAMPLE = ROOT / "examples/fastapi"
@@ -151,7 +152,7 @@ def test_example_passes_with_60_lines(local: LocalNest, tmp_path: Path) -> None:
     for each in sources:
         (tmp_path / each.name).write_text(each.read_text())
     environment = {**os.environ, DATA: str(local.folder), "PYTHONPATH": f"{EXAMPLE.parents[1] / 'clients/python'}"}
-    run = subprocess.run(
+    done = subprocess.run(
         (sys.executable, "-m", "pytest", "-q", "-p", "nest_client.pytest_plugin", "--rootdir", str(tmp_path), "."),
         cwd=tmp_path,
         env=environment,
@@ -160,7 +161,14 @@ def test_example_passes_with_60_lines(local: LocalNest, tmp_path: Path) -> None:
         timeout=120,
         check=False,
     )
-    assert "1 passed" in run.stdout, run.stdout + run.stderr
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+
+
+async def test_kit_for_node_passes_its_tests(local: LocalNest) -> None:
+    folder = await built()
+    environment = {DATA: str(local.folder), "NEST_URL": local.url, "CLIENT_ID": local.client_id}
+    output = await run("node", "--test", "tests/running/testing.mjs", cwd=folder, **environment)
+    assert "# fail 0" in output
 
 
 @pytest.mark.slow
@@ -169,7 +177,7 @@ def test_stranger_has_an_app_within_fifteen_minutes(tmp_path: Path) -> None:
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("NEST_", "PYTHON", "PYTEST"))
     }
-    run = subprocess.run(
+    done = subprocess.run(
         ("/bin/sh", str(EXAMPLE / "try.sh"), str(tmp_path / "app"), str(ROOT)),
         env={**environment, "HOME": str(tmp_path), "PYTHON": sys.executable},
         capture_output=True,
@@ -177,6 +185,6 @@ def test_stranger_has_an_app_within_fifteen_minutes(tmp_path: Path) -> None:
         timeout=900,
         check=False,
     )
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert "1 passed" in run.stdout
-    sys.stdout.write(run.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
+    sys.stdout.write(done.stdout)
