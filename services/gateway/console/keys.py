@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final, get_args
 
 from services.gateway.console.calls import CallRefused
+from services.gateway.console.lists import explained
 from services.gateway.console.pages import Link, PageTable, Visit
 from services.gateway.responses import HttpResponse
 from shared.messages.auth.rate_limits import SubjectKind
@@ -50,7 +51,7 @@ async def limits(visit: Visit) -> HttpResponse:
         # Without a subject its kind, which the form always sends, means nothing.
         view = await visit.call("list_rate_limits", kind=kind if subject else None, subject=subject)
     except CallRefused as refused:
-        problem, visit.status = refused.sentence, refused.status
+        problem = explained(visit, refused)
     return visit.page(
         "limits.html",
         limits=view["limits"],

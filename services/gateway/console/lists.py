@@ -119,15 +119,20 @@ class ListPage:
             )
             rows, next_cursor = view[self.entries], view["next_cursor"]
         except CallRefused as refused:
-            # Beside the filters, which most refusals are about.
-            problem = refused.sentence
-            visit.status = refused.status if visit.status == HTTPStatus.OK else visit.status
-            if b"hx-request" in visit.request.headers:
-                # htmx shows no other status.
-                visit.status = HTTPStatus.OK
+            problem = explained(visit, refused)
         return visit.page(
             self.template, listing=self, rows=rows, next_cursor=next_cursor, problem=problem, tones=TONES, **variables
         )
+
+
+def explained(visit: Visit, refused: CallRefused) -> str:
+    """The sentence of a refusal that a page shows beside its filters, which most refusals are about.
+
+    The page has the status of the refusal, except for htmx, which shows no other than 200.
+    """
+    if visit.status == HTTPStatus.OK and b"hx-request" not in visit.request.headers:
+        visit.status = refused.status
+    return refused.sentence
 
 
 def filter_fields(page: ListPage, visit: Visit) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from services.gateway.console.calls import CallRefused
-from services.gateway.console.lists import TONES, Column, Filter, ListPage, Row
+from services.gateway.console.lists import TONES, Column, Filter, ListPage, Row, explained
 from services.gateway.console.pages import Link, PageTable, Visit
 from services.gateway.responses import HttpResponse
 from shared.money import format_amount
@@ -90,7 +90,7 @@ async def subscriptions(visit: Visit) -> HttpResponse:
         try:
             record = await visit.call("get_subscription", **{field: searched})
         except CallRefused as refused:
-            problem, visit.status = refused.sentence, refused.status
+            problem = explained(visit, refused)
     return visit.page("subscriptions.html", searched=searched, record=record, problem=problem, tones=TONES)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-from services.gateway.console import console
+from services.gateway.console import console, pages
 from services.gateway.endpoint import Access
 from services.gateway.methods import METHODS
 from services.operator.client import VERSION
@@ -311,37 +313,45 @@ def poisoned(value: Any, name: str = "") -> Any:
     return HOSTILE
 
 
-async def test_every_method_of_the_commands_is_on_a_page(app: ConsoleApp) -> None:
-    """Console and command are equal: each operators' method of the one is called by the other."""
-    app.methods.responses["list_stripe_differences"] = {"differences": [], "next_cursor": None}
+def methods_in(path: Path) -> set[str]:
+    """Names of methods in the text of a module."""
+    constants = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
+    return METHODS[VERSION].keys() & constants
+
+
+CONSOLE: Final = {path.stem: methods_in(path) for path in Path(pages.__file__).parent.glob("*.py")}
+"""Methods that each module of the console calls."""
+PUBLIC: Final = {"list_plans"}
+"""Methods for everybody that a page shows; apps call them, so no command does."""
+LOGIN: Final = {"access", "login", "sessions"}
+"""Modules that log operators in."""
+PERSON: Final = {
+    *("erase_user", "export_user", "find_user", "get_user_export", "get_user_process", "list_billing_history"),
+}
+"""Methods about one person that have no page."""
+OTHERS: Final = {"access", "calls", "console", "home", "login", "pages", "people", "sessions"}
+"""Modules with tests of their own."""
+
+
+def test_console_and_command_call_the_same_methods() -> None:
+    console_methods = set().union(*(methods for module, methods in CONSOLE.items() if module not in LOGIN))
+    commands = {method for _, methods, _ in COMMANDS for method in methods} | POLLED
+    operators = {name for name, method in METHODS[VERSION].items() if method.access is Access.INTERNAL}
+    assert commands - console_methods <= PERSON, "give these a page"
+    assert console_methods - commands == PUBLIC, "give these a command"
+    assert operators - console_methods - PERSON == BACK_ENDS
+
+
+async def test_every_method_of_a_page_is_called(app: ConsoleApp) -> None:
     called: set[str] = set()
     for path, _, _ in PAGES:
         await app.get(path)
         called |= {name for name, _ in app.methods.calls}
-    for path, form, _, _ in ACTS:
+    acts = [*((path, form) for path, form, _, _ in (*ACTS, *SECRETS)), ("/console/news/new", BANNER)]
+    for path, form in (*acts, ("/console/news/newsitem_1", BANNER)):
         await app.post(path, **form)
         called |= {name for name, _ in app.methods.calls}
-    for path, form in (
-        ("/console/news/new", BANNER),
-        ("/console/news/newsitem_1", BANNER),
-        *((path, form) for path, form, _, _ in SECRETS),
-    ):
-        await app.post(path, **form)
-        called |= {name for name, _ in app.methods.calls}
-    operators = {name for name, method in METHODS[VERSION].items() if method.access is Access.INTERNAL}
-    commands = {method for _, methods, _ in COMMANDS for method in methods} | POLLED
-    assert (commands | PUBLIC) - called - PEOPLE == set()
-    assert called - commands - PUBLIC == set()
-    assert operators - called - PEOPLE == BACK_ENDS
-
-
-PUBLIC: Final = {"list_plans"}
-"""Methods for everybody that a page shows; apps call them, so no command does."""
-PEOPLE: Final = {
-    *("find_user", "get_user", "list_sessions", "revoke_sessions", "export_user", "get_user_export", "erase_user"),
-    *("get_user_process", "list_billing_history"),
-}
-"""Methods of the pages of people, which have tests of their own."""
+    assert set().union(*(methods for module, methods in CONSOLE.items() if module not in OTHERS)) - called == set()
 
 
 async def test_filters_and_page_reach_the_method(app: ConsoleApp) -> None:
