@@ -12,7 +12,18 @@ from tests.browser.accessibility import check_page
 from tests.nest_up import NestUp
 
 LISTS: Final = (
-    *("clients", "plans", "news", "deliveries", "suppressions", "payments", "disputes", "subscriptions"),
+    *(
+        "clients",
+        "plans",
+        "news",
+        "webhooks",
+        "webhooks/deliveries",
+        "deliveries",
+        "suppressions",
+        "payments",
+        "disputes",
+        "subscriptions",
+    ),
     *("stripe/runs", "system", "dead-letters", "partitions", "keys", "limits", "audit"),
 )
 
