@@ -19,6 +19,12 @@ def outcome(row: Row) -> str:
     return text if row["count"] == 1 else f"{text}, {row['count']:,} times"
 
 
+def caller(row: Row) -> str:
+    """Who called, and from where."""
+    name = row["key_name"] or row["caller_user_id"] or row["caller"]
+    return f"{name} from {row['client_ip']}" if row["client_ip"] else str(name)
+
+
 AUDIT_LIST: Final = ListPage(
     title="Audit",
     intro="Requests, changes and refusals, newest first. Entries name people by ID only.",
@@ -28,8 +34,7 @@ AUDIT_LIST: Final = ListPage(
         Column("At", "at", "time"),
         Column("Action", "action"),
         Column("Outcome", outcome),
-        Column("Caller", lambda row: row["key_name"] or row["caller_user_id"] or row["caller"], "long"),
-        Column("IP address", "client_ip"),
+        Column("Caller", caller, "long"),
         Column("User", "user_id", "code", "/console/people/{}"),
         Column("Client", "client_id", "code", "/console/clients/{}"),
         Column("Object", lambda row: row["resource_id"] or row["session_id"] or row["identifier_id"], "code"),

@@ -78,15 +78,19 @@ async def run(visit: Visit) -> HttpResponse:
         problem = refused.sentence
     return visit.page(
         "stripe_run.html",
-        run=state,
-        path=path_of(state["id"]),
-        unfinished=state["status"] in UNFINISHED,
         differences=found["differences"],
         next_cursor=found["next_cursor"],
         problem=problem,
-        duration=duration,
-        tones=TONES,
+        refreshed=False,
+        **_progress(state),
     )
+
+
+@RUNS.page(f"{PATH}/{{id}}/progress")
+async def progress(visit: Visit) -> HttpResponse:
+    """The part of the page that is refreshed. It makes no audit entries."""
+    state = await visit.call("get_stripe_run", run_id=visit.path["id"])
+    return visit.page("stripe_run_progress.html", refreshed=True, **_progress(state))
 
 
 @RUNS.act(f"{PATH}/{{id}}/stop", page=run)
@@ -114,6 +118,16 @@ def duration(seconds: int) -> str:
         return f"{seconds} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"  # noqa: PLR2004 -- as above
+
+
+def _progress(state: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "run": state,
+        "path": path_of(state["id"]),
+        "unfinished": state["status"] in UNFINISHED,
+        "duration": duration,
+        "tones": TONES,
+    }
 
 
 def _started(visit: Visit, started: dict[str, Any]) -> HttpResponse:

@@ -486,9 +486,24 @@ async def test_dead_letter_shows_its_trace(app: ConsoleApp) -> None:
 
 async def test_unfinished_run_is_polled_and_a_finished_one_is_not(app: ConsoleApp) -> None:
     run = COMPLETE["get_stripe_run"]
-    for status, polled in (("running", True), ("done", False)):
-        app.methods.responses["get_stripe_run"] = {**run, "status": status}
-        assert ("data-poll" in (await app.get("/console/stripe/runs/striperun_1")).text) is polled
+    for path in ("/console/stripe/runs/striperun_1", "/console/stripe/runs/striperun_1/progress"):
+        for status, polled in (("running", True), ("done", False)):
+            app.methods.responses["get_stripe_run"] = {**run, "status": status}
+            assert ("data-poll" in (await app.get(path)).text) is polled
+
+
+@pytest.mark.parametrize("path", ["/console/system", "/console/stripe/runs/striperun_1"])
+async def test_refreshed_parts_make_no_audit_entries(app: ConsoleApp, path: str) -> None:
+    """A page that is open for a day would make 43,200."""
+    app.methods.responses["get_stripe_run"] = {**COMPLETE["get_stripe_run"], "status": "running"}
+    polled = re.search(r'data-poll hx-get="([^"]+)"', (await app.get(path)).text)
+    assert polled
+    app.methods.calls.clear()
+    part = await app.get(polled[1], hx_request="true")
+    assert (part.status_code, "<html" in part.text) == (200, False)
+    messages = [METHODS[VERSION][name].message for name, _ in app.methods.calls]
+    assert messages
+    assert [message for message in messages if message is None or message.audited] == []
 
 
 async def test_system_is_shown_while_services_are_away(app: ConsoleApp) -> None:
