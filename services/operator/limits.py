@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Annotated, Any, Final, Literal
 
 import typer
@@ -11,6 +10,7 @@ from services.operator.client import Client
 from services.operator.output import Table, columns, command, request_body
 
 app = typer.Typer(no_args_is_help=True, help="Show the rate limits, and how far somebody has used them.")
+UNITS: Final = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 COLUMNS: Final = columns("name: LIMIT, rules: ALLOWS, used, free_at, setting")
 
 
@@ -37,11 +37,17 @@ def list_limits(
     return Table(response, [_row(limit) for limit in response["limits"]], COLUMNS)
 
 
+def _period(seconds: int) -> str:
+    """A period as in the settings: ``5m``, ``1h``."""
+    unit, length = next((unit, length) for unit, length in UNITS.items() if seconds % length == 0)
+    return f"{seconds // length}{unit}"
+
+
 def _row(limit: dict[str, Any]) -> dict[str, Any]:
     rules = limit["rules"]
     used = [str(rule["used"]) for rule in rules if rule["used"] is not None]
     return {
         **limit,
-        "rules": ", ".join(f"{rule['count']} in {timedelta(seconds=rule['seconds'])}" for rule in rules) or "no limit",
+        "rules": ", ".join(f"{rule['count']}/{_period(rule['seconds'])}" for rule in rules) or "none",
         "used": ", ".join(used) or None,
     }

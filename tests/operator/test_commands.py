@@ -22,7 +22,7 @@ COMMANDS: list[tuple[str, list[str], str]] = [
     ("clients looks set client_1 --locale de", ["get_client_looks", "set_client_looks"], "locale"),
     ("clients looks reset client_1", ["set_client_looks"], "locale"),
     ("mail show magic-link --client client_1 --locale de", ["preview_mail"], "Subject: Your link"),
-    ("limits list", ["list_rate_limits"], "magic-links-per-address\t1 in 0:01:00, 5 in 1:00:00\t1, 3"),
+    ("limits list", ["list_rate_limits"], "magic-links-per-address\t1/1m, 5/1h\t1, 3"),
     ("limits list address ada@example.com", ["list_rate_limits"], "NEST_LIMIT_MAGIC_LINKS_PER_ADDRESS"),
     ("system show", ["get_system_state"], "auth\trunning\tauth-1\t4\t0.3\t12.5"),
     ("news list", ["list_all_news_items"], "newsitem_1\tDown on Sunday\t-\tde, fr-CA"),

@@ -64,6 +64,7 @@ LETTER_LIST: Final = ListPage(
     empty="No dead letter",
     empty_hint="Every message of the last 30 days was handled.",
     template="dead_letters.html",
+    filter_field="filter",
 )
 
 

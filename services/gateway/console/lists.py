@@ -97,6 +97,7 @@ class ListPage:
         empty: title of the empty list.
         empty_hint: what to do then, in a sentence.
         template: extends ``list.html``.
+        filter_field: field of the method that has the filters; empty if they are fields of the method itself.
     """
 
     title: str
@@ -108,15 +109,17 @@ class ListPage:
     empty: str
     empty_hint: str
     template: str = "list.html"
+    filter_field: str = ""
 
     async def show(self, visit: Visit, **variables: object) -> HttpResponse:
         """Call the method with the filters of the query, and render its entries."""
         rows: Sequence[Row] = ()
         next_cursor, problem = None, ""
+        fields = filter_fields(self, visit)
+        if self.filter_field:
+            fields = {self.filter_field: fields}
         try:
-            view = await visit.call(
-                self.method, limit=PAGE_SIZE, cursor=visit.query.get("cursor") or None, **filter_fields(self, visit)
-            )
+            view = await visit.call(self.method, limit=PAGE_SIZE, cursor=visit.query.get("cursor") or None, **fields)
             rows, next_cursor = view[self.entries], view["next_cursor"]
         except CallRefused as refused:
             problem = explained(visit, refused)
