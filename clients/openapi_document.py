@@ -114,7 +114,7 @@ class Operation:
     """
 
     def __init__(self, document: Document, verb: str, path: str, about: dict[str, Any]) -> None:
-        self.verb, self.path, self.about = verb, path, about
+        self.document, self.verb, self.path, self.about = document, verb, path, about
         self.name: str = about["operationId"]
         body = about.get("requestBody")
         self.request: dict[str, Any] = body["content"]["application/json"]["schema"] if body else {}

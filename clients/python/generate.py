@@ -64,7 +64,8 @@ class Generator:
         """Return ``models.py``: one ``TypedDict`` per object."""
         lines = [f'"""Objects in requests and responses of version {self.document.version}. {NOTICE}"""', ""]
         lines += ["from __future__ import annotations", "", "from datetime import datetime"]
-        lines += ["from typing import Any, Literal, NotRequired, TypedDict", ""]
+        lines += ["from typing import Any, Final, Literal, NotRequired, TypedDict", ""]
+        lines += [f'VERSION: Final = "{self.document.version}"', '"""Version of the methods."""', ""]
         requests = {each.request.get("$ref", "").rpartition("/")[2] for each in self.document.operations}
         for name, schema in self.document.objects().items():
             if name in requests:
@@ -102,31 +103,39 @@ class Generator:
         return "\n".join([*lines, "]", ""])
 
     def methods(self) -> str:
-        """Return ``methods.py``: the methods of a blocking and of an asynchronous client."""
+        """Return ``methods.py``: the methods and routes of clients, and the methods of sessions."""
         lines = [
             f'"""Methods of version {self.document.version}. {NOTICE}"""',
             "",
             "from __future__ import annotations",
             "",
         ]
-        lines += ["from abc import ABC, abstractmethod", "from datetime import datetime"]
-        lines += ["from typing import Any, Final, Literal, cast", ""]
-        lines += ["from nest_client import models", "from nest_client.unset import UNSET, Unset", ""]
-        lines += [f'VERSION: Final = "{self.document.version}"', ""]
-        for asynchronous in (False, True):
-            name, prefix = ("AsyncMethods", "async ") if asynchronous else ("Methods", "")
-            kind = "an asynchronous" if asynchronous else "a blocking"
-            lines += ["", f"class {name}(ABC):", f'    """Methods of {kind} client."""', "", "    @abstractmethod"]
-            lines += [f"    {prefix}def call(self, method: str, body: dict[str, Any], *, command: bool,"]
-            lines += ["        idempotency_key: str | None = None) -> Any:"]
-            lines += ['        """Call a method by its name and return its result, or None if it has none."""', ""]
+        lines += ["from datetime import datetime", "from typing import Any, Literal, cast", ""]
+        lines += ["from nest_client import models"]
+        lines += ["from nest_client.caller import UNSET, AsyncCaller, Caller, Operation, Unset, method_of", ""]
+        of_user = [each for each in self.document.methods if each.of_user]
+        for asynchronous, prefix, kind in ((False, "", "a blocking"), (True, "Async", "an asynchronous")):
+            lines += ["", f"class {prefix}Methods({prefix}Caller):", f'    """Methods of {kind} client."""', ""]
             for operation in self.document.methods:
+                lines += self._method(operation, asynchronous=asynchronous)
+            lines += ["", f"class {prefix}UserMethods({prefix}Methods):", f'    """Methods of {kind} session."""', ""]
+            for operation in of_user:
+                lines += self._method(operation, asynchronous=asynchronous, in_session=True)
+            lines += ["", f"class {prefix}AllMethods({prefix}Methods):"]
+            lines += [f'    """Methods of {kind} client, and the routes without a version."""', ""]
+            for operation in self.document.routes:
                 lines += self._method(operation, asynchronous=asynchronous)
         return "\n".join(lines)
 
-    def _method(self, operation: Operation, *, asynchronous: bool) -> list[str]:
-        name, fields, command = operation.name, operation.fields, operation.command
-        required = operation.required
+    def _method(self, operation: Operation, *, asynchronous: bool, in_session: bool = False) -> list[str]:
+        name, fields, command = operation.name, dict(operation.fields), operation.command
+        required = list(operation.required)
+        if in_session:
+            required.remove("user_id")
+            fields["user_id"] = {
+                **fields.pop("user_id"),
+                "description": "ID of the user. Default: that of the session.",
+            }
         optional = [field for field in fields if field not in required]
         response = operation.response
         result = self.type_of(response, sent=False, prefix="models.") if response else ""
@@ -138,21 +147,32 @@ class Generator:
             elif "const" in fields[field]:
                 kind += f" = {fields[field]['const']!r}"
             arguments.append(f"{_safe(field)}: {kind}")
-        arguments += ["idempotency_key: str | None = None"] if command else []
-        text = [operation.summary, operation.description]
         about = [(_safe(field), fields[field].get("description", "")) for field in (*required, *optional)]
+        more = {}
         if command:
-            about.append(("idempotency_key", "Key of this command. Default: a random one, the same for all attempts."))
-        doc = "\n\n".join(each for each in text if each)
-        if about:
-            doc += "\n\nArgs:\n" + "\n".join(f"    {field}: {' '.join(what.split())}" for field, what in about)
+            more["idempotency_key"] = "Key of this command. Default: a random one, the same for all attempts."
+        if operation.of_owner:
+            more |= {"token": "Token of the owner."}
+        arguments += [f"{argument}: str | None = None" for argument in more]
+        doc = "\n\n".join(each for each in (operation.summary, "" if in_session else operation.description) if each)
+        if about or more:
+            lines = (f"    {field}: {' '.join(what.split())}" for field, what in (*about, *more.items()))
+            doc += "\n\nArgs:\n" + "\n".join(lines)
         prefix, wait = ("async ", "await ") if asynchronous else ("", "")
-        lines = [f"    {prefix}def {name}({', '.join(arguments)}) -> {result or 'None'}:", _docstring(doc, 8)]
+        head = [f"    {prefix}def {name}({', '.join(arguments)}) -> {result or 'None'}:", _docstring(doc, 8)]
         body = "{" + ", ".join(f'"{field}": {_safe(field)}' for field in (*required, *optional)) + "}"
-        rest = f"command={command}" + (", idempotency_key=idempotency_key" if command else "")
-        call = f'{wait}self.call("{name}", {body}, {rest})'
-        lines.append(f'        return cast("{result}", {call})' if result else f"        {call}")
-        return [*lines, ""]
+        rest = "".join(f", {argument}={argument}" for argument in more)
+        call = f"{wait}self.perform({_operation(operation)}, {body}{rest})"
+        return [*head, f'        return cast("{result}", {call})' if result else f"        {call}", ""]
+
+
+def _operation(operation: Operation) -> str:
+    traits = [name for name in ("command", "tagged", "text", "of_user") if getattr(operation, name)]
+    arguments = [f"{name}=True" for name in traits]
+    if operation in operation.document.methods:
+        return f"method_of({', '.join([repr(operation.name), *arguments])})"
+    arguments = [f"verb={operation.verb!r}", *arguments] if operation.verb != "POST" else arguments
+    return f"Operation({', '.join([repr(operation.path), *arguments])})"
 
 
 def _camel(code: str) -> str:
@@ -195,9 +215,10 @@ def _rewrapped(text: str, indent: int) -> str:
 
 
 def _formatted(source: str) -> str:
-    ruff = [sys.executable, "-m", "ruff", "format", "--config", str(HERE / "pyproject.toml"), "-"]
-    done = subprocess.run(ruff, input=source, capture_output=True, text=True, check=True)  # noqa: S603 -- our own text
-    return done.stdout
+    for command in (["check", "--fix", "--quiet", "--select", "F401"], ["format"]):  # remove unused imports, format
+        ruff = [sys.executable, "-m", "ruff", *command, "--config", str(HERE / "pyproject.toml"), "-"]
+        source = subprocess.run(ruff, input=source, capture_output=True, text=True, check=True).stdout  # noqa: S603 -- our own text
+    return source
 
 
 def generated(document: Document) -> dict[Path, str]:

@@ -5,11 +5,11 @@
 """
 
 from nest_client import errors, models
+from nest_client.caller import UNSET
 from nest_client.client import AsyncClient, AsyncSession, Client, Session
 from nest_client.core import Retries
 from nest_client.login import PendingLogin
 from nest_client.tokens import FileStore, MemoryStore, Tokens, TokenStore
-from nest_client.unset import UNSET
 from nest_client.verifier import AsyncTokenVerifier, Claims, InvalidToken, KeysUnavailable, TokenVerifier
 from nest_client.webhooks import InvalidWebhook, Webhook, WebhookVerifier
 

@@ -1,42 +1,31 @@
-"""Clients of a Nest, and sessions of a user: blocking and asynchronous. They do the I/O of ``core`` and ``refresh``."""
+"""Clients of a Nest, and sessions of a user: blocking and asynchronous. They do the I/O of ``steps``."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import Any, Final, Self
-from urllib.parse import urlsplit
 
 import httpx
 
-from nest_client import core, models, refresh
-from nest_client.core import NoResponse, Request, Response, Retries, Send, Steps
-from nest_client.errors import LoginRequired
+from nest_client import models
+from nest_client.caller import UNSET, Operation, Unset
+from nest_client.core import NoResponse, Response, Retries, Send, Steps
 from nest_client.login import PendingLogin
-from nest_client.methods import AsyncMethods, Methods
-from nest_client.tokens import MemoryStore, Tokens, TokenStore
-from nest_client.unset import UNSET, Unset
+from nest_client.methods import AllMethods, AsyncAllMethods, AsyncUserMethods, UserMethods
+from nest_client.steps import ClientSteps, SessionSteps
+from nest_client.tokens import Tokens, TokenStore
 
 MISTAKES: Final = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
 """Errors in the request itself, such as an invalid URL, which are not retried."""
-
-
-def _base(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
-        raise ValueError("`url` is the address of a Nest, such as `https://nest.example.com`.")
-    return url.rstrip("/")
-
-
-def _authorization(internal_key: str | None) -> str | None:
-    return None if internal_key is None else f"internal {internal_key}"
 
 
 def _response(response: httpx.Response, content: bytes) -> Response:
     return Response(response.status_code, {name.lower(): text for name, text in response.headers.items()}, content)
 
 
-class Client(Methods):
+class Client(ClientSteps, AllMethods):
     """Blocking client of a Nest, for any number of threads.
 
     Its methods are those of Nest. They raise ``nest_client.errors.NestError`` and ``ConnectionFailed``, and repeat what
@@ -57,9 +46,7 @@ class Client(Methods):
         retries: Retries | None = None,
         http: httpx.Client | None = None,
     ) -> None:
-        self.url = _base(url)
-        self.retries = retries or Retries()
-        self._authorization = _authorization(internal_key)
+        super().__init__(url, internal_key, retries)
         self._http = http or httpx.Client()
         self._owns_http = http is None
 
@@ -74,12 +61,9 @@ class Client(Methods):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def call(self, method: str, body: dict[str, Any], *, command: bool, idempotency_key: str | None = None) -> Any:
-        """Call a method by its name and return its result, or None if it has none."""
-        request = core.request_of(
-            method, body, authorization=self._authorization, command=command, idempotency_key=idempotency_key
-        )
-        return self.run(core.call(request, self.retries))
+    def perform(self, operation: Operation, fields: Mapping[str, Any], **options: str | None) -> Any:
+        """Call an operation and return its result, or None if it has none."""
+        return self.run(self._perform(operation, fields, **options))
 
     def run(self, steps: Steps) -> Any:
         """Do the steps of a call and return its result."""
@@ -102,7 +86,7 @@ class Client(Methods):
         content = bytearray()
         try:
             with self._http.stream(
-                "POST",
+                request.verb,
                 self.url + request.path,
                 content=request.content,
                 headers=dict(request.headers),
@@ -140,8 +124,7 @@ class Client(Methods):
             locale: Language of the mail (RFC 5646).
         """
         pending = PendingLogin.new(client_id, redirect_uri)
-        method, body = _order(pending, email, device=device, trial_device=trial_device, locale=locale)
-        self.call(method, body, command=True)
+        self.run(self._start_login(pending, email, device, trial_device, locale))
         return pending
 
     def finish_login(self, pending: PendingLogin, *, url: str | None = None, code: str | None = None) -> Tokens:
@@ -151,62 +134,53 @@ class Client(Methods):
             StateMismatch: the URL is not of this login.
             NestError: Nest refused the code. ``IncorrectCode`` has ``guesses_left`` in its ``meta``.
         """
-        body = pending.redemption(url=url, code=code)
-        key = pending.key_of(body["code"])
-        return Tokens.of(self.call("authenticate_user", body, command=True, idempotency_key=key))
+        tokens: Tokens = self.run(self._finish_login(pending, url, code))
+        return tokens
 
     def session(self, store: TokenStore | Tokens) -> Session:
         """Return a session with the tokens of a store, or with tokens that are kept in memory."""
         return Session(self, store)
 
 
-class Session(Methods):
+class Session(SessionSteps, UserMethods):
     """Methods of Nest for one user, with the user's access token, for any number of threads and processes.
 
-    Tokens are refreshed shortly before they expire and when Nest refuses them, by one user of the store at a time.
+    Tokens are refreshed shortly before they expire and when Nest refuses them, by one user of the store at a time. A
+    ``user_id`` that is left out is that of the session.
 
     Raises:
         LoginRequired: by every method, if there are no tokens or Nest has ended the session.
     """
 
     def __init__(self, client: Client, store: TokenStore | Tokens) -> None:
+        super().__init__(client, store)
         self.client = client
-        self.store: TokenStore = MemoryStore(store) if isinstance(store, Tokens) else store
 
-    @property
-    def tokens(self) -> Tokens:
-        """The present tokens, as they are stored."""
-        return refresh.current(self.store)
-
-    def call(self, method: str, body: dict[str, Any], *, command: bool, idempotency_key: str | None = None) -> Any:
-        """Call a method by its name and return its result, or None if it has none."""
-        retries = self.client.retries
-        steps = refresh.call_with_tokens(
-            self.store, method, body, retries=retries, command=command, idempotency_key=idempotency_key
-        )
-        return self.client.run(steps)
+    def perform(self, operation: Operation, fields: Mapping[str, Any], **options: str | None) -> Any:
+        """Call an operation with the user's token and return its result, or None if it has none."""
+        return self.client.run(self._perform(operation, fields, **options))
 
     def finish_login(self, pending: PendingLogin, *, url: str | None = None, code: str | None = None) -> Tokens:
         """Finish a login as the client's method does, and store its tokens."""
-        tokens = self.client.finish_login(pending, url=url, code=code)
-        self.client.run(refresh.stored(self.store, tokens, self.client.retries))
+        tokens: Tokens = self.client.run(self._finish_login(pending, url, code))
         return tokens
+
+    def access_token(self) -> str:
+        """Return an access token that does not expire within seconds, for calls to your own back end."""
+        token: str = self.client.run(self._access_token())
+        return token
 
     def refresh(self) -> Tokens:
         """Get new tokens now, for example to see new features in the claim ``ent``, and return them."""
-        tokens: Tokens = self.client.run(refresh.refreshed(self.store, self.tokens, self.client.retries))
+        tokens: Tokens = self.client.run(self._refresh())
         return tokens
 
     def log_out(self) -> None:
         """End the session in Nest, and remove its tokens from the store."""
-        try:
-            self.revoke_sessions(user_id=self.tokens.user_id, which="current")
-        except LoginRequired:
-            return
-        self.client.run(refresh.stored(self.store, None, self.client.retries))
+        self.client.run(self._log_out())
 
 
-class AsyncClient(AsyncMethods):
+class AsyncClient(ClientSteps, AsyncAllMethods):
     """Asynchronous client of a Nest, for any number of tasks of one event loop. As ``Client``.
 
     Args:
@@ -224,9 +198,7 @@ class AsyncClient(AsyncMethods):
         retries: Retries | None = None,
         http: httpx.AsyncClient | None = None,
     ) -> None:
-        self.url = _base(url)
-        self.retries = retries or Retries()
-        self._authorization = _authorization(internal_key)
+        super().__init__(url, internal_key, retries)
         self._http = http or httpx.AsyncClient()
         self._owns_http = http is None
 
@@ -241,14 +213,9 @@ class AsyncClient(AsyncMethods):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def call(
-        self, method: str, body: dict[str, Any], *, command: bool, idempotency_key: str | None = None
-    ) -> Any:
-        """Call a method by its name and return its result, or None if it has none."""
-        request = core.request_of(
-            method, body, authorization=self._authorization, command=command, idempotency_key=idempotency_key
-        )
-        return await self.run(core.call(request, self.retries))
+    async def perform(self, operation: Operation, fields: Mapping[str, Any], **options: str | None) -> Any:
+        """Call an operation and return its result, or None if it has none."""
+        return await self.run(self._perform(operation, fields, **options))
 
     async def run(self, steps: Steps) -> Any:
         """Do the steps of a call and return its result."""
@@ -267,10 +234,11 @@ class AsyncClient(AsyncMethods):
             steps.close()  # releases the lock of a token store if the task was cancelled
 
     async def _send(self, step: Send) -> Response | NoResponse:
-        request: Request = step.request
+        request = step.request
         try:
             async with asyncio.timeout(step.timeout):
-                response = await self._http.post(
+                response = await self._http.request(
+                    request.verb,
                     self.url + request.path,
                     content=request.content,
                     headers=dict(request.headers),
@@ -295,77 +263,48 @@ class AsyncClient(AsyncMethods):
     ) -> PendingLogin:
         """Mail a magic link and a typed code to an address, as ``Client.start_login``."""
         pending = PendingLogin.new(client_id, redirect_uri)
-        method, body = _order(pending, email, device=device, trial_device=trial_device, locale=locale)
-        await self.call(method, body, command=True)
+        await self.run(self._start_login(pending, email, device, trial_device, locale))
         return pending
 
     async def finish_login(self, pending: PendingLogin, *, url: str | None = None, code: str | None = None) -> Tokens:
         """Return the tokens of a login, as ``Client.finish_login``."""
-        body = pending.redemption(url=url, code=code)
-        key = pending.key_of(body["code"])
-        return Tokens.of(await self.call("authenticate_user", body, command=True, idempotency_key=key))
+        tokens: Tokens = await self.run(self._finish_login(pending, url, code))
+        return tokens
 
     def session(self, store: TokenStore | Tokens) -> AsyncSession:
         """Return a session with the tokens of a store, or with tokens that are kept in memory."""
         return AsyncSession(self, store)
 
 
-class AsyncSession(AsyncMethods):
+class AsyncSession(SessionSteps, AsyncUserMethods):
     """Methods of Nest for one user, with the user's access token, for any number of tasks and processes.
 
     As ``Session``. The methods of the store run in the event loop, so they should take milliseconds.
     """
 
     def __init__(self, client: AsyncClient, store: TokenStore | Tokens) -> None:
+        super().__init__(client, store)
         self.client = client
-        self.store: TokenStore = MemoryStore(store) if isinstance(store, Tokens) else store
 
-    @property
-    def tokens(self) -> Tokens:
-        """The present tokens, as they are stored."""
-        return refresh.current(self.store)
-
-    async def call(
-        self, method: str, body: dict[str, Any], *, command: bool, idempotency_key: str | None = None
-    ) -> Any:
-        """Call a method by its name and return its result, or None if it has none."""
-        retries = self.client.retries
-        steps = refresh.call_with_tokens(
-            self.store, method, body, retries=retries, command=command, idempotency_key=idempotency_key
-        )
-        return await self.client.run(steps)
+    async def perform(self, operation: Operation, fields: Mapping[str, Any], **options: str | None) -> Any:
+        """Call an operation with the user's token and return its result, or None if it has none."""
+        return await self.client.run(self._perform(operation, fields, **options))
 
     async def finish_login(self, pending: PendingLogin, *, url: str | None = None, code: str | None = None) -> Tokens:
         """Finish a login as the client's method does, and store its tokens."""
-        tokens = await self.client.finish_login(pending, url=url, code=code)
-        await self.client.run(refresh.stored(self.store, tokens, self.client.retries))
+        tokens: Tokens = await self.client.run(self._finish_login(pending, url, code))
         return tokens
+
+    async def access_token(self) -> str:
+        """Return an access token that does not expire within seconds, for calls to your own back end."""
+        token: str = await self.client.run(self._access_token())
+        return token
 
     async def refresh(self) -> Tokens:
         """Get new tokens now, for example to see new features in the claim ``ent``, and return them."""
-        tokens: Tokens = await self.client.run(refresh.refreshed(self.store, self.tokens, self.client.retries))
+        tokens: Tokens = await self.client.run(self._refresh())
         return tokens
 
     async def log_out(self) -> None:
         """End the session in Nest, and remove its tokens from the store."""
-        try:
-            await self.revoke_sessions(user_id=self.tokens.user_id, which="current")
-        except LoginRequired:
-            return
-        await self.client.run(refresh.stored(self.store, None, self.client.retries))
-
-
-def _order(
-    pending: PendingLogin,
-    email: str,
-    *,
-    device: models.Device | None,
-    trial_device: models.TrialDevice | None,
-    locale: str | Unset | None,
-) -> tuple[str, dict[str, Any]]:
-    """Return the method that orders the mail of a login, and its fields."""
-    if device is not None and trial_device is not None:
-        raise ValueError("Give either `device` or `trial_device`.")
-    method = "send_magic_link" if trial_device is None else "create_trial_and_magic_link"
-    body = {**pending.order(email), "device": trial_device or device or UNSET, "locale": locale}
-    return method, body
+        await self.client.run(self._log_out())

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 import secrets
+import threading
 import time
+from collections import OrderedDict
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import quote
 
+from nest_client.caller import UNSET, Operation
 from nest_client.errors import CODES, STATUSES, ClientError, ConnectionFailed, NestError, Reason, ServerError
-from nest_client.methods import VERSION
-from nest_client.unset import UNSET
 
 RETRIED: Final = {
     HTTPStatus.TOO_MANY_REQUESTS,
@@ -51,12 +53,25 @@ class Retries:
 
 @dataclass(frozen=True)
 class Request:
-    """An HTTP request to Nest. ``path`` is relative to the URL of the Nest."""
+    """An HTTP request to Nest.
 
+    Attributes:
+        verb: HTTP method.
+        path: Path, relative to the URL of the Nest.
+        content: Body, empty for GET.
+        headers: Headers, with the caller's credential.
+        idempotency_key: Key of a command, or None.
+        tag_key: Key of the response's entity tag, or None if it has none.
+        text: Whether the result is a text instead of a JSON value.
+    """
+
+    verb: str
     path: str
     content: bytes
-    headers: Mapping[str, str] = field(repr=False)  # with the caller's credential
+    headers: Mapping[str, str] = field(repr=False)
     idempotency_key: str | None = None
+    tag_key: tuple[str, str, bytes] | None = None
+    text: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,31 +115,66 @@ def new_key() -> str:
 
 
 def request_of(
-    method: str,
-    body: Mapping[str, Any],
+    operation: Operation,
+    fields: Mapping[str, Any],
     *,
     authorization: str | None,
-    command: bool,
     idempotency_key: str | None = None,
+    caller: str = "",
 ) -> Request:
-    """Return the request that calls a method.
+    """Return the request of an operation.
 
     Args:
-        method: Name of the method.
-        body: Its fields. Those that are ``UNSET`` are left out; a ``datetime`` needs a time zone.
+        operation: The operation.
+        fields: Its fields. Those that are ``UNSET`` are left out; a ``datetime`` needs a time zone.
         authorization: Value of the header, or None for an anonymous caller.
-        command: Whether the method changes something and takes an idempotency key.
-        idempotency_key: The command's key. Default: a random one.
+        idempotency_key: Key of a command. Default: a random one.
+        caller: Who calls, for entity tags: responses to one caller are not used for another one.
     """
-    headers = {"content-type": "application/json", "accept": "application/json"}
+    headers = {"accept": "application/json"}
     if authorization is not None:
         headers["authorization"] = authorization
-    key = (idempotency_key or new_key()) if command else None
+    key = (idempotency_key or new_key()) if operation.command else None
     if key is not None:
         headers["idempotency-key"] = key
-    fields = {name: value for name, value in body.items() if value is not UNSET}
-    content = json.dumps(fields, default=_as_json, ensure_ascii=False, allow_nan=False).encode()
-    return Request(f"/1/{VERSION}/{quote(method, safe='')}", content, headers, key)
+    body = {name: value for name, value in fields.items() if value is not UNSET}
+    path = re.sub(r"\{(\w+)\}", lambda name: quote(body.pop(name[1]), safe=""), operation.path)
+    content = b""
+    if operation.verb != "GET":
+        headers["content-type"] = "application/json"
+        content = json.dumps(body, default=_as_json, ensure_ascii=False, allow_nan=False).encode()
+    tag_key = (caller, path, content) if operation.tagged else None
+    return Request(operation.verb, path, content, headers, key, tag_key, operation.text)
+
+
+class EntityTags:
+    """Responses with entity tags, the ones used last: ``if-none-match`` fetches them again only if they have changed.
+
+    Args:
+        size: Most responses to keep.
+        longest: Longest response to keep, in bytes.
+    """
+
+    def __init__(self, size: int = 32, longest: int = 262_144) -> None:
+        self.size, self.longest = size, longest
+        self._kept: OrderedDict[tuple[str, str, bytes], tuple[str, bytes]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def find(self, request: Request) -> tuple[str, bytes] | None:
+        """Return the tag and the content of the response to a request, or None."""
+        with self._lock:
+            return self._kept.get(request.tag_key) if request.tag_key else None
+
+    def keep(self, request: Request, response: Response) -> None:
+        """Keep a response if it has a tag and is not too long."""
+        tag = response.headers.get("etag")
+        if request.tag_key is None or tag is None or len(response.content) > self.longest:
+            return
+        with self._lock:
+            self._kept[request.tag_key] = (tag, response.content)
+            self._kept.move_to_end(request.tag_key)
+            while len(self._kept) > self.size:
+                self._kept.popitem(last=False)
 
 
 def _as_json(value: Any) -> str:
@@ -135,7 +185,7 @@ def _as_json(value: Any) -> str:
     raise TypeError(f"A {type(value).__name__} is no JSON value.")
 
 
-def call(request: Request, retries: Retries) -> Steps:
+def call(request: Request, retries: Retries, tags: EntityTags | None = None) -> Steps:
     """Send a request until Nest accepts or refuses it, and return the result.
 
     All attempts have the same idempotency key, so a command takes effect once. 429 and 503 are repeated after as many
@@ -147,14 +197,22 @@ def call(request: Request, retries: Retries) -> Steps:
     """
     ends_at = time.monotonic() + retries.within
     longest = FIRST_PAUSE
+    known = tags.find(request) if tags else None
+    if known:
+        request = replace(request, headers={**request.headers, "if-none-match": known[0]})
     while True:
         left = ends_at - time.monotonic() if retries.within else retries.timeout
         outcome = yield Send(request, min(retries.timeout, max(left, 0.001)))
         pause = random.uniform(longest / 2, longest)  # noqa: S311 -- spreads the repeats of many clients
         error: Exception
         if isinstance(outcome, Response):
+            if outcome.status == HTTPStatus.NOT_MODIFIED and known:
+                return json.loads(known[1])
             if outcome.status < HTTPStatus.BAD_REQUEST:
-                return result_of(outcome)
+                result = outcome.content.decode() if request.text else result_of(outcome)
+                if tags:
+                    tags.keep(request, outcome)
+                return result
             error = refused = error_of(outcome)
             if refused.status not in RETRIED or refused.code in FINAL_CODES:
                 raise refused
@@ -177,7 +235,7 @@ def result_of(response: Response) -> Any:
     Raises:
         NestError: the response is not one of Nest's, such as the page of a proxy.
     """
-    if response.status in {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}:
+    if response.status == HTTPStatus.NO_CONTENT:
         return None
     try:
         return json.loads(response.content)

@@ -14,10 +14,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from nest_client.core import RETRIED, Pause, Retries, Steps, call, new_key, request_of
+from nest_client.caller import UNSET, Operation, method_of
+from nest_client.core import RETRIED, EntityTags, Pause, Retries, Steps, call, new_key, request_of
 from nest_client.errors import LoginRequired, NestError, StoreLocked, Unauthorized
 from nest_client.tokens import TokenLock, Tokens, TokenStore
 
+REDEEM: Final = method_of("authenticate_user", command=True)
 EARLY_SECONDS: Final = 10.0
 """How long before its expiry an access token is refreshed, so that it does not expire on the way."""
 ENDED: Final = {
@@ -84,9 +86,9 @@ def refreshed(store: TokenStore, used: Tokens, retries: Retries) -> Steps:
             "refresh_token": tokens.refresh_token,
         }
         key = tokens.refresh_key
-        request = request_of("authenticate_user", body, authorization=None, command=True, idempotency_key=key)
+        request = request_of(REDEEM, body, authorization=None, idempotency_key=key)
         try:
-            fresh = Tokens.of((yield from call(request, retries)))
+            newer = Tokens.of((yield from call(request, retries)))
         except NestError as error:
             if error.code in ENDED:
                 store.save(None)
@@ -95,8 +97,8 @@ def refreshed(store: TokenStore, used: Tokens, retries: Retries) -> Steps:
                 # Nest stores this refusal under the key, which would return it after its cause is gone.
                 store.save(replace(tokens, refresh_key=None))
             raise
-        store.save(fresh)
-        return fresh
+        store.save(newer)
+        return newer
     finally:
         lock.release()
 
@@ -110,28 +112,35 @@ def stored(store: TokenStore, tokens: Tokens | None, retries: Retries) -> Steps:
         lock.release()
 
 
+def fresh(store: TokenStore, retries: Retries) -> Steps:
+    """Return tokens that do not expire on the way."""
+    tokens = current(store)
+    return (yield from refreshed(store, tokens, retries)) if tokens.expire_within(EARLY_SECONDS) else tokens
+
+
 def call_with_tokens(
     store: TokenStore,
-    method: str,
-    body: Mapping[str, Any],
+    operation: Operation,
+    fields: Mapping[str, Any],
     *,
     retries: Retries,
-    command: bool,
+    tags: EntityTags,
     idempotency_key: str | None = None,
 ) -> Steps:
-    """Call a method with the access token of a store. A token that is refused is refreshed, and the call repeated.
+    """Call an operation with the access token of a store. A token that is refused is refreshed, and the call repeated.
 
-    The repeat has the same idempotency key, and the same user's access token: it is one command for Nest.
+    The repeat has the same idempotency key, and the same user's access token: it is one command for Nest. A required
+    ``user_id`` that is left out is that of the tokens.
     """
-    key = (idempotency_key or new_key()) if command else None
-    tokens = current(store)
-    if tokens.expire_within(EARLY_SECONDS):
-        tokens = yield from refreshed(store, tokens, retries)
+    key = (idempotency_key or new_key()) if operation.command else None
+    tokens: Tokens = yield from fresh(store, retries)
+    if operation.of_user and fields.get("user_id", UNSET) is UNSET:
+        fields = {**fields, "user_id": tokens.user_id}
     for left in reversed(range(REFRESHES + 1)):
-        bearer = f"bearer {tokens.access_token}"
-        request = request_of(method, body, authorization=bearer, command=command, idempotency_key=key)
+        bearer, caller = f"bearer {tokens.access_token}", tokens.user_id
+        request = request_of(operation, fields, authorization=bearer, idempotency_key=key, caller=caller)
         try:
-            return (yield from call(request, retries))
+            return (yield from call(request, retries, tags))
         except Unauthorized:
             if not left:
                 raise

@@ -74,7 +74,7 @@ class FakeNest:
         }
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
-        body = json.loads(request.content)
+        body = json.loads(request.content or "null")
         if request.url.path.endswith("/authenticate_user"):
             self.on_refresh()
             time.sleep(0.02)  # a window for races
@@ -87,8 +87,13 @@ class FakeNest:
                     self.generation += 1
                     self.stored[key] = self.tokens()
                 return httpx.Response(200, json=self.stored[key])
-        if "authorization" in request.headers and request.headers["authorization"] != f"bearer a{self.generation}":
+        bearer = request.headers.get("authorization", "")
+        if bearer not in {"", "bearer owner", f"bearer a{self.generation}"}:
             return refusal(401, "unauthorized", reason="token_revoked")
+        if request.url.path.endswith("/list_plans"):
+            tag = {"etag": '"plans-1"'}
+            known = request.headers.get("if-none-match") == tag["etag"]
+            return httpx.Response(304, headers=tag) if known else httpx.Response(200, json={"plans": []}, headers=tag)
         return httpx.Response(200, json={"path": request.url.path, "body": body})
 
     def calls(self, method: str) -> list[httpx.Request]:

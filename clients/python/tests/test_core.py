@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from fake_nest import Answer, FakeNest, refusal
-from nest_client import UNSET, Client, Retries, core, errors
+from nest_client import UNSET, Client, Retries, Tokens, core, errors
+from nest_client.caller import method_of
 from nest_client.core import NoResponse, Pause, Response, Send
 
 
@@ -23,7 +24,7 @@ def response_of(answer: httpx.Response) -> Response:
 
 def run(answers: list[Answer], *, within: float = 60) -> tuple[Any, list[float], list[Send]]:
     """Call a command with these answers; return the result or error, the pauses, and what was sent."""
-    request = core.request_of("x", {}, authorization=None, command=True)
+    request = core.request_of(method_of("x", command=True), {}, authorization=None)
     steps = core.call(request, Retries(within=within))
     pauses: list[float] = []
     sent: list[Send] = []
@@ -164,7 +165,7 @@ def test_times_without_a_zone_are_refused(client: Client) -> None:
 
 
 def test_credentials_do_not_show() -> None:
-    request = core.request_of("x", {}, authorization="internal secret-key", command=False)
+    request = core.request_of(method_of("x"), {}, authorization="internal secret-key")
 
     assert "secret-key" not in repr(request)
 
@@ -173,3 +174,45 @@ def test_credentials_do_not_show() -> None:
 def test_addresses_without_scheme_or_host_are_refused(url: str) -> None:
     with pytest.raises(ValueError, match="address of a Nest"):
         Client(url)
+
+
+def test_plans_are_fetched_again_only_if_they_have_changed(client: Client, fake: FakeNest) -> None:
+    first = client.list_plans()
+    first["plans"].append({})  # type: ignore[typeddict-item]
+
+    assert client.list_plans() == {"plans": []}
+    assert [each.headers.get("if-none-match") for each in fake.requests] == [None, '"plans-1"']
+
+
+def test_responses_to_one_caller_are_not_used_for_another_one(client: Client, fake: FakeNest, tokens: Tokens) -> None:
+    client.list_plans()
+    client.session(tokens).list_plans()
+
+    assert [each.headers.get("if-none-match") for each in fake.requests] == [None, None]
+
+
+def test_few_responses_are_kept_and_no_long_ones() -> None:
+    tags = core.EntityTags(size=2, longest=10)
+    requests = [core.request_of(method_of(name, tagged=True), {}, authorization=None) for name in "abc"]
+    for request in requests:
+        tags.keep(request, Response(200, {"etag": '"1"'}, b"short"))
+    tags.keep(requests[2], Response(200, {"etag": '"2"'}, b"rather long"))
+
+    assert [tags.find(each) for each in requests] == [None, ('"1"', b"short"), ('"1"', b"short")]
+
+
+def test_routes_without_a_version_have_their_parameters_in_the_path(client: Client, fake: FakeNest) -> None:
+    client.phone_register(code="12 34", nonce="a/b", first_name="Ada")
+    client.accounts_users_islogged(token="t")
+    client.accounts_applications_delete(apikey="app", token="owner")
+
+    register, logged, delete = fake.requests
+    assert (register.url.raw_path, json.loads(register.content)) == (b"/register/12%2034/a%2Fb", {"first_name": "Ada"})
+    assert (logged.method, logged.url.path, logged.content) == ("GET", "/users/islogged/t", b"")
+    assert (delete.method, delete.headers["authorization"]) == ("DELETE", "bearer owner")
+
+
+def test_result_of_a_phone_login_is_a_text(client: Client, fake: FakeNest) -> None:
+    fake.faults = [httpx.Response(200, text="5f2b8c1d")]
+
+    assert client.phone_init(phone_number="+41 79 123 45 67") == "5f2b8c1d"

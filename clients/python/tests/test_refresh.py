@@ -227,6 +227,22 @@ def test_logout_ends_the_session_and_removes_the_tokens(client: Client, fake: Fa
     assert store.load() is None
 
 
+def test_session_fills_in_its_user(client: Client, fake: FakeNest, store: TokenStore) -> None:
+    session = client.session(store)
+    session.get_user()
+    session.get_user(user_id="other")
+
+    assert [json.loads(each.content)["user_id"] for each in fake.requests] == ["user_1", "other"]
+
+
+async def test_access_token_for_other_servers_is_fresh(client: Client, fake: FakeNest, store: TokenStore) -> None:
+    expired(store)
+    async with httpx.AsyncClient(transport=httpx.MockTransport(fake.handle)) as http:
+        token = await AsyncClient("http://nest.test", http=http).session(store).access_token()
+
+    assert token == client.session(store).access_token() == "a1"
+
+
 def test_empty_store_requires_a_login(client: Client, fake: FakeNest) -> None:
     with pytest.raises(errors.LoginRequired):
         client.session(MemoryStore()).call("get_x", {}, command=False)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 
 from nest_client import (
@@ -23,6 +24,7 @@ from nest_client import (
     core,
     errors,
 )
+from nest_client.caller import method_of
 from services.embedded.demo import CLIENT_ID
 from tests.stack import REDIRECT_URI, Stack
 
@@ -85,9 +87,8 @@ async def test_sessions_in_two_processes_share_a_file(
     newest = store.load()
     assert newest
     assert newest.access_token != first.access_token
-    revoked = core.request_of(
-        "get_user", {"user_id": first.user_id}, authorization=f"bearer {first.access_token}", command=False
-    )
+    bearer = f"bearer {first.access_token}"
+    revoked = core.request_of(method_of("get_user"), {"user_id": first.user_id}, authorization=bearer)
     with pytest.raises(errors.Unauthorized) as caught:
         await client.run(core.call(revoked, Retries(within=0)))
     assert caught.value.reasons[0].code == "token_revoked"
@@ -140,3 +141,26 @@ async def test_anonymous_client_is_refused(client: AsyncClient) -> None:
         await client.list_clients()
 
     assert isinstance(caught.value, errors.ForbiddenError)
+
+
+async def test_news_that_have_not_changed_are_not_sent_again(nest: Stack, email: str) -> None:
+    statuses: list[int] = []
+
+    async def count(response: httpx.Response) -> None:
+        statuses.append(response.status_code)
+
+    async with httpx.AsyncClient(event_hooks={"response": [count]}) as http:
+        client = AsyncClient(nest.urls[0], http=http)
+        session = client.session(await log_in(client, nest, email))
+        statuses.clear()
+        news = [await session.list_news_items(client_id=CLIENT_ID) for _ in range(2)]
+
+    assert (statuses, news[0]) == ([200, 304], news[1])
+
+
+async def test_phone_logs_in_by_the_routes_without_a_version(client: AsyncClient, nest: Stack) -> None:
+    nonce = await client.phone_init(phone_number="+41 79 123 45 67")
+
+    assert re.fullmatch(r"[0-9a-f]{32}", nonce)
+    with pytest.raises(errors.NestError):
+        await client.phone_register(code="x", nonce=nonce, first_name="Ada")
