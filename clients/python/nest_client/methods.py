@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from datetime import datetime
-from typing import Any, Final, Literal, cast
+from typing import Literal, cast
 
 from nest_client import models
-from nest_client.unset import UNSET, Unset
-
-VERSION: Final = "2026-12-01"
+from nest_client.caller import UNSET, AsyncCaller, Caller, Operation, Unset, method_of
 
 
-class Methods(ABC):
+class Methods(Caller):
     """Methods of a blocking client."""
-
-    @abstractmethod
-    def call(self, method: str, body: dict[str, Any], *, command: bool, idempotency_key: str | None = None) -> Any:
-        """Call a method by its name and return its result, or None if it has none."""
 
     def send_magic_link(
         self,
@@ -56,8 +49,8 @@ class Methods(ABC):
                 client's language is used if this is omitted, unreadable or not available.
             idempotency_key: Key of this command. Default: a random one, the same for all attempts.
         """
-        self.call(
-            "send_magic_link",
+        self.perform(
+            method_of("send_magic_link", command=True),
             {
                 "client_id": client_id,
                 "redirect_uri": redirect_uri,
@@ -69,7 +62,6 @@ class Methods(ABC):
                 "device": device,
                 "locale": locale,
             },
-            command=True,
             idempotency_key=idempotency_key,
         )
 
@@ -112,8 +104,8 @@ class Methods(ABC):
         """
         return cast(
             "models.TokenView",
-            self.call(
-                "authenticate_user",
+            self.perform(
+                method_of("authenticate_user", command=True),
                 {
                     "client_id": client_id,
                     "grant_type": grant_type,
@@ -122,7 +114,6 @@ class Methods(ABC):
                     "code_verifier": code_verifier,
                     "refresh_token": refresh_token,
                 },
-                command=True,
                 idempotency_key=idempotency_key,
             ),
         )
@@ -136,7 +127,8 @@ class Methods(ABC):
             user_id: ID of the user.
         """
         return cast(
-            "models.MarketingConsentView", self.call("get_marketing_consent", {"user_id": user_id}, command=False)
+            "models.MarketingConsentView",
+            self.perform(method_of("get_marketing_consent", of_user=True), {"user_id": user_id}),
         )
 
     def set_marketing_consent(
@@ -151,8 +143,10 @@ class Methods(ABC):
             level: ``general`` for news and offers, ``none`` for necessary mails only.
             idempotency_key: Key of this command. Default: a random one, the same for all attempts.
         """
-        self.call(
-            "set_marketing_consent", {"user_id": user_id, "level": level}, command=True, idempotency_key=idempotency_key
+        self.perform(
+            method_of("set_marketing_consent", command=True, of_user=True),
+            {"user_id": user_id, "level": level},
+            idempotency_key=idempotency_key,
         )
 
     def list_news_items(
@@ -172,8 +166,9 @@ class Methods(ABC):
         """
         return cast(
             "list[models.NewsItemView]",
-            self.call(
-                "list_news_items", {"client_id": client_id, "locale": locale, "app_version": app_version}, command=False
+            self.perform(
+                method_of("list_news_items", tagged=True),
+                {"client_id": client_id, "locale": locale, "app_version": app_version},
             ),
         )
 
@@ -192,7 +187,7 @@ class Methods(ABC):
             user_id: ID of the user.
         """
         return cast(
-            "models.SubscriptionStateView", self.call("get_subscription_status", {"user_id": user_id}, command=False)
+            "models.SubscriptionStateView", self.perform(method_of("get_subscription_status"), {"user_id": user_id})
         )
 
     def get_user(self, *, user_id: str) -> models.UserView:
@@ -203,7 +198,7 @@ class Methods(ABC):
         Args:
             user_id: ID of the user.
         """
-        return cast("models.UserView", self.call("get_user", {"user_id": user_id}, command=False))
+        return cast("models.UserView", self.perform(method_of("get_user", of_user=True), {"user_id": user_id}))
 
     def create_trial_and_magic_link(
         self,
@@ -241,8 +236,8 @@ class Methods(ABC):
                 client's language is used if this is omitted, unreadable or not available.
             idempotency_key: Key of this command. Default: a random one, the same for all attempts.
         """
-        self.call(
-            "create_trial_and_magic_link",
+        self.perform(
+            method_of("create_trial_and_magic_link", command=True),
             {
                 "client_id": client_id,
                 "redirect_uri": redirect_uri,
@@ -254,7 +249,6 @@ class Methods(ABC):
                 "device": device,
                 "locale": locale,
             },
-            command=True,
             idempotency_key=idempotency_key,
         )
 
@@ -266,7 +260,9 @@ class Methods(ABC):
         Args:
             user_id: ID of the user.
         """
-        return cast("list[models.SessionView]", self.call("list_sessions", {"user_id": user_id}, command=False))
+        return cast(
+            "list[models.SessionView]", self.perform(method_of("list_sessions", of_user=True), {"user_id": user_id})
+        )
 
     def revoke_sessions(
         self,
@@ -292,10 +288,9 @@ class Methods(ABC):
         """
         return cast(
             "models.EndedView",
-            self.call(
-                "revoke_sessions",
+            self.perform(
+                method_of("revoke_sessions", command=True, of_user=True),
                 {"user_id": user_id, "session_id": session_id, "which": which},
-                command=True,
                 idempotency_key=idempotency_key,
             ),
         )
@@ -312,10 +307,9 @@ class Methods(ABC):
             news_item_id: ID of the item.
             idempotency_key: Key of this command. Default: a random one, the same for all attempts.
         """
-        self.call(
-            "dismiss_news_item",
+        self.perform(
+            method_of("dismiss_news_item", command=True, of_user=True),
             {"user_id": user_id, "news_item_id": news_item_id},
-            command=True,
             idempotency_key=idempotency_key,
         )
 
@@ -332,7 +326,7 @@ class Methods(ABC):
         """
         return cast(
             "models.SubscriptionView",
-            self.call("get_subscription", {"subscription_id": subscription_id, "user_id": user_id}, command=False),
+            self.perform(method_of("get_subscription"), {"subscription_id": subscription_id, "user_id": user_id}),
         )
 
     def list_signing_keys(self) -> models.SigningKeysView:
@@ -340,7 +334,7 @@ class Methods(ABC):
 
         Includes retired keys that still verify tokens, and published keys that do not sign yet.
         """
-        return cast("models.SigningKeysView", self.call("list_signing_keys", {}, command=False))
+        return cast("models.SigningKeysView", self.perform(method_of("list_signing_keys"), {}))
 
     def rotate_signing_keys(
         self, *, emergency: bool | Unset = UNSET, idempotency_key: str | None = None
@@ -356,7 +350,11 @@ class Methods(ABC):
         """
         return cast(
             "models.SigningKeysView",
-            self.call("rotate_signing_keys", {"emergency": emergency}, command=True, idempotency_key=idempotency_key),
+            self.perform(
+                method_of("rotate_signing_keys", command=True),
+                {"emergency": emergency},
+                idempotency_key=idempotency_key,
+            ),
         )
 
     def list_audit_entries(
@@ -471,8 +469,8 @@ class Methods(ABC):
         """
         return cast(
             "models.AuditEntriesView",
-            self.call(
-                "list_audit_entries",
+            self.perform(
+                method_of("list_audit_entries"),
                 {
                     "user_id": user_id,
                     "action": action,
@@ -482,7 +480,6 @@ class Methods(ABC):
                     "limit": limit,
                     "cursor": cursor,
                 },
-                command=False,
             ),
         )
 
@@ -514,8 +511,8 @@ class Methods(ABC):
         """
         return cast(
             "models.DeliveriesView",
-            self.call(
-                "list_deliveries",
+            self.perform(
+                method_of("list_deliveries"),
                 {
                     "recipient": recipient,
                     "medium": medium,
@@ -527,7 +524,6 @@ class Methods(ABC):
                     "limit": limit,
                     "cursor": cursor,
                 },
-                command=False,
             ),
         )
 
@@ -553,8 +549,8 @@ class Methods(ABC):
         """
         return cast(
             "models.SuppressionsView",
-            self.call(
-                "list_suppressions",
+            self.perform(
+                method_of("list_suppressions"),
                 {
                     "recipient": recipient,
                     "cause": cause,
@@ -563,7 +559,6 @@ class Methods(ABC):
                     "limit": limit,
                     "cursor": cursor,
                 },
-                command=False,
             ),
         )
 
@@ -588,10 +583,9 @@ class Methods(ABC):
         """
         return cast(
             "models.SuppressionView",
-            self.call(
-                "lift_suppression",
+            self.perform(
+                method_of("lift_suppression", command=True),
                 {"recipient": recipient, "delivery_id": delivery_id, "although_complained": although_complained},
-                command=True,
                 idempotency_key=idempotency_key,
             ),
         )
@@ -616,10 +610,9 @@ class Methods(ABC):
         """
         return cast(
             "models.DeadLettersView",
-            self.call(
-                "list_dead_letters",
+            self.perform(
+                method_of("list_dead_letters"),
                 {"id": id, "body_from": body_from, "filter": filter, "limit": limit, "cursor": cursor},
-                command=False,
             ),
         )
 
@@ -651,8 +644,8 @@ class Methods(ABC):
         """
         return cast(
             "models.ReplayedDeadLettersView",
-            self.call(
-                "replay_dead_letters",
+            self.perform(
+                method_of("replay_dead_letters", command=True),
                 {
                     "ids": ids,
                     "filter": filter,
@@ -661,7 +654,6 @@ class Methods(ABC):
                     "limit": limit,
                     "cursor": cursor,
                 },
-                command=True,
                 idempotency_key=idempotency_key,
             ),
         )
@@ -684,8 +676,8 @@ class Methods(ABC):
         """
         return cast(
             "models.PaymentsView",
-            self.call(
-                "list_payments", {"user_id": user_id, "status": status, "limit": limit, "cursor": cursor}, command=False
+            self.perform(
+                method_of("list_payments"), {"user_id": user_id, "status": status, "limit": limit, "cursor": cursor}
             ),
         )
 
@@ -707,8 +699,8 @@ class Methods(ABC):
         """
         return cast(
             "models.DisputesView",
-            self.call(
-                "list_disputes", {"user_id": user_id, "status": status, "limit": limit, "cursor": cursor}, command=False
+            self.perform(
+                method_of("list_disputes"), {"user_id": user_id, "status": status, "limit": limit, "cursor": cursor}
             ),
         )
 
@@ -729,10 +721,9 @@ class Methods(ABC):
         """
         return cast(
             "models.StripeRunView",
-            self.call(
-                "reconcile_subscriptions",
+            self.perform(
+                method_of("reconcile_subscriptions", command=True),
                 {"repair": repair, "changed_within_hours": changed_within_hours},
-                command=True,
                 idempotency_key=idempotency_key,
             ),
         )
@@ -748,7 +739,9 @@ class Methods(ABC):
         """
         return cast(
             "models.StripeRunView",
-            self.call("sweep_stripe_events", {"days": days}, command=True, idempotency_key=idempotency_key),
+            self.perform(
+                method_of("sweep_stripe_events", command=True), {"days": days}, idempotency_key=idempotency_key
+            ),
         )
 
     def replay_stripe_events(
@@ -776,10 +769,9 @@ class Methods(ABC):
         """
         return cast(
             "models.StripeRunView",
-            self.call(
-                "replay_stripe_events",
+            self.perform(
+                method_of("replay_stripe_events", command=True),
                 {"event_ids": event_ids, "types": types, "since": since, "until": until, "kept": kept},
-                command=True,
                 idempotency_key=idempotency_key,
             ),
         )
@@ -794,7 +786,7 @@ class Methods(ABC):
         """
         return cast(
             "models.StripeRunView",
-            self.call("import_stripe_account", {}, command=True, idempotency_key=idempotency_key),
+            self.perform(method_of("import_stripe_account", command=True), {}, idempotency_key=idempotency_key),
         )
 
     def stop_stripe_run(self, *, run_id: str, idempotency_key: str | None = None) -> models.StripeRunView:
@@ -808,7 +800,9 @@ class Methods(ABC):
         """
         return cast(
             "models.StripeRunView",
-            self.call("stop_stripe_run", {"run_id": run_id}, command=True, idempotency_key=idempotency_key),
+            self.perform(
+                method_of("stop_stripe_run", command=True), {"run_id": run_id}, idempotency_key=idempotency_key
+            ),
         )
 
     def resume_stripe_run(self, *, run_id: str, idempotency_key: str | None = None) -> models.StripeRunView:
@@ -820,7 +814,9 @@ class Methods(ABC):
         """
         return cast(
             "models.StripeRunView",
-            self.call("resume_stripe_run", {"run_id": run_id}, command=True, idempotency_key=idempotency_key),
+            self.perform(
+                method_of("resume_stripe_run", command=True), {"run_id": run_id}, idempotency_key=idempotency_key
+            ),
         )
 
     def get_stripe_run(self, *, run_id: str) -> models.StripeRunProgressView:
@@ -829,7 +825,7 @@ class Methods(ABC):
         Args:
             run_id: ID of the run.
         """
-        return cast("models.StripeRunProgressView", self.call("get_stripe_run", {"run_id": run_id}, command=False))
+        return cast("models.StripeRunProgressView", self.perform(method_of("get_stripe_run"), {"run_id": run_id}))
 
     def list_stripe_runs(self, *, limit: int | Unset = UNSET) -> models.StripeRunsView:
         """List the latest Stripe runs.
@@ -837,7 +833,7 @@ class Methods(ABC):
         Args:
             limit: Maximum number of runs. Default: ``20``.
         """
-        return cast("models.StripeRunsView", self.call("list_stripe_runs", {"limit": limit}, command=False))
+        return cast("models.StripeRunsView", self.perform(method_of("list_stripe_runs"), {"limit": limit}))
 
     def list_stripe_differences(
         self, *, run_id: str, limit: int | Unset = UNSET, cursor: str | Unset | None = UNSET
@@ -851,7 +847,7 @@ class Methods(ABC):
         """
         return cast(
             "models.StripeDifferencesView",
-            self.call("list_stripe_differences", {"run_id": run_id, "limit": limit, "cursor": cursor}, command=False),
+            self.perform(method_of("list_stripe_differences"), {"run_id": run_id, "limit": limit, "cursor": cursor}),
         )
 
     def create_client(
@@ -880,8 +876,8 @@ class Methods(ABC):
         """
         return cast(
             "models.ClientView",
-            self.call(
-                "create_client",
+            self.perform(
+                method_of("create_client", command=True),
                 {
                     "name": name,
                     "redirect_uris": redirect_uris,
@@ -889,7 +885,6 @@ class Methods(ABC):
                     "press_to_redeem": press_to_redeem,
                     "entitlements_claim": entitlements_claim,
                 },
-                command=True,
                 idempotency_key=idempotency_key,
             ),
         )
@@ -926,8 +921,8 @@ class Methods(ABC):
         """
         return cast(
             "models.ClientView",
-            self.call(
-                "update_client",
+            self.perform(
+                method_of("update_client", command=True),
                 {
                     "id": id,
                     "version": version,
@@ -937,7 +932,6 @@ class Methods(ABC):
                     "press_to_redeem": press_to_redeem,
                     "entitlements_claim": entitlements_claim,
                 },
-                command=True,
                 idempotency_key=idempotency_key,
             ),
         )
@@ -951,8 +945,8 @@ class Methods(ABC):
         """
         return cast(
             "models.UserView",
-            self.call(
-                "find_user", {"identifier_type": identifier_type, "identifier_value": identifier_value}, command=False
+            self.perform(
+                method_of("find_user"), {"identifier_type": identifier_type, "identifier_value": identifier_value}
             ),
         )
 
@@ -965,7 +959,7 @@ class Methods(ABC):
         """
         return cast(
             "models.UserProcessView",
-            self.call("export_user", {"user_id": user_id}, command=True, idempotency_key=idempotency_key),
+            self.perform(method_of("export_user", command=True), {"user_id": user_id}, idempotency_key=idempotency_key),
         )
 
     def erase_user(
@@ -984,10 +978,9 @@ class Methods(ABC):
         """
         return cast(
             "models.UserProcessView",
-            self.call(
-                "erase_user",
+            self.perform(
+                method_of("erase_user", command=True),
                 {"user_id": user_id, "delete_stripe_customer": delete_stripe_customer},
-                command=True,
                 idempotency_key=idempotency_key,
             ),
         )
@@ -998,7 +991,7 @@ class Methods(ABC):
         Args:
             process_id: ID of the export or erasure.
         """
-        return cast("models.UserProcessView", self.call("get_user_process", {"process_id": process_id}, command=False))
+        return cast("models.UserProcessView", self.perform(method_of("get_user_process"), {"process_id": process_id}))
 
     def get_user_export(self, *, process_id: str, cursor: int | Unset = UNSET) -> models.UserExportView:
         """Get a finished export, in pages.
@@ -1009,7 +1002,7 @@ class Methods(ABC):
         """
         return cast(
             "models.UserExportView",
-            self.call("get_user_export", {"process_id": process_id, "cursor": cursor}, command=False),
+            self.perform(method_of("get_user_export"), {"process_id": process_id, "cursor": cursor}),
         )
 
     def list_clients(self) -> list[models.ClientView]:
@@ -1017,7 +1010,7 @@ class Methods(ABC):
 
         Returns the oldest 1,000.
         """
-        return cast("list[models.ClientView]", self.call("list_clients", {}, command=False))
+        return cast("list[models.ClientView]", self.perform(method_of("list_clients"), {}))
 
     def set_client_looks(
         self,
@@ -1053,8 +1046,8 @@ class Methods(ABC):
         """
         return cast(
             "models.ClientLooksView",
-            self.call(
-                "set_client_looks",
+            self.perform(
+                method_of("set_client_looks", command=True),
                 {
                     "client_id": client_id,
                     "product_name": product_name,
@@ -1066,7 +1059,6 @@ class Methods(ABC):
                     "logo_url": logo_url,
                     "locale": locale,
                 },
-                command=True,
                 idempotency_key=idempotency_key,
             ),
         )
@@ -1079,7 +1071,7 @@ class Methods(ABC):
         Args:
             client_id: ID of the client.
         """
-        return cast("models.ClientLooksView", self.call("get_client_looks", {"client_id": client_id}, command=False))
+        return cast("models.ClientLooksView", self.perform(method_of("get_client_looks"), {"client_id": client_id}))
 
     def create_news_item(
         self,
@@ -1130,8 +1122,8 @@ class Methods(ABC):
         """
         return cast(
             "models.NewsItemDetails",
-            self.call(
-                "create_news_item",
+            self.perform(
+                method_of("create_news_item", command=True),
                 {
                     "primary": primary,
                     "fallback": fallback,
@@ -1144,7 +1136,6 @@ class Methods(ABC):
                     "ends_at": ends_at,
                     "id": id,
                 },
-                command=True,
                 idempotency_key=idempotency_key,
             ),
         )
@@ -1202,8 +1193,8 @@ class Methods(ABC):
         """
         return cast(
             "models.NewsItemDetails",
-            self.call(
-                "update_news_item",
+            self.perform(
+                method_of("update_news_item", command=True),
                 {
                     "primary": primary,
                     "id": id,
@@ -1217,7 +1208,6 @@ class Methods(ABC):
                     "ends_at": ends_at,
                     "version": version,
                 },
-                command=True,
                 idempotency_key=idempotency_key,
             ),
         )
@@ -1232,7 +1222,9 @@ class Methods(ABC):
             version: Expected version: the call is refused if another version is current. Null for any version.
             idempotency_key: Key of this command. Default: a random one, the same for all attempts.
         """
-        self.call("remove_news_item", {"id": id, "version": version}, command=True, idempotency_key=idempotency_key)
+        self.perform(
+            method_of("remove_news_item", command=True), {"id": id, "version": version}, idempotency_key=idempotency_key
+        )
 
     def list_all_news_items(
         self, *, client_id: str | Unset | None = UNSET, limit: int | Unset = UNSET, cursor: str | Unset | None = UNSET
@@ -1248,7 +1240,7 @@ class Methods(ABC):
         """
         return cast(
             "list[models.NewsItemDetails]",
-            self.call("list_all_news_items", {"client_id": client_id, "limit": limit, "cursor": cursor}, command=False),
+            self.perform(method_of("list_all_news_items"), {"client_id": client_id, "limit": limit, "cursor": cursor}),
         )
 
     def create_checkout(
@@ -1292,8 +1284,8 @@ class Methods(ABC):
         """
         return cast(
             "models.CheckoutView",
-            self.call(
-                "create_checkout",
+            self.perform(
+                method_of("create_checkout", command=True),
                 {
                     "items": items,
                     "success_url": success_url,
@@ -1304,14 +1296,13 @@ class Methods(ABC):
                     "device": device,
                     "locale": locale,
                 },
-                command=True,
                 idempotency_key=idempotency_key,
             ),
         )
 
     def list_paused_partitions(self) -> models.PausedPartitionsView:
         """List the paused partitions of all services."""
-        return cast("models.PausedPartitionsView", self.call("list_paused_partitions", {}, command=False))
+        return cast("models.PausedPartitionsView", self.perform(method_of("list_paused_partitions"), {}))
 
     def resume_partition(
         self, *, id: str, dead_letter: bool | Unset = UNSET, idempotency_key: str | None = None
@@ -1327,8 +1318,10 @@ class Methods(ABC):
                 succeeds. Default: ``false``.
             idempotency_key: Key of this command. Default: a random one, the same for all attempts.
         """
-        self.call(
-            "resume_partition", {"id": id, "dead_letter": dead_letter}, command=True, idempotency_key=idempotency_key
+        self.perform(
+            method_of("resume_partition", command=True),
+            {"id": id, "dead_letter": dead_letter},
+            idempotency_key=idempotency_key,
         )
 
     def list_rate_limits(
@@ -1347,7 +1340,7 @@ class Methods(ABC):
                 uses are read, as ``kind`` says. Without it only the uses of the whole deployment are read.
         """
         return cast(
-            "models.RateLimitsView", self.call("list_rate_limits", {"kind": kind, "subject": subject}, command=False)
+            "models.RateLimitsView", self.perform(method_of("list_rate_limits"), {"kind": kind, "subject": subject})
         )
 
     def get_system_state(self) -> models.SystemStateView:
@@ -1358,7 +1351,7 @@ class Methods(ABC):
         know other gateways, nor whether a service reaches MongoDB, Stripe or the mail server; ``nest doctor`` checks
         these.
         """
-        return cast("models.SystemStateView", self.call("get_system_state", {}, command=False))
+        return cast("models.SystemStateView", self.perform(method_of("get_system_state"), {}))
 
     def preview_mail(
         self,
@@ -1408,10 +1401,9 @@ class Methods(ABC):
         """
         return cast(
             "models.MailPreviewView",
-            self.call(
-                "preview_mail",
+            self.perform(
+                method_of("preview_mail"),
                 {"template": template, "client_id": client_id, "looks": looks, "locale": locale},
-                command=False,
             ),
         )
 
@@ -1430,7 +1422,7 @@ class Methods(ABC):
         """
         return cast(
             "models.BillingHistoryView",
-            self.call("list_billing_history", {"user_id": user_id, "limit": limit, "cursor": cursor}, command=False),
+            self.perform(method_of("list_billing_history"), {"user_id": user_id, "limit": limit, "cursor": cursor}),
         )
 
     def preview_plan_change(
@@ -1461,8 +1453,8 @@ class Methods(ABC):
         """
         return cast(
             "models.PlanChangeView",
-            self.call(
-                "preview_plan_change",
+            self.perform(
+                method_of("preview_plan_change"),
                 {
                     "price_id": price_id,
                     "user_id": user_id,
@@ -1470,7 +1462,6 @@ class Methods(ABC):
                     "quantity": quantity,
                     "replaces": replaces,
                 },
-                command=False,
             ),
         )
 
@@ -1508,8 +1499,8 @@ class Methods(ABC):
         """
         return cast(
             "models.PlanOrderView",
-            self.call(
-                "change_plan",
+            self.perform(
+                method_of("change_plan", command=True),
                 {
                     "price_id": price_id,
                     "user_id": user_id,
@@ -1518,7 +1509,6 @@ class Methods(ABC):
                     "replaces": replaces,
                     "preview": preview,
                 },
-                command=True,
                 idempotency_key=idempotency_key,
             ),
         )
@@ -1566,8 +1556,8 @@ class Methods(ABC):
         """
         return cast(
             "models.PlanOrderView",
-            self.call(
-                "cancel_subscription",
+            self.perform(
+                method_of("cancel_subscription", command=True),
                 {
                     "user_id": user_id,
                     "subscription_id": subscription_id,
@@ -1575,7 +1565,6 @@ class Methods(ABC):
                     "feedback": feedback,
                     "comment": comment,
                 },
-                command=True,
                 idempotency_key=idempotency_key,
             ),
         )
@@ -1603,10 +1592,9 @@ class Methods(ABC):
         """
         return cast(
             "models.PlanOrderView",
-            self.call(
-                "resume_subscription",
+            self.perform(
+                method_of("resume_subscription", command=True),
                 {"user_id": user_id, "subscription_id": subscription_id},
-                command=True,
                 idempotency_key=idempotency_key,
             ),
         )
@@ -1623,7 +1611,7 @@ class Methods(ABC):
         Args:
             user_id: ID of the user.
         """
-        return cast("models.CustomerStateView", self.call("get_customer_state", {"user_id": user_id}, command=False))
+        return cast("models.CustomerStateView", self.perform(method_of("get_customer_state"), {"user_id": user_id}))
 
     def list_invoices(
         self, *, user_id: str | Unset = UNSET, limit: int | Unset = UNSET, cursor: str | Unset | None = UNSET
@@ -1641,7 +1629,7 @@ class Methods(ABC):
         """
         return cast(
             "models.InvoicesView",
-            self.call("list_invoices", {"user_id": user_id, "limit": limit, "cursor": cursor}, command=False),
+            self.perform(method_of("list_invoices"), {"user_id": user_id, "limit": limit, "cursor": cursor}),
         )
 
     def report_usage(self, *, usage: list[models.Usage], idempotency_key: str | None = None) -> models.UsageAccepted:
@@ -1657,7 +1645,7 @@ class Methods(ABC):
         """
         return cast(
             "models.UsageAccepted",
-            self.call("report_usage", {"usage": usage}, command=True, idempotency_key=idempotency_key),
+            self.perform(method_of("report_usage", command=True), {"usage": usage}, idempotency_key=idempotency_key),
         )
 
     def list_plans(self) -> models.PlansView:
@@ -1668,7 +1656,7 @@ class Methods(ABC):
         ``nest=false`` excludes a product or price. Metadata ``nest_order``, a whole number, orders plans and prices;
         those without it follow, lowest amount first. A change in Stripe is listed within seconds.
         """
-        return cast("models.PlansView", self.call("list_plans", {}, command=False))
+        return cast("models.PlansView", self.perform(method_of("list_plans", tagged=True), {}))
 
     def create_webhook_endpoint(
         self,
@@ -1730,10 +1718,9 @@ class Methods(ABC):
         """
         return cast(
             "models.NewWebhookSecretView",
-            self.call(
-                "create_webhook_endpoint",
+            self.perform(
+                method_of("create_webhook_endpoint", command=True),
                 {"url": url, "types": types, "description": description, "client_id": client_id},
-                command=True,
                 idempotency_key=idempotency_key,
             ),
         )
@@ -1802,8 +1789,8 @@ class Methods(ABC):
         """
         return cast(
             "models.WebhookEndpointView",
-            self.call(
-                "update_webhook_endpoint",
+            self.perform(
+                method_of("update_webhook_endpoint", command=True),
                 {
                     "id": id,
                     "version": version,
@@ -1812,7 +1799,6 @@ class Methods(ABC):
                     "description": description,
                     "enabled": enabled,
                 },
-                command=True,
                 idempotency_key=idempotency_key,
             ),
         )
@@ -1824,7 +1810,7 @@ class Methods(ABC):
             id: ID of the endpoint.
             idempotency_key: Key of this command. Default: a random one, the same for all attempts.
         """
-        self.call("delete_webhook_endpoint", {"id": id}, command=True, idempotency_key=idempotency_key)
+        self.perform(method_of("delete_webhook_endpoint", command=True), {"id": id}, idempotency_key=idempotency_key)
 
     def list_webhook_endpoints(self, *, client_id: str | Unset | None = UNSET) -> models.WebhookEndpointList:
         """List the endpoints.
@@ -1833,7 +1819,7 @@ class Methods(ABC):
             client_id: Only endpoints of this client.
         """
         return cast(
-            "models.WebhookEndpointList", self.call("list_webhook_endpoints", {"client_id": client_id}, command=False)
+            "models.WebhookEndpointList", self.perform(method_of("list_webhook_endpoints"), {"client_id": client_id})
         )
 
     def roll_webhook_secret(
@@ -1850,10 +1836,9 @@ class Methods(ABC):
         """
         return cast(
             "models.NewWebhookSecretView",
-            self.call(
-                "roll_webhook_secret",
+            self.perform(
+                method_of("roll_webhook_secret", command=True),
                 {"id": id, "overlap_hours": overlap_hours},
-                command=True,
                 idempotency_key=idempotency_key,
             ),
         )
@@ -1888,8 +1873,8 @@ class Methods(ABC):
         """
         return cast(
             "models.WebhookDeliveriesView",
-            self.call(
-                "list_webhook_deliveries",
+            self.perform(
+                method_of("list_webhook_deliveries"),
                 {
                     "endpoint_id": endpoint_id,
                     "event_id": event_id,
@@ -1901,7 +1886,6 @@ class Methods(ABC):
                     "limit": limit,
                     "cursor": cursor,
                 },
-                command=False,
             ),
         )
 
@@ -1960,8 +1944,8 @@ class Methods(ABC):
         """
         return cast(
             "models.WebhookReplayView",
-            self.call(
-                "replay_webhooks",
+            self.perform(
+                method_of("replay_webhooks", command=True),
                 {
                     "endpoint_id": endpoint_id,
                     "event_id": event_id,
@@ -1970,7 +1954,6 @@ class Methods(ABC):
                     "since": since,
                     "until": until,
                 },
-                command=True,
                 idempotency_key=idempotency_key,
             ),
         )
@@ -1986,18 +1969,709 @@ class Methods(ABC):
         """
         return cast(
             "models.WebhookTestView",
-            self.call("send_test_webhook", {"id": id}, command=True, idempotency_key=idempotency_key),
+            self.perform(method_of("send_test_webhook", command=True), {"id": id}, idempotency_key=idempotency_key),
         )
 
 
-class AsyncMethods(ABC):
-    """Methods of an asynchronous client."""
+class UserMethods(Methods):
+    """Methods of a blocking session."""
 
-    @abstractmethod
-    async def call(
-        self, method: str, body: dict[str, Any], *, command: bool, idempotency_key: str | None = None
-    ) -> Any:
-        """Call a method by its name and return its result, or None if it has none."""
+    def get_marketing_consent(self, *, user_id: str | Unset = UNSET) -> models.MarketingConsentView:
+        """Get the marketing consent of a user.
+
+        Args:
+            user_id: ID of the user. Default: that of the session.
+        """
+        return cast(
+            "models.MarketingConsentView",
+            self.perform(method_of("get_marketing_consent", of_user=True), {"user_id": user_id}),
+        )
+
+    def set_marketing_consent(
+        self, *, level: Literal["general", "none"], user_id: str | Unset = UNSET, idempotency_key: str | None = None
+    ) -> None:
+        """Set the marketing consent of a user.
+
+        Args:
+            level: ``general`` for news and offers, ``none`` for necessary mails only.
+            user_id: ID of the user. Default: that of the session.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        self.perform(
+            method_of("set_marketing_consent", command=True, of_user=True),
+            {"level": level, "user_id": user_id},
+            idempotency_key=idempotency_key,
+        )
+
+    def get_user(self, *, user_id: str | Unset = UNSET) -> models.UserView:
+        """Get a user.
+
+        Args:
+            user_id: ID of the user. Default: that of the session.
+        """
+        return cast("models.UserView", self.perform(method_of("get_user", of_user=True), {"user_id": user_id}))
+
+    def list_sessions(self, *, user_id: str | Unset = UNSET) -> list[models.SessionView]:
+        """List the live sessions of a user.
+
+        Args:
+            user_id: ID of the user. Default: that of the session.
+        """
+        return cast(
+            "list[models.SessionView]", self.perform(method_of("list_sessions", of_user=True), {"user_id": user_id})
+        )
+
+    def revoke_sessions(
+        self,
+        *,
+        session_id: str | Unset | None = UNSET,
+        which: Literal["all", "others", "current"] | Unset | None = UNSET,
+        user_id: str | Unset = UNSET,
+        idempotency_key: str | None = None,
+    ) -> models.EndedView:
+        """End sessions of a user.
+
+        Args:
+            session_id: ID of the one session to end.
+            which: Sessions to end: ``all``, the one of this request's access token (``current``), or all except that
+                one (``others``).
+            user_id: ID of the user. Default: that of the session.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.EndedView",
+            self.perform(
+                method_of("revoke_sessions", command=True, of_user=True),
+                {"session_id": session_id, "which": which, "user_id": user_id},
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    def dismiss_news_item(
+        self, *, news_item_id: str, user_id: str | Unset = UNSET, idempotency_key: str | None = None
+    ) -> None:
+        """Dismiss a news item for a user.
+
+        Args:
+            news_item_id: ID of the item.
+            user_id: ID of the user. Default: that of the session.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        self.perform(
+            method_of("dismiss_news_item", command=True, of_user=True),
+            {"news_item_id": news_item_id, "user_id": user_id},
+            idempotency_key=idempotency_key,
+        )
+
+
+class AllMethods(Methods):
+    """Methods of a blocking client, and the routes without a version."""
+
+    def phone_init(self, *, phone_number: str, idempotency_key: str | None = None) -> str:
+        """Text a login code to a phone number.
+
+        The code has six digits and works once, for ten minutes, together with the nonce in the response.
+
+        Args:
+            phone_number: International number with country code, with or without ``+`` and separators.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "str",
+            self.perform(
+                Operation("/init", command=True, text=True),
+                {"phone_number": phone_number},
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    def phone_verify(
+        self, *, code: str, nonce: str, clientid: str | Unset | None = UNSET, idempotency_key: str | None = None
+    ) -> str:
+        """Exchange a code for a token.
+
+        Uses up the code, and creates the user if the number is new.
+
+        Args:
+            code: Code from the text.
+            nonce: Nonce from ``/init``.
+            clientid: Name of the app, which becomes the token's ``aud``. With the ID of a registered client the token
+                is an access token for the whole API. With any other name its ``typ`` is ``phone+jwt``, and no method
+                takes it. If the name is null, empty or omitted, the claims ``clientid`` and ``aud`` are empty.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "str",
+            self.perform(
+                Operation("/verify", command=True, text=True),
+                {"code": code, "nonce": nonce, "clientid": clientid},
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    def phone_register(
+        self,
+        *,
+        code: str,
+        nonce: str,
+        first_name: str | Unset = UNSET,
+        last_name: str | Unset = UNSET,
+        phone_number: str | Unset | None = UNSET,
+        idempotency_key: str | None = None,
+    ) -> models.PhoneUserView:
+        """Register the user of a phone number.
+
+        Uses up the code, creates the user if the number is new, and stores the name.
+
+        Args:
+            code: Code from the text.
+            nonce: Nonce from ``/init``.
+            first_name: First name, at most 200 characters. White space around it is removed; an empty name counts as
+                missing. Default: ``""``.
+            last_name: Last name, at most 200 characters. White space around it is removed; an empty name counts as
+                missing. Default: ``""``.
+            phone_number: Number that the code was sent to; another number is refused.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.PhoneUserView",
+            self.perform(
+                Operation("/register/{code}/{nonce}", command=True),
+                {
+                    "code": code,
+                    "nonce": nonce,
+                    "first_name": first_name,
+                    "last_name": last_name,
+                    "phone_number": phone_number,
+                },
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    def phone_login(self, *, clientid: str, userid: str, idempotency_key: str | None = None) -> str:
+        """Log in any user without a code, for tests.
+
+        Exists only with ``NEST_TEST_LOGIN``.
+
+        Args:
+            clientid: Name of the app, as for ``/verify``.
+            userid: ID of the user.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "str",
+            self.perform(
+                Operation("/login", command=True, text=True),
+                {"clientid": clientid, "userid": userid},
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    def accounts_appowner_create(
+        self, *, firstname: str, lastname: str, email: str, password: str, idempotency_key: str | None = None
+    ) -> models.OwnerWithTokenView:
+        """Create an owner.
+
+        Args:
+            firstname: First name.
+            lastname: Last name.
+            email: Email address. Stored in lower case.
+            password: Password of 8 to 255 characters.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.OwnerWithTokenView",
+            self.perform(
+                Operation("/appowner/create", command=True),
+                {"firstname": firstname, "lastname": lastname, "email": email, "password": password},
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    def accounts_appowner_uuid(self, *, uuid: str) -> models.OwnerView:
+        """Get an owner.
+
+        With the setting ``NEST_OLD_CLIENTS`` the response has ``deletion_token`` too.
+
+        Args:
+            uuid: ID of the owner.
+        """
+        return cast("models.OwnerView", self.perform(Operation("/appowner/uuid/{uuid}", verb="GET"), {"uuid": uuid}))
+
+    def accounts_appowner_login(
+        self, *, email: str, password: str, idempotency_key: str | None = None
+    ) -> models.LoggedInOwnerView:
+        """Log in an owner.
+
+        Args:
+            email: Email address of the owner.
+            password: Password of the owner.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.LoggedInOwnerView",
+            self.perform(
+                Operation("/appowner/login", command=True),
+                {"email": email, "password": password},
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    def accounts_appowner_update(
+        self,
+        *,
+        firstname: str,
+        lastname: str,
+        email: str,
+        uuid: str,
+        password: str | Unset | None = UNSET,
+        current_password: str | Unset | None = UNSET,
+        idempotency_key: str | None = None,
+        token: str | None = None,
+    ) -> models.OwnerUpdatedView:
+        """Update an owner.
+
+        Replaces names and address, and the password if it is given.
+
+        Needs the owner's token in the header ``authorization``, or the current password. Another password needs
+        ``current_password``, and invalidates earlier tokens and deletion tokens. With the setting
+        ``NEST_OLD_CLIENTS`` the ID is enough. A mail to the old address reports another address or password.
+
+        Args:
+            firstname: First name.
+            lastname: Last name.
+            email: Email address. Stored in lower case.
+            uuid: ID of the owner.
+            password: Current password, or a new one of 8 to 255 characters beside ``current_password``. May be
+                omitted with a token.
+            current_password: Current password. Needed for another password or a user's other address, except by old
+                clients.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+            token: Token of the owner.
+        """
+        return cast(
+            "models.OwnerUpdatedView",
+            self.perform(
+                Operation("/appowner/update", command=True),
+                {
+                    "firstname": firstname,
+                    "lastname": lastname,
+                    "email": email,
+                    "uuid": uuid,
+                    "password": password,
+                    "current_password": current_password,
+                },
+                idempotency_key=idempotency_key,
+                token=token,
+            ),
+        )
+
+    def accounts_appowner_delete(
+        self, *, deletion_token: str, uuid: str, idempotency_key: str | None = None
+    ) -> models.OwnerDeletedView:
+        """Delete an owner.
+
+        Deletes its applications and their users too. An invalid token deletes nothing.
+
+        Args:
+            deletion_token: Token from the registration or a login of the owner, since the last change of the
+                password.
+            uuid: ID of the owner.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.OwnerDeletedView",
+            self.perform(
+                Operation("/appowner/delete", verb="DELETE", command=True),
+                {"deletion_token": deletion_token, "uuid": uuid},
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    def accounts_applications_create(
+        self,
+        *,
+        owneruuid: str,
+        appname: str,
+        passwordless: bool | Unset = UNSET,
+        verified_only: bool | Unset = UNSET,
+        idempotency_key: str | None = None,
+    ) -> models.ApplicationView:
+        """Create an application.
+
+        Args:
+            owneruuid: ID of the owner.
+            appname: Name of the application, unique for its owner.
+            passwordless: Whether ``/users/signin`` works for the application, with a user's ID and the API key
+                instead of a password. Default: ``false``.
+            verified_only: Whether only users with a proven address can log in. Default: ``false``.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.ApplicationView",
+            self.perform(
+                Operation("/applications/create", command=True),
+                {
+                    "owneruuid": owneruuid,
+                    "appname": appname,
+                    "passwordless": passwordless,
+                    "verified_only": verified_only,
+                },
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    def accounts_applications_delete(
+        self,
+        *,
+        apikey: str,
+        password: str | Unset | None = UNSET,
+        current_password: str | Unset | None = UNSET,
+        idempotency_key: str | None = None,
+        token: str | None = None,
+    ) -> models.ApplicationDeletedView:
+        """Delete an application.
+
+        Deletes its users too.
+
+        Needs its owner's token in the header ``authorization``, or its owner's password. With the setting
+        ``NEST_OLD_CLIENTS`` the API key is enough.
+
+        Args:
+            apikey: API key of the application.
+            password: Password of the owner. May be omitted with a token.
+            current_password: Another name of ``password``.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+            token: Token of the owner.
+        """
+        return cast(
+            "models.ApplicationDeletedView",
+            self.perform(
+                Operation("/applications/delete", verb="DELETE", command=True),
+                {"apikey": apikey, "password": password, "current_password": current_password},
+                idempotency_key=idempotency_key,
+                token=token,
+            ),
+        )
+
+    def accounts_appowner_forgot(
+        self, *, email: str, locale: str | Unset | None = UNSET, idempotency_key: str | None = None
+    ) -> models.AccountLinkOrderedView:
+        """Mail a link with which an owner chooses a new password.
+
+        Otherwise as ``/users/forgot``.
+
+        Args:
+            email: Email address of the owner.
+            locale: Language of the mail, if Nest has it (RFC 5646): ``de-AT``.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.AccountLinkOrderedView",
+            self.perform(
+                Operation("/appowner/forgot", command=True),
+                {"email": email, "locale": locale},
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    def accounts_appowner_reset(
+        self, *, token: str, password: str, idempotency_key: str | None = None
+    ) -> models.AccountLinkRedeemedView:
+        """Set a new password with the token of a mailed link.
+
+        Ends all tokens of the account. Proves the address: a user who had registered without proof belongs to the
+        person who reads the mailbox from then on. A password that is refused does not use up the link.
+
+        Args:
+            token: Token from the link in the mail: its last segment.
+            password: Password of 8 to 255 characters.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.AccountLinkRedeemedView",
+            self.perform(
+                Operation("/appowner/reset", command=True),
+                {"token": token, "password": password},
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    def accounts_applications_update(
+        self,
+        *,
+        apikey: str,
+        passwordless: bool | Unset | None = UNSET,
+        verified_only: bool | Unset | None = UNSET,
+        password: str | Unset | None = UNSET,
+        idempotency_key: str | None = None,
+        token: str | None = None,
+    ) -> models.ApplicationUpdatedView:
+        """Change settings of an application.
+
+        Omitted ones do not change.
+
+        Needs its owner's token in the header ``authorization``, or its owner's password.
+
+        Args:
+            apikey: API key of the application.
+            passwordless: Whether ``/users/signin`` works for the application.
+            verified_only: Whether only users with a proven address can log in. Existing tokens stay valid.
+            password: Password of the owner. May be omitted with a token.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+            token: Token of the owner.
+        """
+        return cast(
+            "models.ApplicationUpdatedView",
+            self.perform(
+                Operation("/applications/update", command=True),
+                {"apikey": apikey, "passwordless": passwordless, "verified_only": verified_only, "password": password},
+                idempotency_key=idempotency_key,
+                token=token,
+            ),
+        )
+
+    def accounts_users_signup(
+        self,
+        *,
+        apikey: str,
+        username: str,
+        email: str,
+        password: str,
+        locale: str | Unset | None = UNSET,
+        idempotency_key: str | None = None,
+    ) -> models.ApplicationUserView:
+        """Create a user of an application.
+
+        Mails a link that proves the address.
+
+        Args:
+            apikey: API key of the application.
+            username: Name of the user.
+            email: Email address of the user, unique in the application. Stored in lower case.
+            password: Password of 8 to 255 characters.
+            locale: Language of mails to the user, if Nest has it (RFC 5646): ``de-AT``.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.ApplicationUserView",
+            self.perform(
+                Operation("/users/signup", command=True),
+                {"apikey": apikey, "username": username, "email": email, "password": password, "locale": locale},
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    def accounts_users_signin(
+        self, *, uuid: str, apikey: str, idempotency_key: str | None = None
+    ) -> models.SignedInView:
+        """Log in a user of an application without a password.
+
+        Works for applications that were created as ``passwordless``, until the user's password is changed or reset.
+
+        Args:
+            uuid: ID of the user.
+            apikey: API key of the application.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.SignedInView",
+            self.perform(
+                Operation("/users/signin", command=True),
+                {"uuid": uuid, "apikey": apikey},
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    def accounts_users_signwithemail(
+        self, *, apikey: str, email: str, password: str, idempotency_key: str | None = None
+    ) -> models.SignedInWithEmailView:
+        """Log in a user of an application with email address and password.
+
+        Args:
+            apikey: API key of the application.
+            email: Email address of the user.
+            password: Password of the user.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.SignedInWithEmailView",
+            self.perform(
+                Operation("/users/signwithemail", command=True),
+                {"apikey": apikey, "email": email, "password": password},
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    def accounts_users_islogged(self, *, token: str) -> models.SignedInView:
+        """Check the token of an application's user.
+
+        Args:
+            token: Token of the user.
+        """
+        return cast(
+            "models.SignedInView", self.perform(Operation("/users/islogged/{token}", verb="GET"), {"token": token})
+        )
+
+    def accounts_users_userdata(self, *, token: str) -> models.ApplicationUserDataView:
+        """Get the user of a token.
+
+        Args:
+            token: Token of the user.
+        """
+        return cast("models.ApplicationUserDataView", self.perform(Operation("/users/userdata"), {"token": token}))
+
+    def accounts_users_update(
+        self,
+        *,
+        token: str,
+        username: str | Unset | None = UNSET,
+        email: str | Unset | None = UNSET,
+        active: bool | Unset | None = UNSET,
+        password: str | Unset | None = UNSET,
+        current_password: str | Unset | None = UNSET,
+        idempotency_key: str | None = None,
+    ) -> models.ApplicationUserUpdatedView:
+        """Update the user of a token.
+
+        Omitted fields do not change. Another password or address needs ``current_password``, except with the setting
+        ``NEST_OLD_CLIENTS``. Another password and a deactivation invalidate all earlier tokens. A request with a
+        password gets a new token. A mail to the old address reports another address or password.
+
+        Args:
+            token: Token of the user.
+            username: New name.
+            email: New email address.
+            active: Set to false to deactivate the user. A deactivated user cannot log in, nor undo it.
+            password: New password of 8 to 255 characters.
+            current_password: Current password. Needed for another password or a user's other address, except by old
+                clients.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.ApplicationUserUpdatedView",
+            self.perform(
+                Operation("/users/update", verb="PUT", command=True),
+                {
+                    "token": token,
+                    "username": username,
+                    "email": email,
+                    "active": active,
+                    "password": password,
+                    "current_password": current_password,
+                },
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    def accounts_users_forgot(
+        self, *, apikey: str, email: str, locale: str | Unset | None = UNSET, idempotency_key: str | None = None
+    ) -> models.AccountLinkOrderedView:
+        """Mail a link with which a user of an application chooses a new password.
+
+        The link works once, for 30 minutes, and leads to a page of Nest. Nothing reveals whether the address has a
+        user.
+
+        Args:
+            apikey: API key of the application.
+            email: Email address of the user.
+            locale: Language of the mail, if Nest has it (RFC 5646): ``de-AT``.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.AccountLinkOrderedView",
+            self.perform(
+                Operation("/users/forgot", command=True),
+                {"apikey": apikey, "email": email, "locale": locale},
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    def accounts_users_reset(
+        self, *, token: str, password: str, idempotency_key: str | None = None
+    ) -> models.AccountLinkRedeemedView:
+        """Set a new password with the token of a mailed link.
+
+        Ends all tokens of the account. Proves the address: a user who had registered without proof belongs to the
+        person who reads the mailbox from then on. A password that is refused does not use up the link.
+
+        Args:
+            token: Token from the link in the mail: its last segment.
+            password: Password of 8 to 255 characters.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.AccountLinkRedeemedView",
+            self.perform(
+                Operation("/users/reset", command=True),
+                {"token": token, "password": password},
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    def accounts_users_sendverification(
+        self, *, apikey: str, email: str, locale: str | Unset | None = UNSET, idempotency_key: str | None = None
+    ) -> models.AccountLinkOrderedView:
+        """Mail a link that proves the address of a user.
+
+        Nothing is mailed if it is proven already.
+
+        A registration and another address mail such a link too. It works once, for a day. Nothing reveals whether the
+        address has a user.
+
+        Args:
+            apikey: API key of the application.
+            email: Email address of the user.
+            locale: Language of the mail, if Nest has it (RFC 5646): ``de-AT``.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.AccountLinkOrderedView",
+            self.perform(
+                Operation("/users/sendverification", command=True),
+                {"apikey": apikey, "email": email, "locale": locale},
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    def accounts_users_verify(
+        self, *, token: str, idempotency_key: str | None = None
+    ) -> models.AccountLinkRedeemedView:
+        """Prove the address of a user of an application with the token of a mailed link.
+
+        Args:
+            token: Token from the link in the mail: its last segment.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.AccountLinkRedeemedView",
+            self.perform(Operation("/users/verify", command=True), {"token": token}, idempotency_key=idempotency_key),
+        )
+
+    def accounts_appowner_emailpassword(
+        self, *, email: str, password: str, idempotency_key: str | None = None
+    ) -> models.LoggedInOwnerView:
+        """Log in an owner.
+
+        Exists only with ``NEST_OLD_CLIENTS``.
+
+        Args:
+            email: Email address of the owner.
+            password: Password of the owner.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.LoggedInOwnerView",
+            self.perform(
+                Operation("/appowner/emailpassword/{email}/{password}", verb="GET", command=True),
+                {"email": email, "password": password},
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+
+class AsyncMethods(AsyncCaller):
+    """Methods of an asynchronous client."""
 
     async def send_magic_link(
         self,
@@ -2036,8 +2710,8 @@ class AsyncMethods(ABC):
                 client's language is used if this is omitted, unreadable or not available.
             idempotency_key: Key of this command. Default: a random one, the same for all attempts.
         """
-        await self.call(
-            "send_magic_link",
+        await self.perform(
+            method_of("send_magic_link", command=True),
             {
                 "client_id": client_id,
                 "redirect_uri": redirect_uri,
@@ -2049,7 +2723,6 @@ class AsyncMethods(ABC):
                 "device": device,
                 "locale": locale,
             },
-            command=True,
             idempotency_key=idempotency_key,
         )
 
@@ -2092,8 +2765,8 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.TokenView",
-            await self.call(
-                "authenticate_user",
+            await self.perform(
+                method_of("authenticate_user", command=True),
                 {
                     "client_id": client_id,
                     "grant_type": grant_type,
@@ -2102,7 +2775,6 @@ class AsyncMethods(ABC):
                     "code_verifier": code_verifier,
                     "refresh_token": refresh_token,
                 },
-                command=True,
                 idempotency_key=idempotency_key,
             ),
         )
@@ -2116,7 +2788,8 @@ class AsyncMethods(ABC):
             user_id: ID of the user.
         """
         return cast(
-            "models.MarketingConsentView", await self.call("get_marketing_consent", {"user_id": user_id}, command=False)
+            "models.MarketingConsentView",
+            await self.perform(method_of("get_marketing_consent", of_user=True), {"user_id": user_id}),
         )
 
     async def set_marketing_consent(
@@ -2131,8 +2804,10 @@ class AsyncMethods(ABC):
             level: ``general`` for news and offers, ``none`` for necessary mails only.
             idempotency_key: Key of this command. Default: a random one, the same for all attempts.
         """
-        await self.call(
-            "set_marketing_consent", {"user_id": user_id, "level": level}, command=True, idempotency_key=idempotency_key
+        await self.perform(
+            method_of("set_marketing_consent", command=True, of_user=True),
+            {"user_id": user_id, "level": level},
+            idempotency_key=idempotency_key,
         )
 
     async def list_news_items(
@@ -2152,8 +2827,9 @@ class AsyncMethods(ABC):
         """
         return cast(
             "list[models.NewsItemView]",
-            await self.call(
-                "list_news_items", {"client_id": client_id, "locale": locale, "app_version": app_version}, command=False
+            await self.perform(
+                method_of("list_news_items", tagged=True),
+                {"client_id": client_id, "locale": locale, "app_version": app_version},
             ),
         )
 
@@ -2173,7 +2849,7 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.SubscriptionStateView",
-            await self.call("get_subscription_status", {"user_id": user_id}, command=False),
+            await self.perform(method_of("get_subscription_status"), {"user_id": user_id}),
         )
 
     async def get_user(self, *, user_id: str) -> models.UserView:
@@ -2184,7 +2860,7 @@ class AsyncMethods(ABC):
         Args:
             user_id: ID of the user.
         """
-        return cast("models.UserView", await self.call("get_user", {"user_id": user_id}, command=False))
+        return cast("models.UserView", await self.perform(method_of("get_user", of_user=True), {"user_id": user_id}))
 
     async def create_trial_and_magic_link(
         self,
@@ -2222,8 +2898,8 @@ class AsyncMethods(ABC):
                 client's language is used if this is omitted, unreadable or not available.
             idempotency_key: Key of this command. Default: a random one, the same for all attempts.
         """
-        await self.call(
-            "create_trial_and_magic_link",
+        await self.perform(
+            method_of("create_trial_and_magic_link", command=True),
             {
                 "client_id": client_id,
                 "redirect_uri": redirect_uri,
@@ -2235,7 +2911,6 @@ class AsyncMethods(ABC):
                 "device": device,
                 "locale": locale,
             },
-            command=True,
             idempotency_key=idempotency_key,
         )
 
@@ -2247,7 +2922,10 @@ class AsyncMethods(ABC):
         Args:
             user_id: ID of the user.
         """
-        return cast("list[models.SessionView]", await self.call("list_sessions", {"user_id": user_id}, command=False))
+        return cast(
+            "list[models.SessionView]",
+            await self.perform(method_of("list_sessions", of_user=True), {"user_id": user_id}),
+        )
 
     async def revoke_sessions(
         self,
@@ -2273,10 +2951,9 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.EndedView",
-            await self.call(
-                "revoke_sessions",
+            await self.perform(
+                method_of("revoke_sessions", command=True, of_user=True),
                 {"user_id": user_id, "session_id": session_id, "which": which},
-                command=True,
                 idempotency_key=idempotency_key,
             ),
         )
@@ -2293,10 +2970,9 @@ class AsyncMethods(ABC):
             news_item_id: ID of the item.
             idempotency_key: Key of this command. Default: a random one, the same for all attempts.
         """
-        await self.call(
-            "dismiss_news_item",
+        await self.perform(
+            method_of("dismiss_news_item", command=True, of_user=True),
             {"user_id": user_id, "news_item_id": news_item_id},
-            command=True,
             idempotency_key=idempotency_key,
         )
 
@@ -2313,9 +2989,7 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.SubscriptionView",
-            await self.call(
-                "get_subscription", {"subscription_id": subscription_id, "user_id": user_id}, command=False
-            ),
+            await self.perform(method_of("get_subscription"), {"subscription_id": subscription_id, "user_id": user_id}),
         )
 
     async def list_signing_keys(self) -> models.SigningKeysView:
@@ -2323,7 +2997,7 @@ class AsyncMethods(ABC):
 
         Includes retired keys that still verify tokens, and published keys that do not sign yet.
         """
-        return cast("models.SigningKeysView", await self.call("list_signing_keys", {}, command=False))
+        return cast("models.SigningKeysView", await self.perform(method_of("list_signing_keys"), {}))
 
     async def rotate_signing_keys(
         self, *, emergency: bool | Unset = UNSET, idempotency_key: str | None = None
@@ -2339,8 +3013,10 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.SigningKeysView",
-            await self.call(
-                "rotate_signing_keys", {"emergency": emergency}, command=True, idempotency_key=idempotency_key
+            await self.perform(
+                method_of("rotate_signing_keys", command=True),
+                {"emergency": emergency},
+                idempotency_key=idempotency_key,
             ),
         )
 
@@ -2456,8 +3132,8 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.AuditEntriesView",
-            await self.call(
-                "list_audit_entries",
+            await self.perform(
+                method_of("list_audit_entries"),
                 {
                     "user_id": user_id,
                     "action": action,
@@ -2467,7 +3143,6 @@ class AsyncMethods(ABC):
                     "limit": limit,
                     "cursor": cursor,
                 },
-                command=False,
             ),
         )
 
@@ -2499,8 +3174,8 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.DeliveriesView",
-            await self.call(
-                "list_deliveries",
+            await self.perform(
+                method_of("list_deliveries"),
                 {
                     "recipient": recipient,
                     "medium": medium,
@@ -2512,7 +3187,6 @@ class AsyncMethods(ABC):
                     "limit": limit,
                     "cursor": cursor,
                 },
-                command=False,
             ),
         )
 
@@ -2538,8 +3212,8 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.SuppressionsView",
-            await self.call(
-                "list_suppressions",
+            await self.perform(
+                method_of("list_suppressions"),
                 {
                     "recipient": recipient,
                     "cause": cause,
@@ -2548,7 +3222,6 @@ class AsyncMethods(ABC):
                     "limit": limit,
                     "cursor": cursor,
                 },
-                command=False,
             ),
         )
 
@@ -2573,10 +3246,9 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.SuppressionView",
-            await self.call(
-                "lift_suppression",
+            await self.perform(
+                method_of("lift_suppression", command=True),
                 {"recipient": recipient, "delivery_id": delivery_id, "although_complained": although_complained},
-                command=True,
                 idempotency_key=idempotency_key,
             ),
         )
@@ -2601,10 +3273,9 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.DeadLettersView",
-            await self.call(
-                "list_dead_letters",
+            await self.perform(
+                method_of("list_dead_letters"),
                 {"id": id, "body_from": body_from, "filter": filter, "limit": limit, "cursor": cursor},
-                command=False,
             ),
         )
 
@@ -2636,8 +3307,8 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.ReplayedDeadLettersView",
-            await self.call(
-                "replay_dead_letters",
+            await self.perform(
+                method_of("replay_dead_letters", command=True),
                 {
                     "ids": ids,
                     "filter": filter,
@@ -2646,7 +3317,6 @@ class AsyncMethods(ABC):
                     "limit": limit,
                     "cursor": cursor,
                 },
-                command=True,
                 idempotency_key=idempotency_key,
             ),
         )
@@ -2669,8 +3339,8 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.PaymentsView",
-            await self.call(
-                "list_payments", {"user_id": user_id, "status": status, "limit": limit, "cursor": cursor}, command=False
+            await self.perform(
+                method_of("list_payments"), {"user_id": user_id, "status": status, "limit": limit, "cursor": cursor}
             ),
         )
 
@@ -2692,8 +3362,8 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.DisputesView",
-            await self.call(
-                "list_disputes", {"user_id": user_id, "status": status, "limit": limit, "cursor": cursor}, command=False
+            await self.perform(
+                method_of("list_disputes"), {"user_id": user_id, "status": status, "limit": limit, "cursor": cursor}
             ),
         )
 
@@ -2714,10 +3384,9 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.StripeRunView",
-            await self.call(
-                "reconcile_subscriptions",
+            await self.perform(
+                method_of("reconcile_subscriptions", command=True),
                 {"repair": repair, "changed_within_hours": changed_within_hours},
-                command=True,
                 idempotency_key=idempotency_key,
             ),
         )
@@ -2733,7 +3402,9 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.StripeRunView",
-            await self.call("sweep_stripe_events", {"days": days}, command=True, idempotency_key=idempotency_key),
+            await self.perform(
+                method_of("sweep_stripe_events", command=True), {"days": days}, idempotency_key=idempotency_key
+            ),
         )
 
     async def replay_stripe_events(
@@ -2761,10 +3432,9 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.StripeRunView",
-            await self.call(
-                "replay_stripe_events",
+            await self.perform(
+                method_of("replay_stripe_events", command=True),
                 {"event_ids": event_ids, "types": types, "since": since, "until": until, "kept": kept},
-                command=True,
                 idempotency_key=idempotency_key,
             ),
         )
@@ -2779,7 +3449,7 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.StripeRunView",
-            await self.call("import_stripe_account", {}, command=True, idempotency_key=idempotency_key),
+            await self.perform(method_of("import_stripe_account", command=True), {}, idempotency_key=idempotency_key),
         )
 
     async def stop_stripe_run(self, *, run_id: str, idempotency_key: str | None = None) -> models.StripeRunView:
@@ -2793,7 +3463,9 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.StripeRunView",
-            await self.call("stop_stripe_run", {"run_id": run_id}, command=True, idempotency_key=idempotency_key),
+            await self.perform(
+                method_of("stop_stripe_run", command=True), {"run_id": run_id}, idempotency_key=idempotency_key
+            ),
         )
 
     async def resume_stripe_run(self, *, run_id: str, idempotency_key: str | None = None) -> models.StripeRunView:
@@ -2805,7 +3477,9 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.StripeRunView",
-            await self.call("resume_stripe_run", {"run_id": run_id}, command=True, idempotency_key=idempotency_key),
+            await self.perform(
+                method_of("resume_stripe_run", command=True), {"run_id": run_id}, idempotency_key=idempotency_key
+            ),
         )
 
     async def get_stripe_run(self, *, run_id: str) -> models.StripeRunProgressView:
@@ -2814,9 +3488,7 @@ class AsyncMethods(ABC):
         Args:
             run_id: ID of the run.
         """
-        return cast(
-            "models.StripeRunProgressView", await self.call("get_stripe_run", {"run_id": run_id}, command=False)
-        )
+        return cast("models.StripeRunProgressView", await self.perform(method_of("get_stripe_run"), {"run_id": run_id}))
 
     async def list_stripe_runs(self, *, limit: int | Unset = UNSET) -> models.StripeRunsView:
         """List the latest Stripe runs.
@@ -2824,7 +3496,7 @@ class AsyncMethods(ABC):
         Args:
             limit: Maximum number of runs. Default: ``20``.
         """
-        return cast("models.StripeRunsView", await self.call("list_stripe_runs", {"limit": limit}, command=False))
+        return cast("models.StripeRunsView", await self.perform(method_of("list_stripe_runs"), {"limit": limit}))
 
     async def list_stripe_differences(
         self, *, run_id: str, limit: int | Unset = UNSET, cursor: str | Unset | None = UNSET
@@ -2838,8 +3510,8 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.StripeDifferencesView",
-            await self.call(
-                "list_stripe_differences", {"run_id": run_id, "limit": limit, "cursor": cursor}, command=False
+            await self.perform(
+                method_of("list_stripe_differences"), {"run_id": run_id, "limit": limit, "cursor": cursor}
             ),
         )
 
@@ -2869,8 +3541,8 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.ClientView",
-            await self.call(
-                "create_client",
+            await self.perform(
+                method_of("create_client", command=True),
                 {
                     "name": name,
                     "redirect_uris": redirect_uris,
@@ -2878,7 +3550,6 @@ class AsyncMethods(ABC):
                     "press_to_redeem": press_to_redeem,
                     "entitlements_claim": entitlements_claim,
                 },
-                command=True,
                 idempotency_key=idempotency_key,
             ),
         )
@@ -2915,8 +3586,8 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.ClientView",
-            await self.call(
-                "update_client",
+            await self.perform(
+                method_of("update_client", command=True),
                 {
                     "id": id,
                     "version": version,
@@ -2926,7 +3597,6 @@ class AsyncMethods(ABC):
                     "press_to_redeem": press_to_redeem,
                     "entitlements_claim": entitlements_claim,
                 },
-                command=True,
                 idempotency_key=idempotency_key,
             ),
         )
@@ -2940,8 +3610,8 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.UserView",
-            await self.call(
-                "find_user", {"identifier_type": identifier_type, "identifier_value": identifier_value}, command=False
+            await self.perform(
+                method_of("find_user"), {"identifier_type": identifier_type, "identifier_value": identifier_value}
             ),
         )
 
@@ -2954,7 +3624,9 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.UserProcessView",
-            await self.call("export_user", {"user_id": user_id}, command=True, idempotency_key=idempotency_key),
+            await self.perform(
+                method_of("export_user", command=True), {"user_id": user_id}, idempotency_key=idempotency_key
+            ),
         )
 
     async def erase_user(
@@ -2973,10 +3645,9 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.UserProcessView",
-            await self.call(
-                "erase_user",
+            await self.perform(
+                method_of("erase_user", command=True),
                 {"user_id": user_id, "delete_stripe_customer": delete_stripe_customer},
-                command=True,
                 idempotency_key=idempotency_key,
             ),
         )
@@ -2988,7 +3659,7 @@ class AsyncMethods(ABC):
             process_id: ID of the export or erasure.
         """
         return cast(
-            "models.UserProcessView", await self.call("get_user_process", {"process_id": process_id}, command=False)
+            "models.UserProcessView", await self.perform(method_of("get_user_process"), {"process_id": process_id})
         )
 
     async def get_user_export(self, *, process_id: str, cursor: int | Unset = UNSET) -> models.UserExportView:
@@ -3000,7 +3671,7 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.UserExportView",
-            await self.call("get_user_export", {"process_id": process_id, "cursor": cursor}, command=False),
+            await self.perform(method_of("get_user_export"), {"process_id": process_id, "cursor": cursor}),
         )
 
     async def list_clients(self) -> list[models.ClientView]:
@@ -3008,7 +3679,7 @@ class AsyncMethods(ABC):
 
         Returns the oldest 1,000.
         """
-        return cast("list[models.ClientView]", await self.call("list_clients", {}, command=False))
+        return cast("list[models.ClientView]", await self.perform(method_of("list_clients"), {}))
 
     async def set_client_looks(
         self,
@@ -3044,8 +3715,8 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.ClientLooksView",
-            await self.call(
-                "set_client_looks",
+            await self.perform(
+                method_of("set_client_looks", command=True),
                 {
                     "client_id": client_id,
                     "product_name": product_name,
@@ -3057,7 +3728,6 @@ class AsyncMethods(ABC):
                     "logo_url": logo_url,
                     "locale": locale,
                 },
-                command=True,
                 idempotency_key=idempotency_key,
             ),
         )
@@ -3071,7 +3741,7 @@ class AsyncMethods(ABC):
             client_id: ID of the client.
         """
         return cast(
-            "models.ClientLooksView", await self.call("get_client_looks", {"client_id": client_id}, command=False)
+            "models.ClientLooksView", await self.perform(method_of("get_client_looks"), {"client_id": client_id})
         )
 
     async def create_news_item(
@@ -3123,8 +3793,8 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.NewsItemDetails",
-            await self.call(
-                "create_news_item",
+            await self.perform(
+                method_of("create_news_item", command=True),
                 {
                     "primary": primary,
                     "fallback": fallback,
@@ -3137,7 +3807,6 @@ class AsyncMethods(ABC):
                     "ends_at": ends_at,
                     "id": id,
                 },
-                command=True,
                 idempotency_key=idempotency_key,
             ),
         )
@@ -3195,8 +3864,8 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.NewsItemDetails",
-            await self.call(
-                "update_news_item",
+            await self.perform(
+                method_of("update_news_item", command=True),
                 {
                     "primary": primary,
                     "id": id,
@@ -3210,7 +3879,6 @@ class AsyncMethods(ABC):
                     "ends_at": ends_at,
                     "version": version,
                 },
-                command=True,
                 idempotency_key=idempotency_key,
             ),
         )
@@ -3225,8 +3893,8 @@ class AsyncMethods(ABC):
             version: Expected version: the call is refused if another version is current. Null for any version.
             idempotency_key: Key of this command. Default: a random one, the same for all attempts.
         """
-        await self.call(
-            "remove_news_item", {"id": id, "version": version}, command=True, idempotency_key=idempotency_key
+        await self.perform(
+            method_of("remove_news_item", command=True), {"id": id, "version": version}, idempotency_key=idempotency_key
         )
 
     async def list_all_news_items(
@@ -3243,8 +3911,8 @@ class AsyncMethods(ABC):
         """
         return cast(
             "list[models.NewsItemDetails]",
-            await self.call(
-                "list_all_news_items", {"client_id": client_id, "limit": limit, "cursor": cursor}, command=False
+            await self.perform(
+                method_of("list_all_news_items"), {"client_id": client_id, "limit": limit, "cursor": cursor}
             ),
         )
 
@@ -3289,8 +3957,8 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.CheckoutView",
-            await self.call(
-                "create_checkout",
+            await self.perform(
+                method_of("create_checkout", command=True),
                 {
                     "items": items,
                     "success_url": success_url,
@@ -3301,14 +3969,13 @@ class AsyncMethods(ABC):
                     "device": device,
                     "locale": locale,
                 },
-                command=True,
                 idempotency_key=idempotency_key,
             ),
         )
 
     async def list_paused_partitions(self) -> models.PausedPartitionsView:
         """List the paused partitions of all services."""
-        return cast("models.PausedPartitionsView", await self.call("list_paused_partitions", {}, command=False))
+        return cast("models.PausedPartitionsView", await self.perform(method_of("list_paused_partitions"), {}))
 
     async def resume_partition(
         self, *, id: str, dead_letter: bool | Unset = UNSET, idempotency_key: str | None = None
@@ -3324,8 +3991,10 @@ class AsyncMethods(ABC):
                 succeeds. Default: ``false``.
             idempotency_key: Key of this command. Default: a random one, the same for all attempts.
         """
-        await self.call(
-            "resume_partition", {"id": id, "dead_letter": dead_letter}, command=True, idempotency_key=idempotency_key
+        await self.perform(
+            method_of("resume_partition", command=True),
+            {"id": id, "dead_letter": dead_letter},
+            idempotency_key=idempotency_key,
         )
 
     async def list_rate_limits(
@@ -3345,7 +4014,7 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.RateLimitsView",
-            await self.call("list_rate_limits", {"kind": kind, "subject": subject}, command=False),
+            await self.perform(method_of("list_rate_limits"), {"kind": kind, "subject": subject}),
         )
 
     async def get_system_state(self) -> models.SystemStateView:
@@ -3356,7 +4025,7 @@ class AsyncMethods(ABC):
         know other gateways, nor whether a service reaches MongoDB, Stripe or the mail server; ``nest doctor`` checks
         these.
         """
-        return cast("models.SystemStateView", await self.call("get_system_state", {}, command=False))
+        return cast("models.SystemStateView", await self.perform(method_of("get_system_state"), {}))
 
     async def preview_mail(
         self,
@@ -3406,10 +4075,9 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.MailPreviewView",
-            await self.call(
-                "preview_mail",
+            await self.perform(
+                method_of("preview_mail"),
                 {"template": template, "client_id": client_id, "looks": looks, "locale": locale},
-                command=False,
             ),
         )
 
@@ -3428,8 +4096,8 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.BillingHistoryView",
-            await self.call(
-                "list_billing_history", {"user_id": user_id, "limit": limit, "cursor": cursor}, command=False
+            await self.perform(
+                method_of("list_billing_history"), {"user_id": user_id, "limit": limit, "cursor": cursor}
             ),
         )
 
@@ -3461,8 +4129,8 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.PlanChangeView",
-            await self.call(
-                "preview_plan_change",
+            await self.perform(
+                method_of("preview_plan_change"),
                 {
                     "price_id": price_id,
                     "user_id": user_id,
@@ -3470,7 +4138,6 @@ class AsyncMethods(ABC):
                     "quantity": quantity,
                     "replaces": replaces,
                 },
-                command=False,
             ),
         )
 
@@ -3508,8 +4175,8 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.PlanOrderView",
-            await self.call(
-                "change_plan",
+            await self.perform(
+                method_of("change_plan", command=True),
                 {
                     "price_id": price_id,
                     "user_id": user_id,
@@ -3518,7 +4185,6 @@ class AsyncMethods(ABC):
                     "replaces": replaces,
                     "preview": preview,
                 },
-                command=True,
                 idempotency_key=idempotency_key,
             ),
         )
@@ -3566,8 +4232,8 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.PlanOrderView",
-            await self.call(
-                "cancel_subscription",
+            await self.perform(
+                method_of("cancel_subscription", command=True),
                 {
                     "user_id": user_id,
                     "subscription_id": subscription_id,
@@ -3575,7 +4241,6 @@ class AsyncMethods(ABC):
                     "feedback": feedback,
                     "comment": comment,
                 },
-                command=True,
                 idempotency_key=idempotency_key,
             ),
         )
@@ -3603,10 +4268,9 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.PlanOrderView",
-            await self.call(
-                "resume_subscription",
+            await self.perform(
+                method_of("resume_subscription", command=True),
                 {"user_id": user_id, "subscription_id": subscription_id},
-                command=True,
                 idempotency_key=idempotency_key,
             ),
         )
@@ -3624,7 +4288,7 @@ class AsyncMethods(ABC):
             user_id: ID of the user.
         """
         return cast(
-            "models.CustomerStateView", await self.call("get_customer_state", {"user_id": user_id}, command=False)
+            "models.CustomerStateView", await self.perform(method_of("get_customer_state"), {"user_id": user_id})
         )
 
     async def list_invoices(
@@ -3643,7 +4307,7 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.InvoicesView",
-            await self.call("list_invoices", {"user_id": user_id, "limit": limit, "cursor": cursor}, command=False),
+            await self.perform(method_of("list_invoices"), {"user_id": user_id, "limit": limit, "cursor": cursor}),
         )
 
     async def report_usage(
@@ -3661,7 +4325,9 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.UsageAccepted",
-            await self.call("report_usage", {"usage": usage}, command=True, idempotency_key=idempotency_key),
+            await self.perform(
+                method_of("report_usage", command=True), {"usage": usage}, idempotency_key=idempotency_key
+            ),
         )
 
     async def list_plans(self) -> models.PlansView:
@@ -3672,7 +4338,7 @@ class AsyncMethods(ABC):
         ``nest=false`` excludes a product or price. Metadata ``nest_order``, a whole number, orders plans and prices;
         those without it follow, lowest amount first. A change in Stripe is listed within seconds.
         """
-        return cast("models.PlansView", await self.call("list_plans", {}, command=False))
+        return cast("models.PlansView", await self.perform(method_of("list_plans", tagged=True), {}))
 
     async def create_webhook_endpoint(
         self,
@@ -3734,10 +4400,9 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.NewWebhookSecretView",
-            await self.call(
-                "create_webhook_endpoint",
+            await self.perform(
+                method_of("create_webhook_endpoint", command=True),
                 {"url": url, "types": types, "description": description, "client_id": client_id},
-                command=True,
                 idempotency_key=idempotency_key,
             ),
         )
@@ -3806,8 +4471,8 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.WebhookEndpointView",
-            await self.call(
-                "update_webhook_endpoint",
+            await self.perform(
+                method_of("update_webhook_endpoint", command=True),
                 {
                     "id": id,
                     "version": version,
@@ -3816,7 +4481,6 @@ class AsyncMethods(ABC):
                     "description": description,
                     "enabled": enabled,
                 },
-                command=True,
                 idempotency_key=idempotency_key,
             ),
         )
@@ -3828,7 +4492,9 @@ class AsyncMethods(ABC):
             id: ID of the endpoint.
             idempotency_key: Key of this command. Default: a random one, the same for all attempts.
         """
-        await self.call("delete_webhook_endpoint", {"id": id}, command=True, idempotency_key=idempotency_key)
+        await self.perform(
+            method_of("delete_webhook_endpoint", command=True), {"id": id}, idempotency_key=idempotency_key
+        )
 
     async def list_webhook_endpoints(self, *, client_id: str | Unset | None = UNSET) -> models.WebhookEndpointList:
         """List the endpoints.
@@ -3838,7 +4504,7 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.WebhookEndpointList",
-            await self.call("list_webhook_endpoints", {"client_id": client_id}, command=False),
+            await self.perform(method_of("list_webhook_endpoints"), {"client_id": client_id}),
         )
 
     async def roll_webhook_secret(
@@ -3855,10 +4521,9 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.NewWebhookSecretView",
-            await self.call(
-                "roll_webhook_secret",
+            await self.perform(
+                method_of("roll_webhook_secret", command=True),
                 {"id": id, "overlap_hours": overlap_hours},
-                command=True,
                 idempotency_key=idempotency_key,
             ),
         )
@@ -3893,8 +4558,8 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.WebhookDeliveriesView",
-            await self.call(
-                "list_webhook_deliveries",
+            await self.perform(
+                method_of("list_webhook_deliveries"),
                 {
                     "endpoint_id": endpoint_id,
                     "event_id": event_id,
@@ -3906,7 +4571,6 @@ class AsyncMethods(ABC):
                     "limit": limit,
                     "cursor": cursor,
                 },
-                command=False,
             ),
         )
 
@@ -3965,8 +4629,8 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.WebhookReplayView",
-            await self.call(
-                "replay_webhooks",
+            await self.perform(
+                method_of("replay_webhooks", command=True),
                 {
                     "endpoint_id": endpoint_id,
                     "event_id": event_id,
@@ -3975,7 +4639,6 @@ class AsyncMethods(ABC):
                     "since": since,
                     "until": until,
                 },
-                command=True,
                 idempotency_key=idempotency_key,
             ),
         )
@@ -3991,5 +4654,712 @@ class AsyncMethods(ABC):
         """
         return cast(
             "models.WebhookTestView",
-            await self.call("send_test_webhook", {"id": id}, command=True, idempotency_key=idempotency_key),
+            await self.perform(
+                method_of("send_test_webhook", command=True), {"id": id}, idempotency_key=idempotency_key
+            ),
+        )
+
+
+class AsyncUserMethods(AsyncMethods):
+    """Methods of an asynchronous session."""
+
+    async def get_marketing_consent(self, *, user_id: str | Unset = UNSET) -> models.MarketingConsentView:
+        """Get the marketing consent of a user.
+
+        Args:
+            user_id: ID of the user. Default: that of the session.
+        """
+        return cast(
+            "models.MarketingConsentView",
+            await self.perform(method_of("get_marketing_consent", of_user=True), {"user_id": user_id}),
+        )
+
+    async def set_marketing_consent(
+        self, *, level: Literal["general", "none"], user_id: str | Unset = UNSET, idempotency_key: str | None = None
+    ) -> None:
+        """Set the marketing consent of a user.
+
+        Args:
+            level: ``general`` for news and offers, ``none`` for necessary mails only.
+            user_id: ID of the user. Default: that of the session.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        await self.perform(
+            method_of("set_marketing_consent", command=True, of_user=True),
+            {"level": level, "user_id": user_id},
+            idempotency_key=idempotency_key,
+        )
+
+    async def get_user(self, *, user_id: str | Unset = UNSET) -> models.UserView:
+        """Get a user.
+
+        Args:
+            user_id: ID of the user. Default: that of the session.
+        """
+        return cast("models.UserView", await self.perform(method_of("get_user", of_user=True), {"user_id": user_id}))
+
+    async def list_sessions(self, *, user_id: str | Unset = UNSET) -> list[models.SessionView]:
+        """List the live sessions of a user.
+
+        Args:
+            user_id: ID of the user. Default: that of the session.
+        """
+        return cast(
+            "list[models.SessionView]",
+            await self.perform(method_of("list_sessions", of_user=True), {"user_id": user_id}),
+        )
+
+    async def revoke_sessions(
+        self,
+        *,
+        session_id: str | Unset | None = UNSET,
+        which: Literal["all", "others", "current"] | Unset | None = UNSET,
+        user_id: str | Unset = UNSET,
+        idempotency_key: str | None = None,
+    ) -> models.EndedView:
+        """End sessions of a user.
+
+        Args:
+            session_id: ID of the one session to end.
+            which: Sessions to end: ``all``, the one of this request's access token (``current``), or all except that
+                one (``others``).
+            user_id: ID of the user. Default: that of the session.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.EndedView",
+            await self.perform(
+                method_of("revoke_sessions", command=True, of_user=True),
+                {"session_id": session_id, "which": which, "user_id": user_id},
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    async def dismiss_news_item(
+        self, *, news_item_id: str, user_id: str | Unset = UNSET, idempotency_key: str | None = None
+    ) -> None:
+        """Dismiss a news item for a user.
+
+        Args:
+            news_item_id: ID of the item.
+            user_id: ID of the user. Default: that of the session.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        await self.perform(
+            method_of("dismiss_news_item", command=True, of_user=True),
+            {"news_item_id": news_item_id, "user_id": user_id},
+            idempotency_key=idempotency_key,
+        )
+
+
+class AsyncAllMethods(AsyncMethods):
+    """Methods of an asynchronous client, and the routes without a version."""
+
+    async def phone_init(self, *, phone_number: str, idempotency_key: str | None = None) -> str:
+        """Text a login code to a phone number.
+
+        The code has six digits and works once, for ten minutes, together with the nonce in the response.
+
+        Args:
+            phone_number: International number with country code, with or without ``+`` and separators.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "str",
+            await self.perform(
+                Operation("/init", command=True, text=True),
+                {"phone_number": phone_number},
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    async def phone_verify(
+        self, *, code: str, nonce: str, clientid: str | Unset | None = UNSET, idempotency_key: str | None = None
+    ) -> str:
+        """Exchange a code for a token.
+
+        Uses up the code, and creates the user if the number is new.
+
+        Args:
+            code: Code from the text.
+            nonce: Nonce from ``/init``.
+            clientid: Name of the app, which becomes the token's ``aud``. With the ID of a registered client the token
+                is an access token for the whole API. With any other name its ``typ`` is ``phone+jwt``, and no method
+                takes it. If the name is null, empty or omitted, the claims ``clientid`` and ``aud`` are empty.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "str",
+            await self.perform(
+                Operation("/verify", command=True, text=True),
+                {"code": code, "nonce": nonce, "clientid": clientid},
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    async def phone_register(
+        self,
+        *,
+        code: str,
+        nonce: str,
+        first_name: str | Unset = UNSET,
+        last_name: str | Unset = UNSET,
+        phone_number: str | Unset | None = UNSET,
+        idempotency_key: str | None = None,
+    ) -> models.PhoneUserView:
+        """Register the user of a phone number.
+
+        Uses up the code, creates the user if the number is new, and stores the name.
+
+        Args:
+            code: Code from the text.
+            nonce: Nonce from ``/init``.
+            first_name: First name, at most 200 characters. White space around it is removed; an empty name counts as
+                missing. Default: ``""``.
+            last_name: Last name, at most 200 characters. White space around it is removed; an empty name counts as
+                missing. Default: ``""``.
+            phone_number: Number that the code was sent to; another number is refused.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.PhoneUserView",
+            await self.perform(
+                Operation("/register/{code}/{nonce}", command=True),
+                {
+                    "code": code,
+                    "nonce": nonce,
+                    "first_name": first_name,
+                    "last_name": last_name,
+                    "phone_number": phone_number,
+                },
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    async def phone_login(self, *, clientid: str, userid: str, idempotency_key: str | None = None) -> str:
+        """Log in any user without a code, for tests.
+
+        Exists only with ``NEST_TEST_LOGIN``.
+
+        Args:
+            clientid: Name of the app, as for ``/verify``.
+            userid: ID of the user.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "str",
+            await self.perform(
+                Operation("/login", command=True, text=True),
+                {"clientid": clientid, "userid": userid},
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    async def accounts_appowner_create(
+        self, *, firstname: str, lastname: str, email: str, password: str, idempotency_key: str | None = None
+    ) -> models.OwnerWithTokenView:
+        """Create an owner.
+
+        Args:
+            firstname: First name.
+            lastname: Last name.
+            email: Email address. Stored in lower case.
+            password: Password of 8 to 255 characters.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.OwnerWithTokenView",
+            await self.perform(
+                Operation("/appowner/create", command=True),
+                {"firstname": firstname, "lastname": lastname, "email": email, "password": password},
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    async def accounts_appowner_uuid(self, *, uuid: str) -> models.OwnerView:
+        """Get an owner.
+
+        With the setting ``NEST_OLD_CLIENTS`` the response has ``deletion_token`` too.
+
+        Args:
+            uuid: ID of the owner.
+        """
+        return cast(
+            "models.OwnerView", await self.perform(Operation("/appowner/uuid/{uuid}", verb="GET"), {"uuid": uuid})
+        )
+
+    async def accounts_appowner_login(
+        self, *, email: str, password: str, idempotency_key: str | None = None
+    ) -> models.LoggedInOwnerView:
+        """Log in an owner.
+
+        Args:
+            email: Email address of the owner.
+            password: Password of the owner.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.LoggedInOwnerView",
+            await self.perform(
+                Operation("/appowner/login", command=True),
+                {"email": email, "password": password},
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    async def accounts_appowner_update(
+        self,
+        *,
+        firstname: str,
+        lastname: str,
+        email: str,
+        uuid: str,
+        password: str | Unset | None = UNSET,
+        current_password: str | Unset | None = UNSET,
+        idempotency_key: str | None = None,
+        token: str | None = None,
+    ) -> models.OwnerUpdatedView:
+        """Update an owner.
+
+        Replaces names and address, and the password if it is given.
+
+        Needs the owner's token in the header ``authorization``, or the current password. Another password needs
+        ``current_password``, and invalidates earlier tokens and deletion tokens. With the setting
+        ``NEST_OLD_CLIENTS`` the ID is enough. A mail to the old address reports another address or password.
+
+        Args:
+            firstname: First name.
+            lastname: Last name.
+            email: Email address. Stored in lower case.
+            uuid: ID of the owner.
+            password: Current password, or a new one of 8 to 255 characters beside ``current_password``. May be
+                omitted with a token.
+            current_password: Current password. Needed for another password or a user's other address, except by old
+                clients.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+            token: Token of the owner.
+        """
+        return cast(
+            "models.OwnerUpdatedView",
+            await self.perform(
+                Operation("/appowner/update", command=True),
+                {
+                    "firstname": firstname,
+                    "lastname": lastname,
+                    "email": email,
+                    "uuid": uuid,
+                    "password": password,
+                    "current_password": current_password,
+                },
+                idempotency_key=idempotency_key,
+                token=token,
+            ),
+        )
+
+    async def accounts_appowner_delete(
+        self, *, deletion_token: str, uuid: str, idempotency_key: str | None = None
+    ) -> models.OwnerDeletedView:
+        """Delete an owner.
+
+        Deletes its applications and their users too. An invalid token deletes nothing.
+
+        Args:
+            deletion_token: Token from the registration or a login of the owner, since the last change of the
+                password.
+            uuid: ID of the owner.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.OwnerDeletedView",
+            await self.perform(
+                Operation("/appowner/delete", verb="DELETE", command=True),
+                {"deletion_token": deletion_token, "uuid": uuid},
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    async def accounts_applications_create(
+        self,
+        *,
+        owneruuid: str,
+        appname: str,
+        passwordless: bool | Unset = UNSET,
+        verified_only: bool | Unset = UNSET,
+        idempotency_key: str | None = None,
+    ) -> models.ApplicationView:
+        """Create an application.
+
+        Args:
+            owneruuid: ID of the owner.
+            appname: Name of the application, unique for its owner.
+            passwordless: Whether ``/users/signin`` works for the application, with a user's ID and the API key
+                instead of a password. Default: ``false``.
+            verified_only: Whether only users with a proven address can log in. Default: ``false``.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.ApplicationView",
+            await self.perform(
+                Operation("/applications/create", command=True),
+                {
+                    "owneruuid": owneruuid,
+                    "appname": appname,
+                    "passwordless": passwordless,
+                    "verified_only": verified_only,
+                },
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    async def accounts_applications_delete(
+        self,
+        *,
+        apikey: str,
+        password: str | Unset | None = UNSET,
+        current_password: str | Unset | None = UNSET,
+        idempotency_key: str | None = None,
+        token: str | None = None,
+    ) -> models.ApplicationDeletedView:
+        """Delete an application.
+
+        Deletes its users too.
+
+        Needs its owner's token in the header ``authorization``, or its owner's password. With the setting
+        ``NEST_OLD_CLIENTS`` the API key is enough.
+
+        Args:
+            apikey: API key of the application.
+            password: Password of the owner. May be omitted with a token.
+            current_password: Another name of ``password``.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+            token: Token of the owner.
+        """
+        return cast(
+            "models.ApplicationDeletedView",
+            await self.perform(
+                Operation("/applications/delete", verb="DELETE", command=True),
+                {"apikey": apikey, "password": password, "current_password": current_password},
+                idempotency_key=idempotency_key,
+                token=token,
+            ),
+        )
+
+    async def accounts_appowner_forgot(
+        self, *, email: str, locale: str | Unset | None = UNSET, idempotency_key: str | None = None
+    ) -> models.AccountLinkOrderedView:
+        """Mail a link with which an owner chooses a new password.
+
+        Otherwise as ``/users/forgot``.
+
+        Args:
+            email: Email address of the owner.
+            locale: Language of the mail, if Nest has it (RFC 5646): ``de-AT``.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.AccountLinkOrderedView",
+            await self.perform(
+                Operation("/appowner/forgot", command=True),
+                {"email": email, "locale": locale},
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    async def accounts_appowner_reset(
+        self, *, token: str, password: str, idempotency_key: str | None = None
+    ) -> models.AccountLinkRedeemedView:
+        """Set a new password with the token of a mailed link.
+
+        Ends all tokens of the account. Proves the address: a user who had registered without proof belongs to the
+        person who reads the mailbox from then on. A password that is refused does not use up the link.
+
+        Args:
+            token: Token from the link in the mail: its last segment.
+            password: Password of 8 to 255 characters.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.AccountLinkRedeemedView",
+            await self.perform(
+                Operation("/appowner/reset", command=True),
+                {"token": token, "password": password},
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    async def accounts_applications_update(
+        self,
+        *,
+        apikey: str,
+        passwordless: bool | Unset | None = UNSET,
+        verified_only: bool | Unset | None = UNSET,
+        password: str | Unset | None = UNSET,
+        idempotency_key: str | None = None,
+        token: str | None = None,
+    ) -> models.ApplicationUpdatedView:
+        """Change settings of an application.
+
+        Omitted ones do not change.
+
+        Needs its owner's token in the header ``authorization``, or its owner's password.
+
+        Args:
+            apikey: API key of the application.
+            passwordless: Whether ``/users/signin`` works for the application.
+            verified_only: Whether only users with a proven address can log in. Existing tokens stay valid.
+            password: Password of the owner. May be omitted with a token.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+            token: Token of the owner.
+        """
+        return cast(
+            "models.ApplicationUpdatedView",
+            await self.perform(
+                Operation("/applications/update", command=True),
+                {"apikey": apikey, "passwordless": passwordless, "verified_only": verified_only, "password": password},
+                idempotency_key=idempotency_key,
+                token=token,
+            ),
+        )
+
+    async def accounts_users_signup(
+        self,
+        *,
+        apikey: str,
+        username: str,
+        email: str,
+        password: str,
+        locale: str | Unset | None = UNSET,
+        idempotency_key: str | None = None,
+    ) -> models.ApplicationUserView:
+        """Create a user of an application.
+
+        Mails a link that proves the address.
+
+        Args:
+            apikey: API key of the application.
+            username: Name of the user.
+            email: Email address of the user, unique in the application. Stored in lower case.
+            password: Password of 8 to 255 characters.
+            locale: Language of mails to the user, if Nest has it (RFC 5646): ``de-AT``.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.ApplicationUserView",
+            await self.perform(
+                Operation("/users/signup", command=True),
+                {"apikey": apikey, "username": username, "email": email, "password": password, "locale": locale},
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    async def accounts_users_signin(
+        self, *, uuid: str, apikey: str, idempotency_key: str | None = None
+    ) -> models.SignedInView:
+        """Log in a user of an application without a password.
+
+        Works for applications that were created as ``passwordless``, until the user's password is changed or reset.
+
+        Args:
+            uuid: ID of the user.
+            apikey: API key of the application.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.SignedInView",
+            await self.perform(
+                Operation("/users/signin", command=True),
+                {"uuid": uuid, "apikey": apikey},
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    async def accounts_users_signwithemail(
+        self, *, apikey: str, email: str, password: str, idempotency_key: str | None = None
+    ) -> models.SignedInWithEmailView:
+        """Log in a user of an application with email address and password.
+
+        Args:
+            apikey: API key of the application.
+            email: Email address of the user.
+            password: Password of the user.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.SignedInWithEmailView",
+            await self.perform(
+                Operation("/users/signwithemail", command=True),
+                {"apikey": apikey, "email": email, "password": password},
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    async def accounts_users_islogged(self, *, token: str) -> models.SignedInView:
+        """Check the token of an application's user.
+
+        Args:
+            token: Token of the user.
+        """
+        return cast(
+            "models.SignedInView",
+            await self.perform(Operation("/users/islogged/{token}", verb="GET"), {"token": token}),
+        )
+
+    async def accounts_users_userdata(self, *, token: str) -> models.ApplicationUserDataView:
+        """Get the user of a token.
+
+        Args:
+            token: Token of the user.
+        """
+        return cast(
+            "models.ApplicationUserDataView", await self.perform(Operation("/users/userdata"), {"token": token})
+        )
+
+    async def accounts_users_update(
+        self,
+        *,
+        token: str,
+        username: str | Unset | None = UNSET,
+        email: str | Unset | None = UNSET,
+        active: bool | Unset | None = UNSET,
+        password: str | Unset | None = UNSET,
+        current_password: str | Unset | None = UNSET,
+        idempotency_key: str | None = None,
+    ) -> models.ApplicationUserUpdatedView:
+        """Update the user of a token.
+
+        Omitted fields do not change. Another password or address needs ``current_password``, except with the setting
+        ``NEST_OLD_CLIENTS``. Another password and a deactivation invalidate all earlier tokens. A request with a
+        password gets a new token. A mail to the old address reports another address or password.
+
+        Args:
+            token: Token of the user.
+            username: New name.
+            email: New email address.
+            active: Set to false to deactivate the user. A deactivated user cannot log in, nor undo it.
+            password: New password of 8 to 255 characters.
+            current_password: Current password. Needed for another password or a user's other address, except by old
+                clients.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.ApplicationUserUpdatedView",
+            await self.perform(
+                Operation("/users/update", verb="PUT", command=True),
+                {
+                    "token": token,
+                    "username": username,
+                    "email": email,
+                    "active": active,
+                    "password": password,
+                    "current_password": current_password,
+                },
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    async def accounts_users_forgot(
+        self, *, apikey: str, email: str, locale: str | Unset | None = UNSET, idempotency_key: str | None = None
+    ) -> models.AccountLinkOrderedView:
+        """Mail a link with which a user of an application chooses a new password.
+
+        The link works once, for 30 minutes, and leads to a page of Nest. Nothing reveals whether the address has a
+        user.
+
+        Args:
+            apikey: API key of the application.
+            email: Email address of the user.
+            locale: Language of the mail, if Nest has it (RFC 5646): ``de-AT``.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.AccountLinkOrderedView",
+            await self.perform(
+                Operation("/users/forgot", command=True),
+                {"apikey": apikey, "email": email, "locale": locale},
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    async def accounts_users_reset(
+        self, *, token: str, password: str, idempotency_key: str | None = None
+    ) -> models.AccountLinkRedeemedView:
+        """Set a new password with the token of a mailed link.
+
+        Ends all tokens of the account. Proves the address: a user who had registered without proof belongs to the
+        person who reads the mailbox from then on. A password that is refused does not use up the link.
+
+        Args:
+            token: Token from the link in the mail: its last segment.
+            password: Password of 8 to 255 characters.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.AccountLinkRedeemedView",
+            await self.perform(
+                Operation("/users/reset", command=True),
+                {"token": token, "password": password},
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    async def accounts_users_sendverification(
+        self, *, apikey: str, email: str, locale: str | Unset | None = UNSET, idempotency_key: str | None = None
+    ) -> models.AccountLinkOrderedView:
+        """Mail a link that proves the address of a user.
+
+        Nothing is mailed if it is proven already.
+
+        A registration and another address mail such a link too. It works once, for a day. Nothing reveals whether the
+        address has a user.
+
+        Args:
+            apikey: API key of the application.
+            email: Email address of the user.
+            locale: Language of the mail, if Nest has it (RFC 5646): ``de-AT``.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.AccountLinkOrderedView",
+            await self.perform(
+                Operation("/users/sendverification", command=True),
+                {"apikey": apikey, "email": email, "locale": locale},
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    async def accounts_users_verify(
+        self, *, token: str, idempotency_key: str | None = None
+    ) -> models.AccountLinkRedeemedView:
+        """Prove the address of a user of an application with the token of a mailed link.
+
+        Args:
+            token: Token from the link in the mail: its last segment.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.AccountLinkRedeemedView",
+            await self.perform(
+                Operation("/users/verify", command=True), {"token": token}, idempotency_key=idempotency_key
+            ),
+        )
+
+    async def accounts_appowner_emailpassword(
+        self, *, email: str, password: str, idempotency_key: str | None = None
+    ) -> models.LoggedInOwnerView:
+        """Log in an owner.
+
+        Exists only with ``NEST_OLD_CLIENTS``.
+
+        Args:
+            email: Email address of the owner.
+            password: Password of the owner.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.LoggedInOwnerView",
+            await self.perform(
+                Operation("/appowner/emailpassword/{email}/{password}", verb="GET", command=True),
+                {"email": email, "password": password},
+                idempotency_key=idempotency_key,
+            ),
         )

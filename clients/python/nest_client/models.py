@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Final, Literal, NotRequired, TypedDict
+
+VERSION: Final = "2026-12-01"
+"""Version of the methods."""
 
 
 class AccountLinkOrderedView(TypedDict):
