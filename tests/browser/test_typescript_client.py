@@ -22,12 +22,13 @@ from tests.typescript_client import FOLDER, built, run
 
 PAGE = '<!doctype html><title>App</title><div id="root"></div><script>{script}</script>'
 ENTRY = """
+import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
 import { Client, LocalStorageStore } from "@nest/client";
 import { App } from "./app.js";
 
 Object.assign(window, { Client, session: new Client(NEST).session(new LocalStorageStore()) });
-createRoot(document.getElementById("root")).render(<App />);
+createRoot(document.getElementById("root")).render(<StrictMode><App /></StrictMode>);
 """
 NO_WEB_LOCKS = "Object.defineProperty(Navigator.prototype, 'locks', { value: undefined });"
 EXPIRE = """() => {
@@ -139,7 +140,8 @@ async def test_tabs_of_a_react_app_share_a_login_and_its_refreshes(page: Page, n
         await asyncio.gather(page.reload(), other.reload())
 
     await page.get_by_role("button", name="Log out").click()
-    await expect(other.locator("input[name=email]")).to_be_visible()
+    for tab in (other, page):
+        await expect(tab.locator("input[name=email]")).to_be_visible()
 
     async with served(html) as origin:
         foreign = await app_tab(await browser.new_context(), origin)

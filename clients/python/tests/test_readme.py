@@ -29,7 +29,7 @@ class Reader:
         self.nest, self.folder, self._capsys = nest, folder, capsys
         self._loop = asyncio.get_running_loop()
 
-    def ask(self, prompt: str) -> str:
+    def ask(self, _prompt: str) -> str:
         mail = asyncio.run_coroutine_threadsafe(self.nest.mail("taro@example.com"), self._loop).result(60)
         (digits,) = set(re.findall(r"^[0-9]{6}$", mail.text, re.MULTILINE))
         return digits

@@ -136,7 +136,7 @@ class Nest extends Observable<State> {
   /** Load the tokens, finish the login whose redirect this page is, and follow changes. Return what ends it. */
   start(): () => void {
     const end = this.session.subscribe(() => void this.#load());
-    void this.#finishRedirect().then(() => this.#load());
+    void this.#finishRedirect();
     return end;
   }
 
@@ -169,9 +169,10 @@ class Nest extends Observable<State> {
   }
 
   async #finishRedirect(): Promise<void> {
-    const pending = this.#redirectSeen ? null : this.#logins.find(location.href);
-    this.#redirectSeen = true; // an effect may run twice
-    if (pending === null) return;
+    if (this.#redirectSeen) return; // an effect may run twice
+    this.#redirectSeen = true;
+    const pending = this.#logins.find(location.href);
+    if (pending === null) return this.#load();
     const url = new URL(location.href);
     this.#change({ step: "finishing", loginError: null });
     try {
@@ -184,11 +185,16 @@ class Nest extends Observable<State> {
     url.searchParams.delete("code");
     url.searchParams.delete("state");
     history.replaceState(history.state, "", url); // a reload would redeem the code again
+    await this.#load();
   }
 
   async #load(): Promise<void> {
-    const tokens = await this.session.store.load();
-    const userId = tokens?.userId ?? null;
+    let userId: string | null;
+    try {
+      userId = (await this.session.store.load())?.userId ?? null;
+    } catch (error) {
+      return this.#change({ status: "anonymous", userId: null, loginError: asError(error) });
+    }
     const status = userId === null ? "anonymous" : "authenticated";
     if (status !== this.value.status || userId !== this.value.userId) this.#change({ status, userId });
   }
