@@ -14,8 +14,8 @@ TOKEN: Final = "TOKEN"  # noqa: S105 -- the name of a variable
 KEY: Final = "KEY"
 _CLIENT_PATH: Final = f"/{BASE_VERSION}/{VERSIONS[-1].date}/"
 """Paths whose methods the clients have: those of the newest version."""
-_CLIENT_FAMILIES: Final = ("phone_", "accounts_")
-"""Operation IDs of the routes that the TypeScript client has besides."""
+_CLIENT_ROUTES: Final = re.compile(r"/(init|verify|login|register|appowner|applications|users)\b.*")
+"""Paths that the TypeScript client has besides: phone login and accounts."""
 _HEADERS: Final = {"bearer": f"authorization: bearer ${TOKEN}", "owner": f"authorization: bearer ${TOKEN}"}
 _INTERNAL_HEADER: Final = f"authorization: internal ${KEY}"
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_$][\w$]*")
@@ -102,7 +102,7 @@ class Call:
         return f"import httpx\n\nresponse = {call}(\n{''.join(arguments)})\nresponse.json()"
 
     def _typescript(self) -> str:
-        if not self._of_clients and not self.operation_id.startswith(_CLIENT_FAMILIES):
+        if not self._of_clients and not _CLIENT_ROUTES.fullmatch(self.path):
             return self._fetch()
         caller = "session" if self.scheme == "bearer" else "client"
         imports = 'import { Client } from "@nest/client";\n'

@@ -12,7 +12,7 @@ from services.gateway.webhooks import TOLERANCE_SECONDS
 from services.reference.responses import ALWAYS, JSON, Errors, response
 from services.reference.schemas import object_schema, reference
 from shared.bus.envelope import MAX_BODY_BYTES
-from shared.errors import Refusal, Unavailable
+from shared.errors import NotFound, Refusal, Unavailable
 from shared.mail import CONFIRM_PATH, LANGUAGE_PARAMETER, OPEN_PATH, PRESS_PATH, RESET_PATH, UNSUBSCRIBE_PATH
 
 _KIB: Final = MAX_BODY_BYTES // 1024
@@ -282,6 +282,7 @@ def paths(errors: Errors) -> dict[str, Any]:
                         "schema": {"type": "string", "enum": [each.date for each in VERSIONS[:-1]]},
                     },
                 ),
+                refusals=(*ALWAYS, NotFound),
             )
         },
         "/reference/events": page("events_page", "Show the AsyncAPI document as a page"),

@@ -196,6 +196,7 @@ def test_typescript_examples_name_methods_in_camel_case(entries: list[Entry]) ->
     assert "{ internalKey: KEY }" in sources["create_client"]
     assert "await client.accountsUsersSignin({" in sources["accounts_users_signin"]
     assert 'fetch("https://nest.example/healthz")' in sources["healthz"]
+    assert "fetch(" in sources["accounts_page"]
 
 
 def test_older_versions_have_plain_requests_as_examples() -> None:

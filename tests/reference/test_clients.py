@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,10 +13,13 @@ import pytest
 
 from services.embedded.demo import CLIENT_ID
 from services.gateway.error_messages import MESSAGES
+from services.gateway.methods import METHODS
+from services.gateway.openapi_view import NEWEST, OpenApiView
 from services.reference.__main__ import OUTPUT
 from tests.stack import Stack
 from tests.token_verifiers import check_verifiers
 
+ROOT: Final = Path(__file__).parents[2]
 CLIENTS: Final = Path(__file__).parent / "clients"
 PYTHON: Final = CLIENTS / "python" / ".venv" / "bin"
 NODE_MODULES: Final = CLIENTS / "typescript" / "node_modules"
@@ -68,6 +72,27 @@ async def test_typescript_client_has_typed_errors(nest: Stack, tmp_path: Path) -
     assert conflict.startswith("exists already, request ")
     assert conflict.endswith(MESSAGES["client_already_exists"])
     assert unknown == "no such client"
+
+
+@pytest.mark.slow
+async def test_typescript_examples_of_the_reference_compile(tmp_path: Path) -> None:
+    sources = ROOT / "clients/typescript/src"
+    groups = OpenApiView(json.loads(OUTPUT.read_text("utf-8")), "https://nest.example").groups
+    entries = [entry for _, group in groups for entry in group]
+    assert len(entries) > len(METHODS[NEWEST])
+    for entry in entries:
+        (source,) = [each.source for each in entry.examples if each.id == "typescript"]
+        (tmp_path / f"{entry.id}.ts").write_text(
+            f"declare const TOKEN: string;\ndeclare const KEY: string;\n{source}\nexport {{}};\n"
+        )
+    paths = {"@nest/client": [f"{sources}/index.ts"], "@nest/client/node": [f"{sources}/node.ts"]}
+    paths["#crypto"] = [f"{sources}/crypto.ts"]
+    options = {"strict": True, "noEmit": True, "target": "es2022", "module": "nodenext", "skipLibCheck": True}
+    libraries = {"lib": ["es2023", "dom", "dom.iterable"], "types": ["node"], "typeRoots": [f"{NODE_MODULES}/@types"]}
+    (tmp_path / "tsconfig.json").write_text(json.dumps({"compilerOptions": {**options, **libraries, "paths": paths}}))
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    (tmp_path / "node_modules").symlink_to(NODE_MODULES)
+    await run(NODE_MODULES / ".bin/tsc", "--project", tmp_path, cwd=tmp_path)
 
 
 async def test_libraries_verify_tokens_of_rfc_9068(nest: Stack) -> None:

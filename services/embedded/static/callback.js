@@ -54,6 +54,8 @@ async function complete(login) {
       code_verifier: login.verifier,
     }));
   storeLogin(state, { email: login.email, used: true });
+  // The reference sends requests with this token, from this tab.
+  sessionStorage.setItem("nest-reference-token", tokens.access_token);
   const user = await step("Read the user with the access token", () =>
     call("get_user", { user_id: tokens.user_id }, tokens.access_token));
   const subscription = await step("Read the subscription", () =>
