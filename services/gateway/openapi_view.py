@@ -21,6 +21,8 @@ COMMON_SHARE: Final = 0.5
 ACCESS: Final = {"bearer": "user", "owner": "owner", "internal": "internal key"}
 NEWEST: Final = VERSIONS[-1].date
 _RPC: Final = re.compile(rf"/{BASE_VERSION}/([0-9-]{{10}})/(\w+)")
+_WEBHOOK: Final[dict[str, Any]] = {"tags": [], "security": [], "responses": {}, "summary": ""}
+"""What the operation of a webhook may leave out."""
 _NOT_TRIED: Final = {"Webhooks", "Mails"}
 """Groups without a form: they need a signature, or are pages for browsers."""
 
@@ -127,7 +129,7 @@ class OpenApiView:
     def webhooks(self) -> list[Entry]:
         """The requests that Nest sends to apps."""
         return [
-            self._entry("", verb.upper(), {"tags": [], "security": [], **operation}, name)
+            self._entry("", verb.upper(), {**_WEBHOOK, "operationId": f"webhook-{name}", **operation}, name)
             for name, verbs in self.document.get("webhooks", {}).items()
             for verb, operation in verbs.items()
         ]

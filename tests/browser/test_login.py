@@ -28,7 +28,7 @@ async def test_new_user_logs_in_with_clicks_only(page: Page) -> None:
     await tab.get_by_text("get_user", exact=True).click()
     await expect(tab.locator("#user")).to_contain_text('"identifier_value": "ada@example.com"')
     # The reference sends requests with the token of this login.
-    await tab.get_by_role("link", name="reference").click()
+    await tab.get_by_role("link", name="reference", exact=True).click()
     await expect(tab.get_by_label("Access token")).to_have_value(re.compile(r"^ey[\w-]+\.[\w-]+\.[\w-]+$"))
     await check_page(tab, "callback")
 

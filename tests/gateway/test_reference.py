@@ -208,6 +208,25 @@ def test_older_versions_have_plain_requests_as_examples() -> None:
     assert "authorization: `bearer ${TOKEN}`" in typescript
 
 
+def test_webhooks_of_the_document_are_entries_without_a_form(document: dict[str, Any]) -> None:
+    schema = {
+        "type": "object",
+        "required": ["type"],
+        "properties": {"type": {"type": "string", "description": "Kind."}},
+    }
+    body = {"content": {"application/json": {"schema": schema, "example": {"type": "user.created"}}}}
+    operation = {
+        "summary": "A user was created",
+        "requestBody": body,
+        "responses": {"204": {"description": "Received."}},
+    }
+    (entry,) = OpenApiView({**document, "webhooks": {"user.created": {"post": operation}}}, BASE).webhooks
+    assert (entry.id, entry.name, entry.tried, entry.examples) == ("webhook-user.created", "user.created", False, [])
+    assert entry.request == [("type", "string", True, "Kind.")]
+    assert json.loads(entry.body) == {"type": "user.created"}
+    assert OpenApiView({**document, "webhooks": {"ping": {"post": {}}}}, BASE).webhooks[0].body == ""
+
+
 @pytest.mark.parametrize(
     ("text", "html"),
     [
