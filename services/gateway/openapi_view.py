@@ -21,6 +21,8 @@ COMMON_SHARE: Final = 0.5
 ACCESS: Final = {"bearer": "user", "owner": "owner", "internal": "internal key"}
 NEWEST: Final = VERSIONS[-1].date
 _RPC: Final = re.compile(rf"/{BASE_VERSION}/([0-9-]{{10}})/(\w+)")
+_MOMENT: Final = "2026-12-01T09:30:00.000Z"
+"""A time in examples."""
 _WEBHOOK: Final[dict[str, Any]] = {"tags": [], "security": [], "responses": {}, "summary": ""}
 """What the operation of a webhook may leave out."""
 _NOT_TRIED: Final = {"Webhooks", "Mails"}
@@ -194,15 +196,16 @@ class OpenApiView:
             command=any(each.get("name") == "idempotency-key" for each in parameters),
             deprecated=operation.get("deprecated", False),
             request=[
-                Row(each["name"], "in the path", True, each.get("description", ""))
+                Row(each["name"], f"in the {each['in']}", True, each.get("description", ""))
                 for each in parameters
-                if each["in"] == "path"
+                # Headers are described once for all operations, but a webhook has its own.
+                if each["in"] == "path" or not path
             ]
             + self._fields(operation.get("requestBody", {})),
             successes=[
                 Success(status, response["description"], self._fields(response), self._example(response))
                 for status, response in self._responses(operation)
-                if status < "400"
+                if status < "400" or not path
             ],
             errors=[error for error in self._all_errors(operation) if error not in self._common],
             examples=call.examples() if path else [],
@@ -247,6 +250,8 @@ class OpenApiView:
             return schema.get("const", schema.get("enum", [None])[0])
         if schema.get("type") == "array":
             return [self._minimal(schema["items"])]
+        if schema.get("format") == "date-time":
+            return _MOMENT
         return {"integer": 1, "boolean": True, "object": {}}.get(schema.get("type", ""), "…")
 
     def _resolved(self, schema: dict[str, Any]) -> dict[str, Any]:

@@ -214,15 +214,19 @@ def test_webhooks_of_the_document_are_entries_without_a_form(document: dict[str,
         "required": ["type"],
         "properties": {"type": {"type": "string", "description": "Kind."}},
     }
-    body = {"content": {"application/json": {"schema": schema, "example": {"type": "user.created"}}}}
     operation = {
         "summary": "A user was created",
-        "requestBody": body,
-        "responses": {"204": {"description": "Received."}},
+        "parameters": [{"name": "webhook-id", "in": "header", "description": "ID of the event."}],
+        "requestBody": {"content": {"application/json": {"schema": schema, "example": {"type": "user.created"}}}},
+        "responses": {"2XX": {"description": "Received."}, "410": {"description": "The endpoint is gone."}},
     }
     (entry,) = OpenApiView({**document, "webhooks": {"user.created": {"post": operation}}}, BASE).webhooks
     assert (entry.id, entry.name, entry.tried, entry.examples) == ("webhook-user.created", "user.created", False, [])
-    assert entry.request == [("type", "string", True, "Kind.")]
+    assert entry.request == [
+        ("webhook-id", "in the header", True, "ID of the event."),
+        ("type", "string", True, "Kind."),
+    ]
+    assert [success.status for success in entry.successes] == ["2XX", "410"]
     assert json.loads(entry.body) == {"type": "user.created"}
     assert OpenApiView({**document, "webhooks": {"ping": {"post": {}}}}, BASE).webhooks[0].body == ""
 
