@@ -8,6 +8,7 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
+from urllib.parse import urlsplit
 
 import typer
 
@@ -88,6 +89,10 @@ async def _run(*, file: Path | None, url: str | None, secret_file: Path | None, 
             stages = _stages(api, plans, endpoint, settings.stripe_portal_return_url, secret_file)
             changes = [change for stage in stages for change in await stage()]
             _show(changes)
+            if _is_local(endpoint):
+                typer.echo(
+                    f"no webhook endpoint: Stripe can't reach this machine; stripe listen --forward-to {endpoint}"
+                )
             await _warn_of_leaving_plans(api, plans, frozenset(settings.stripe_products))
             if apply and any(change.apply for change in changes):
                 confirm(f"Make these changes in {mode} mode?", yes=yes or mode == "test")
@@ -131,14 +136,16 @@ def _stages(api: Api, plans: PlansFile, url: str, return_url: str, secret_file: 
     from services.operator.stripe_setup.webhooks import plan_endpoint  # noqa: PLC0415
 
     catalog = Catalog(api, plans)
-    return [
+    stages: list[Stage] = [
         catalog.plan_features,
         catalog.plan_products,
         catalog.plan_attachments,
         catalog.plan_prices,
         lambda: plan_portal(api, return_url, catalog.products, catalog.prices),
-        lambda: plan_endpoint(api, url, NEEDED_EVENTS, lambda secret: _keep_secret(secret, secret_file)),
     ]
+    if not _is_local(url):
+        stages.append(lambda: plan_endpoint(api, url, NEEDED_EVENTS, lambda secret: _keep_secret(secret, secret_file)))
+    return stages
 
 
 async def _apply(stages: Sequence[Stage]) -> None:
@@ -155,6 +162,11 @@ def _endpoint() -> str:
     if not issuer:
         raise CommandError("where is the gateway? Set NEST_ISSUER, or give --url of the webhook endpoint")
     return issuer + WEBHOOK_PATH
+
+
+def _is_local(url: str) -> bool:
+    """Whether a URL leads to this machine, so that Stripe would refuse it as an endpoint."""
+    return urlsplit(url).hostname in {"localhost", "127.0.0.1", "::1"}
 
 
 def _keep_secret(secret: str, path: Path | None) -> None:

@@ -114,6 +114,14 @@ async def test_plan_changes_nothing(account: Account) -> None:
     assert "whsec_" not in planned.output
 
 
+async def test_address_of_this_machine_gets_no_endpoint(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEST_ISSUER", "http://127.0.0.1:8080")
+    applied = await account.apply()
+    assert "stripe listen --forward-to http://127.0.0.1:8080/1/webhook/stripe" in applied.output
+    assert account.objects("webhook_endpoint") == []
+    assert account.objects("price") != []
+
+
 async def test_invalid_setting_is_named_without_a_traceback(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NEST_STRIPE_LIVEMODE", "true")
     refused = await account.setup()
