@@ -1,6 +1,6 @@
 """Billing: invoices of subscription periods, their collection and retries, and payments by request."""
 
-from services.stripe_double import catalog, events, invoice_items, invoices, payments, subscription_status
+from services.stripe_double import catalog, customers, events, invoice_items, invoices, payments, subscription_status
 from services.stripe_double.account import Account, Json
 from services.stripe_double.clock import DAY
 from services.stripe_double.errors import StripeApiError, card_declined, not_supported, payment_method_missing
@@ -81,7 +81,8 @@ def collect(account: Account, invoice: Json, method: Json | None = None, *, auto
         raise RuntimeError(f"Invoice {invoice['id']} is open without a payment intent.")
     if method is None:
         return _record_failure(account, invoice, automatic=automatic)
-    return apply_payment(account, payments.confirm(account, intent, method), automatic=automatic)
+    declines = automatic and customers.take_decline(account, invoice["customer"])
+    return apply_payment(account, payments.confirm(account, intent, method, declines=declines), automatic=automatic)
 
 
 def apply_payment(account: Account, intent: Json, *, automatic: bool = False) -> Json:

@@ -118,6 +118,20 @@ def set_default_payment_method(account: Account, identifier: str, payment_method
     return events.emit_if_changed(account, "customer.updated", before, after)
 
 
+def decline_next_payment(account: Account, identifier: str, *, declines: bool) -> Json:
+    """Let the bank decline the next payment that Stripe collects by itself, or not; return the customer."""
+    return account.update(get_existing(account, identifier), _declines_next=declines)
+
+
+def take_decline(account: Account, identifier: str) -> bool:
+    """Return whether the bank declines this payment, and forget it: the one after is paid."""
+    customer = account.get("customer", identifier)
+    declines = bool(customer.get("_declines_next"))
+    if declines:
+        account.update(customer, _declines_next=False)
+    return declines
+
+
 def delete_customer(account: Account, params: Params, identifier: str) -> Json:
     """DELETE /v1/customers/{id}: cancel all subscriptions now; the customer remains readable as `deleted: true`."""
     customer = get_existing(account, identifier)

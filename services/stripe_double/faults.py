@@ -166,6 +166,8 @@ class DeliveryFaults:
     """Fixed delay of each delivery."""
     loss_rate: float = 0.0
     """Share of deliveries that are never sent, 0 to 1; `GET /v1/events?delivery_success=false` lists their events."""
+    failure_rate: float = 0.0
+    """Share of the attempts that fail as if the endpoint did not respond, 0 to 1; retries follow."""
     seed: int = 0
     """Seed of the random numbers."""
     _random: random.Random = field(init=False, repr=False, compare=False)
@@ -180,3 +182,7 @@ class DeliveryFaults:
     def next_is_lost(self) -> bool:
         """Return whether the next delivery is lost."""
         return self.loss_rate > 0 and self._random.random() < self.loss_rate
+
+    def next_fails(self) -> bool:
+        """Return whether the next attempt fails."""
+        return self.failure_rate > 0 and self._random.random() < self.failure_rate

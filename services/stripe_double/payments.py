@@ -81,7 +81,9 @@ def new_payment_intent(
     return intent
 
 
-def confirm(account: Account, intent: Json, method: Json, *, authenticated: bool = False) -> Json:
+def confirm(
+    account: Account, intent: Json, method: Json, *, authenticated: bool = False, declines: bool = False
+) -> Json:
     """Charge a payment method according to its test behavior; return the payment intent.
 
     Args:
@@ -89,15 +91,16 @@ def confirm(account: Account, intent: Json, method: Json, *, authenticated: bool
         intent: The payment intent.
         method: The payment method to charge.
         authenticated: The customer has passed 3D Secure.
+        declines: The bank declines this payment, whatever the method's test behavior is.
 
     Raises:
         StripeApiError: `payment_intent_unexpected_state` if it is succeeded, processing or canceled.
     """
     _require_open(intent, "confirm")
     behavior = behavior_of(method)
-    if behavior.outcome == "declines":
-        charge = _new_charge(account, intent, method, "failed", behavior.decline_code)
-        return _fail(account, intent, method, charge, behavior.decline_code)
+    if declines or behavior.outcome == "declines":
+        code = behavior.decline_code or "generic_decline"
+        return _fail(account, intent, method, _new_charge(account, intent, method, "failed", code), code)
     if behavior.outcome == "authenticates" and not authenticated:
         after = account.update(
             intent,

@@ -181,6 +181,7 @@ _RENDERERS: dict[str, Callable[[Account, Json], Json]] = {
     "billing_portal.session": _portal_session,
     "charge": _charge,
     "credit_note": _credit_note,
+    "customer": _without_internal_members,
     "checkout.session": _checkout_session,
     "subscription": _subscription,
     "invoice": _invoice,

@@ -127,6 +127,17 @@ class Simulation:
         """Make all later charges of the customer decline, by changing the card; return the customer."""
         return self.change_card(customer, DECLINING_CARD)
 
+    def decline_next_payment(self, customer: str, *, declines: bool = True) -> Json:
+        """Let the bank decline the next payment that Stripe collects by itself, once; return the customer.
+
+        Args:
+            customer: ID of the customer, whose card stays.
+            declines: False withdraws it.
+        """
+        with self._account.change():
+            customers.decline_next_payment(self._account, customer, declines=declines)
+            return self._rendered("customer", customer)
+
     def recover(self, customer: str) -> Json:
         """Change to a good card and pay all open invoices; return the customer."""
         rendered = self.change_card(customer, GOOD_CARD)
@@ -209,6 +220,11 @@ class Simulation:
             charge = self._last_charge(subscription)
             return disputes.open_dispute(self._account, charge, reason=reason, amount=amount, inquiry=inquiry)
 
+    def dispute_payment(self, customer: str, *, reason: str = "fraudulent") -> Json:
+        """Dispute the last successful payment of a customer, with or without an invoice; return the dispute."""
+        with self._account.change():
+            return disputes.open_dispute(self._account, self._last_charge_of(customer), reason=reason)
+
     def close_dispute(self, dispute: str, status: str = "lost") -> Json:
         """Close a dispute by the bank's decision; return it.
 
@@ -228,6 +244,11 @@ class Simulation:
         """Refund the last successful payment of a subscription in the Dashboard; return the refund."""
         with self._account.change():
             return payments.refund(self._account, self._last_charge(subscription), amount=amount)
+
+    def refund_payment(self, customer: str, *, amount: int | None = None) -> Json:
+        """Refund the last successful payment of a customer, with or without an invoice; return the refund."""
+        with self._account.change():
+            return payments.refund(self._account, self._last_charge_of(customer), amount=amount)
 
     def fail_refund(self, refund: str) -> Json:
         """Fail a refund at the customer's bank; return it."""
@@ -287,6 +308,12 @@ class Simulation:
             if intent is not None and intent["status"] == "succeeded":
                 return self._account.get("charge", intent["latest_charge"])
         raise StripeApiError(f"No payment of {subscription} has succeeded.")
+
+    def _last_charge_of(self, customer: str) -> Json:
+        for charge in self._account.owned("charge", customer):
+            if charge["status"] == "succeeded":
+                return charge
+        raise StripeApiError(f"No payment of {customer} has succeeded.")
 
     def _rendered(self, kind: str, identifier: str) -> Json:
         return render(self._account, self._account.get(kind, identifier))

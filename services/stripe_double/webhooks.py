@@ -25,6 +25,8 @@ CONCURRENCY = 16
 TIMEOUT = 10.0
 """Seconds that an endpoint has to respond."""
 ATTEMPTS_KEPT = 10_000
+FAULT = "injected fault: the endpoint did not respond"
+"""Error of an attempt that a fault made fail."""
 
 
 def create_webhook_endpoint(account: Account, params: Params) -> Json:
@@ -110,6 +112,8 @@ class DeliveryAttempt:
     error: str | None
     at: float
     """Real Unix time in seconds."""
+    seconds: float = 0.0
+    """Time until the response, or the failure."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -365,7 +369,9 @@ class Webhooks:
             "Stripe-Signature": signature(body, secrets),
             "User-Agent": "Stripe/1.0 (+https://stripe.com/docs/webhooks)",
         }
-        status, error = await self._post(url, body, headers)
+        began = time.monotonic()
+        failing = self.faults.next_fails()
+        status, error = (None, FAULT) if failing else await self._post(url, body, headers)
         self.attempts.append(
             DeliveryAttempt(
                 event=event["id"],
@@ -375,6 +381,7 @@ class Webhooks:
                 status=status,
                 error=error,
                 at=time.time(),
+                seconds=time.monotonic() - began,
             )
         )
         # Stripe treats a redirect as a failure (docs.stripe.com/webhooks).

@@ -78,7 +78,7 @@ async def test_all_urls_of_objects_are_pages_of_the_double(shop: Shop, browser: 
 async def test_portal_shows_plan_next_payment_card_and_invoices(shop: Shop, browser: httpx.AsyncClient) -> None:
     subscription = await shop.subscription()
     page = (await browser.get(await portal_of(shop, subscription.customer))).text
-    for text in ("Beak", "10.00 USD per month", "1 February 2026, 10.00 USD", "Visa ending in 4242", "paid"):
+    for text in ("Beak", "10.00 USD <small>per month", "1 February 2026, 10.00 USD", "Visa ending in 4242", "paid"):
         assert text in page
     assert f'href="{RETURN_URL}"' in page
     assert f'href="/i/{subscription.latest_invoice}"' in page
