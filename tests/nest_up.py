@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,9 +49,10 @@ class NestUp:
         await self.process.wait()
 
 
-async def start(folder: Path, port: int) -> asyncio.subprocess.Process:
-    """Start it without the NEST_ variables of this environment."""
+async def start(folder: Path, port: int, variables: Mapping[str, str] | None = None) -> asyncio.subprocess.Process:
+    """Start it with variables instead of the NEST_ variables of this environment."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NEST_")}
+    environment |= variables or {}
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "services.cli", "up", "--data", str(folder), "--port", str(port)),
         stdin=asyncio.subprocess.DEVNULL,
@@ -68,11 +69,11 @@ async def rest(process: asyncio.subprocess.Process) -> str:
 
 
 @asynccontextmanager
-async def nest_up(folder: Path, port: int = 0) -> AsyncIterator[NestUp]:
+async def nest_up(folder: Path, port: int = 0, variables: Mapping[str, str] | None = None) -> AsyncIterator[NestUp]:
     """Run it while the context is entered, or until the test ends it."""
     port = port or ports.any_free()
     began = time.monotonic()
-    process = await start(folder, port)
+    process = await start(folder, port, variables)
     assert process.stdout
     printed = ""
     try:

@@ -9,6 +9,7 @@ from functools import partial
 from importlib import import_module, metadata
 from typing import Any
 
+from services.embedded.billing_pages import billing_routes
 from services.embedded.child_server import run_all
 from services.embedded.demo import DEMO_CLIENT_ID
 from services.embedded.errors import CannotStart
@@ -30,20 +31,29 @@ async def run_in_process(machine: Machine) -> AsyncIterator[None]:
     Raises:
         SettingsError: services refuse settings in the environment; the text names all of them.
     """
+    async with billing_routes(machine) as billing:
+        pages = partial(
+            Pages,
+            inbox=machine.inbox,
+            base_url=machine.base_url,
+            client_id=DEMO_CLIENT_ID,
+            version=metadata.version("nest"),
+            more=billing,
+        )
+        async with _running(machine, pages):
+            yield
+
+
+@asynccontextmanager
+async def _running(machine: Machine, pages: Callable[..., Any]) -> AsyncIterator[None]:
     gateway_settings, *settings = load_settings(machine)
     await migrate_databases()
-    pages = partial(
-        Pages,
-        inbox=machine.inbox,
-        base_url=machine.base_url,
-        client_id=DEMO_CLIENT_ID,
-        version=metadata.version("nest"),
-    )
     gateway = ServiceTask(partial(_creator("gateway"), gateway_settings, middleware=pages))
     others = [ServiceTask(partial(_creator(name), loaded)) for name, loaded in zip(BACKGROUND, settings, strict=True)]
     try:
         with _aiokafka_errors_hidden():
             await run_all(gateway.start(), *(service.start() for service in others))
+        machine.stripe.deliver_events()
         yield
     finally:
         machine.inbox.end_waits()

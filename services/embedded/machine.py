@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from services.embedded import ports
 from services.embedded.child_server import run_all
@@ -28,6 +28,7 @@ from services.embedded.mongo import EmbeddedMongo
 
 if TYPE_CHECKING:
     from services.embedded.mail_inbox import Inbox
+    from services.embedded.stripe import StripeUse
 
 PARTITIONS = 4
 """Maximum partitions per topic: one machine needs no more, and each costs memory and files."""
@@ -64,6 +65,7 @@ DEFAULTS: Mapping[str, str] = {
 _MODULES = (
     "services.embedded.demo",
     "services.embedded.mail_inbox",
+    "services.embedded.stripe",
     "services.stripe_double",
     "shared.bus.topics",
 )
@@ -77,6 +79,7 @@ class Machine:
     base_url: str
     """URL of the gateway, as in a browser, without a slash at the end."""
     inbox: Inbox
+    stripe: StripeUse
     internal_key: str = field(repr=False)
     """The operators' key: `authorization: internal <key>`."""
     environment: dict[str, str] = field(repr=False)
@@ -101,6 +104,10 @@ async def run_machine(
     """
     if not ports.is_free(port, host):
         raise PortTaken("Nest", port, "stop that program, or choose another port with --port or NEST_PORT")
+    if any(_given("NEST_STRIPE_API_KEY").values()):
+        from services.embedded.stripe import check_given  # noqa: PLC0415 - see the module's docstring
+
+        check_given()  # before Kafka and MongoDB start
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(lock_folder(folder))
         kafka = None if os.environ.get("NEST_KAFKA_BOOTSTRAP") else EmbeddedKafka(folder, progress=progress)
@@ -123,10 +130,9 @@ async def _start_doubles(
     stack: AsyncExitStack, folder: Path, kafka: EmbeddedKafka | None, base_url: str, backing: dict[str, str]
 ) -> Machine:
     """Start the inbox and the Stripe double, prepare Kafka, and make the services' settings."""
-    from services.embedded.demo import trial_price  # noqa: PLC0415 - see the module's docstring
-    from services.embedded.mail_inbox import Inbox  # noqa: PLC0415
+    from services.embedded.mail_inbox import Inbox  # noqa: PLC0415 - see the module's docstring
     from services.embedded.settings import EmbeddedSettings  # noqa: PLC0415
-    from services.stripe_double import StripeDouble  # noqa: PLC0415
+    from services.embedded.stripe import open_stripe  # noqa: PLC0415
     from shared.bus import topics  # noqa: PLC0415
     from shared.bus.kafka_connection import KafkaConnection  # noqa: PLC0415
     from shared.sealing import Sealer  # noqa: PLC0415
@@ -139,29 +145,21 @@ async def _start_doubles(
         inbox = Inbox(folder, Sealer(parse_keys(sealing_key)))
     except ValueError as invalid:
         raise SettingsError(f"NEST_SEALING_KEYS: {invalid}") from None
-    stripe = StripeDouble(
-        api_key=secrets.stripe_api_key,
-        webhook_url=f"{base_url}/1/webhook/stripe",
-        webhook_secrets=[secrets.webhook_secret],
-        folder=folder,
-    )
-    starting = [stack.enter_async_context(inbox), stack.enter_async_context(stripe)]
+    starting: list[Coroutine[Any, Any, Any]] = [stack.enter_async_context(inbox)]
     if kafka is not None:
         prefix = os.environ.get("NEST_TOPIC_PREFIX", "")
         starting.append(topics.apply(KafkaConnection(kafka.bootstrap), prefix=prefix, max_partitions=PARTITIONS))
     await run_all(*starting)
+    use = await stack.enter_async_context(open_stripe(folder, secrets, base_url))
     defaults = {
         "NEST_ISSUER": base_url,
         "NEST_SEALING_KEYS": secrets.sealing_key,
         "NEST_INTERNAL_KEYS": secrets.internal_key,
-        "NEST_STRIPE_API_KEY": secrets.stripe_api_key,
-        "NEST_STRIPE_API_BASE": stripe.url,
-        "NEST_STRIPE_WEBHOOK_SECRETS": secrets.webhook_secret,
-        "NEST_STRIPE_TRIAL_PRICE": await trial_price(secrets.stripe_api_key, stripe.url),
         "NEST_STRIPE_PORTAL_RETURN_URL": f"{base_url}/",
         "NEST_SMTP_HOST": ports.LOOPBACK,
         "NEST_SMTP_PORT": str(inbox.smtp_port),
         **DEFAULTS,
+        **use.environment,
     }
     environment = backing.copy()
     for name, default in defaults.items():
@@ -170,7 +168,7 @@ async def _start_doubles(
     name, colon, key = keys.partition(",")[0].partition(":")
     internal_key = (key if colon else name).strip()
     write_operator_credentials(folder, OperatorCredentials(base_url, internal_key, environment))
-    return Machine(folder, base_url, inbox, internal_key, environment)
+    return Machine(folder, base_url, inbox, use, internal_key, environment)
 
 
 def _given(variable: str) -> dict[str, str]:

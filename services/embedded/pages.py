@@ -8,8 +8,8 @@ name that resolves to this machine (DNS rebinding).
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import metadata
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from services.embedded.billing_pages import billing_routes
 from services.embedded.demo import CLIENTS, DEMO_CLIENT_ID
 from services.embedded.docs_pages import DOCS, DocsPages
 from services.embedded.inbox_pages import InboxPages
@@ -50,10 +51,19 @@ class Pages:
         client_id: the demo client; `<base_url>/dev/callback` is one of its redirect URIs.
         version: version in the footer of each page.
         logins: whether `app` is the gateway, so that the start page works; otherwise `/` redirects to the inbox.
+        more: makes further routes from the templates.
     """
 
     def __init__(
-        self, app: ASGIApp, *, inbox: Inbox, base_url: str, client_id: str, version: str, logins: bool = True
+        self,
+        app: ASGIApp,
+        *,
+        inbox: Inbox,
+        base_url: str,
+        client_id: str,
+        version: str,
+        logins: bool = True,
+        more: Callable[[shared_pages.Pages], Sequence[Route]] = lambda _: (),
     ) -> None:
         self._app = app
         self._base_url = base_url
@@ -76,6 +86,7 @@ class Pages:
                 Route("/dev/callback", self._callback),
                 Route("/dev/static/{path:path}", self._static_file),
                 *InboxPages(inbox, self._templates).routes,
+                *more(self._templates),
                 *DocsPages(self._templates).routes,
             ]
         )
@@ -137,7 +148,14 @@ def _is_local(host: str) -> bool:
 
 @asynccontextmanager
 async def inbox_server(machine: Machine) -> AsyncIterator[str]:
-    """Serve the inbox on a free loopback port while the context is entered; yield its URL."""
+    """Serve inbox and billing playground on a free loopback port while entered; yield the URL of the inbox."""
+    async with AsyncExitStack() as stack:
+        billing = await stack.enter_async_context(billing_routes(machine))
+        yield await stack.enter_async_context(_serving(machine, billing))
+
+
+@asynccontextmanager
+async def _serving(machine: Machine, billing: Callable[[shared_pages.Pages], Sequence[Route]]) -> AsyncIterator[str]:
     pages = Pages(
         Starlette(),
         inbox=machine.inbox,
@@ -145,6 +163,7 @@ async def inbox_server(machine: Machine) -> AsyncIterator[str]:
         client_id=DEMO_CLIENT_ID,
         version=metadata.version("nest"),
         logins=False,
+        more=billing,
     )
     server = Server(
         pages,

@@ -73,6 +73,7 @@ async def _until_ready(machine: Machine, health_ports: list[int]) -> None:
     from services.embedded.demo import seed  # noqa: PLC0415 - imported while Kafka and MongoDB start
 
     await run_all(*(_until_healthy(port) for port in health_ports))
+    machine.stripe.deliver_events()
     await seed(machine.base_url, machine.internal_key)
 
 

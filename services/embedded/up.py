@@ -122,7 +122,7 @@ Nest is running at {url}/ after {seconds:.1f} s.
 
   Console    {url}/console
   Inbox      {url}/dev/inbox
-  Billing    {url}/dev/billing
+  Billing    {url}/dev/billing (Stripe: {machine.stripe.text})
   Reference  {url}/reference{docs}
 
 Client ID {DEMO_CLIENT_ID}; the internal key and all data are in {machine.folder}.
