@@ -40,6 +40,7 @@ from shared.service import Resources, Service
 from shared.settings import load
 
 TOPICS: Final = ("billing.commands", "stripe.webhooks", "auth.events", REPUBLISHING)
+DASHBOARD: Final = "https://dashboard.stripe.com"
 CHECKOUTS: Final = 30
 """Checkouts that a user may order within ten minutes: each one takes calls to Stripe."""
 INDEXES: Final = indexes_of(
@@ -138,6 +139,7 @@ async def open_context(resources: Resources, settings: BillingSettings) -> Async
             proration=settings.stripe_proration,
             renewals=RenewalPolicy(days=settings.renewal_notices, months=settings.renewal_notice_months),
             receipts=settings.receipts,
+            dashboard=settings.stripe_api_base or DASHBOARD,
             account_url=settings.stripe_portal_return_url,
             portal_in_status=settings.stripe_portal_in_status,
             portal_limit=PortalLimit(),

@@ -56,6 +56,7 @@ class Billing:
         proration: how the rest of the period is charged after a change of plan.
         renewals: which renewals are announced to the person, and when.
         receipts: whether the person gets a mail about each payment.
+        dashboard: base URL of Stripe's dashboard, or of the double that stands in for Stripe.
         account_url: page of the app where a person manages the subscription.
         portal_in_status: whether a status has the URL of a new session of the customer portal.
         portal_limit: how often a user may open the customer portal.
@@ -99,6 +100,7 @@ class Billing:
     proration: Proration
     renewals: RenewalPolicy
     receipts: bool
+    dashboard: str
     account_url: str
     portal_in_status: bool
     portal_limit: PortalLimit

@@ -16,6 +16,8 @@ LOGIN_PAGE = "/p/login/"
 INVOICE_PAGE = "/i/"
 RECEIPT_PAGE = "/receipts/"
 CREDIT_NOTE_PAGE = "/credit_notes/"
+PAYMENT_PAGE = "/test/payments/"
+"""Path of a payment in the dashboard, before the ID of its payment intent or charge."""
 PDF = "/pdf"
 """End of the path of a PDF, after the path of its page."""
 MAX_EXPAND_DEPTH = 4

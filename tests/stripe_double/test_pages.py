@@ -318,6 +318,8 @@ async def test_receipt_names_refund_and_dispute(shop: Shop, browser: httpx.Async
     text = (await browser.get(charge["receipt_url"])).text
     for part in ("10.00 USD", "Visa ending in 4242", "2.50 USD on 1 January 2026", "fraudulent, needs response"):
         assert part in text
+    for identifier in (charge["id"], charge["payment_intent"]):
+        assert (await browser.get(f"{shop.double.url}/test/payments/{identifier}")).text == text
 
 
 async def test_failed_charge_and_draft_have_no_page(shop: Shop, browser: httpx.AsyncClient) -> None:

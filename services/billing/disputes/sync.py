@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Literal
 
 from services.billing import metrics
 from services.billing.context import Billing
@@ -18,8 +18,6 @@ from shared.messages import Sealed
 from shared.messages.mailer.mails import DisputeVariables, SendMail
 from shared.money import format_amount
 from shared.telemetry import log
-
-DASHBOARD: Final = "https://dashboard.stripe.com/"
 
 
 async def sync_dispute(dispute_id: str, work: Work, billing: Billing) -> Dispute | Literal["missing", "other_product"]:
@@ -85,7 +83,7 @@ def _order_mail(occasion: MailOccasion, dispute: Dispute, work: Work, billing: B
         amount=format_amount(dispute.amount, dispute.currency),
         reason=dispute.reason,
         outcome=dispute.status if occasion == "closed" else None,
-        link=_dashboard_link(dispute, livemode=billing.livemode),
+        link=_dashboard_link(dispute, billing),
     )
     # Each decision causes a mail of its own: ``won`` may become ``lost``.
     decision = (dispute.status,) if occasion == "closed" else ()
@@ -100,6 +98,6 @@ def _order_mail(occasion: MailOccasion, dispute: Dispute, work: Work, billing: B
     )
 
 
-def _dashboard_link(dispute: Dispute, *, livemode: bool) -> str:
+def _dashboard_link(dispute: Dispute, billing: Billing) -> str:
     payment = dispute.stp_payment_intent_id or dispute.stp_charge_id
-    return f"{DASHBOARD}{'' if livemode else 'test/'}payments/{payment}"
+    return f"{billing.dashboard}/{'' if billing.livemode else 'test/'}payments/{payment}"

@@ -178,3 +178,9 @@ def receipt_page(account: Account, _: PageRequest, identifier: str) -> Response:
         disputes=account.owned("dispute", identifier),
         invoice=account.find("invoice", intent["_invoice"] or ""),
     )
+
+
+def payment_page(account: Account, request: PageRequest, identifier: str) -> Response:
+    """Show a payment, which mails to operators link in the dashboard: the receipt of its latest charge."""
+    intent = account.find("payment_intent", identifier)
+    return receipt_page(account, request, (intent["latest_charge"] or "") if intent else identifier)

@@ -7,7 +7,7 @@ from services.stripe_double.account import Account
 from services.stripe_double.api import Receive, Scope, Send, read_body, send_response
 from services.stripe_double.idempotency import Response
 from services.stripe_double.pages.checkout import checkout_page
-from services.stripe_double.pages.invoice import credit_note_pdf, invoice_page, invoice_pdf, receipt_page
+from services.stripe_double.pages.invoice import credit_note_pdf, invoice_page, invoice_pdf, payment_page, receipt_page
 from services.stripe_double.pages.pages import PAGES, STATIC, PageRequest, message, not_found, parse_form
 from services.stripe_double.pages.portal import login_page, portal_page
 from services.stripe_double.rendering import (
@@ -15,6 +15,7 @@ from services.stripe_double.rendering import (
     CREDIT_NOTE_PAGE,
     INVOICE_PAGE,
     LOGIN_PAGE,
+    PAYMENT_PAGE,
     PDF,
     PORTAL_PAGE,
     RECEIPT_PAGE,
@@ -26,6 +27,7 @@ _ROUTES: dict[str, Callable[[Account, PageRequest, str], Response]] = {
     LOGIN_PAGE: login_page,
     INVOICE_PAGE: invoice_page,
     RECEIPT_PAGE: receipt_page,
+    PAYMENT_PAGE: payment_page,
 }
 """Functions by the beginning of the path; they get what follows it."""
 _PDFS = {INVOICE_PAGE: invoice_pdf, CREDIT_NOTE_PAGE: credit_note_pdf}

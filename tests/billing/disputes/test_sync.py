@@ -96,7 +96,7 @@ async def test_a_dispute_is_stored_with_its_user_announced_and_mailed(shop: Shop
         "amount": "3.00 USD",
         "reason": "fraudulent",
         "outcome": None,
-        "link": f"https://dashboard.stripe.com/test/payments/{dispute['payment_intent']}",
+        "link": f"{shop.double.url}/test/payments/{dispute['payment_intent']}",
     }
 
 
@@ -209,7 +209,7 @@ async def test_a_dispute_without_payment_intent_gets_the_customers_user(shop: Sh
         None,
         made["customer"],
     )
-    assert mails(shop)[-1].link == f"https://dashboard.stripe.com/test/payments/{charge['id']}"
+    assert mails(shop)[-1].link == f"{shop.double.url}/test/payments/{charge['id']}"
 
 
 async def test_disputes_without_an_operators_address_are_counted(open_shop: Callable[..., Any]) -> None:
