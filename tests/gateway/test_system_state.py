@@ -72,7 +72,7 @@ async def test_without_kafka_only_the_gateway_is_known(monitor: SystemMonitor, m
 async def test_state_is_measured_while_somebody_looks(stack: GatewayStack) -> None:
     """The stand-ins of the services consume without consumer groups, so all of them are away."""
     path = "/1/2026-12-01/get_system_state"
-    views = [await looked(stack, path)]
+    views = [await looked(stack, path), await looked(stack, path)]
     async with asyncio.timeout(20):
         while views[-1].gateway.requests_per_second is None:
             await asyncio.sleep(0.2)
