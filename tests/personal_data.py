@@ -103,6 +103,10 @@ COLLECTIONS: Final = {
         "audience_members": Classified(Effect.REMOVED),
         "erased": Classified(Effect.IDS, "an old unsubscribe link must not recreate the person"),
         "client_looks": Classified(Effect.NOT_ABOUT_PEOPLE),
+        "webhook_endpoints": Classified(Effect.NOT_ABOUT_PEOPLE),
+        "webhook_deliveries": Classified(
+            Effect.REMOVED, "except user.erased with the user's ID; expires after NEST_WEBHOOK_DAYS"
+        ),
     },
     "news": {
         **OF_THE_BUS,

@@ -16,6 +16,8 @@ from services.reference import routes
 from services.reference.operations import NEWEST, TAGS, Operation, operations
 from services.reference.responses import HEADERS, JSON, REQUEST_ID_PATTERN, Errors, response
 from services.reference.schemas import Schemas, markdown, split_summary
+from services.reference.webhooks import webhooks
+from shared.messages.mailer.webhook_events import DATA
 
 
 def _header(name: str, description: str, **schema: Any) -> dict[str, Any]:
@@ -85,7 +87,8 @@ def document() -> dict[str, Any]:
     """Generate the document. It depends only on the code."""
     all_operations = list(operations())
     requests = [each.message for each in all_operations if each.message is not None]
-    schemas = Schemas([*requests, MailNotice], [each.reply for each in all_operations if each.reply is not None])
+    replies = [each.reply for each in all_operations if each.reply is not None]
+    schemas = Schemas([*requests, MailNotice], [*replies, *DATA.values()])
     errors = Errors()
     writer = _OperationWriter(schemas, errors)
     paths: dict[str, dict[str, Any]] = defaultdict(dict)
@@ -105,6 +108,7 @@ def document() -> dict[str, Any]:
         "servers": [{"url": "/", "description": "The server of this document."}],
         "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
         "paths": dict(paths),
+        "webhooks": webhooks(schemas),
         "components": {
             "schemas": {**error_schemas, **routes.SCHEMAS, **schemas.components},
             "responses": error_responses,

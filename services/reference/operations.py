@@ -43,7 +43,7 @@ TAGS: Final = {
     "Accounts": "Users with passwords, for other people's applications. Credentials are in the body, except an owner's"
     " token.",
     "Mails": "The links in mails to pages of Nest.",
-    "Webhooks": "Webhook endpoints for Stripe and for mail servers.",
+    "Webhooks": "Webhook endpoints for Stripe and for mail servers, and the events that Nest posts to apps.",
     "Service": "Public keys, health, and this reference.",
     OPERATORS: "For operators and back ends, with an internal key. The `nest` command uses these methods.",
 }

@@ -15,22 +15,25 @@ ANY_TIME = 10**9
 
 
 class Receiver:
-    """Runs while it is entered.
+    """Runs while it is entered, on a free port or a given one.
 
     Attributes:
         answers: status and headers of the next answers; afterwards every answer is 204.
         bodies: the bodies in order, parsed, of requests that were signed with one of the secrets.
         ids: their ``webhook-id`` headers.
         requests: headers of all requests.
+        raw: bodies as they arrived, with their headers.
         hangs: no request is answered.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
+        self._port = port
         self.secrets: list[str] = []
         self.answers: list[tuple[int, dict[str, str]]] = []
         self.bodies: list[Any] = []
         self.ids: list[str] = []
         self.requests: list[dict[str, str]] = []
+        self.raw: list[tuple[bytes, dict[str, str]]] = []
         self.hangs = False
 
     async def __aenter__(self) -> Self:
@@ -38,7 +41,7 @@ class Receiver:
         app.router.add_route("*", "/{path:.*}", self._receive)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", self._port)
         await site.start()
         self.port = self._runner.addresses[0][1]
         self.url = f"http://127.0.0.1:{self.port}/webhooks"
@@ -55,6 +58,7 @@ class Receiver:
     async def _receive(self, request: web.Request) -> web.Response:
         self.requests.append({name.lower(): value for name, value in request.headers.items()})
         body = await request.read()
+        self.raw.append((body, self.requests[-1]))
         if self.hangs:
             await asyncio.sleep(30)
         status, headers = self.answers.pop(0) if self.answers else (204, {})
