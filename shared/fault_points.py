@@ -7,6 +7,7 @@
   them are sent, before the offset is committed.
 - T1: after the message of a timer is sent, before its row is deleted.
 - M1: after the mail server's 250, before the delivery is saved.
+- M2: after an app accepted a webhook, before the commit.
 - W1: after a webhook's event is stored, before the response.
 - B1: after a call to Stripe, before the commit.
 - R1: after a dead letter is replayed, before the replay is saved.
@@ -15,7 +16,7 @@
 import os
 from typing import Final
 
-POINTS: Final = frozenset({"G1", "G2", "V1", "V2", "V3", "V4", "T1", "M1", "W1", "B1", "R1"})
+POINTS: Final = frozenset({"G1", "G2", "V1", "V2", "V3", "V4", "T1", "M1", "M2", "W1", "B1", "R1"})
 EXIT_CODE: Final = 137
 """Exit code of a process that received SIGKILL."""
 

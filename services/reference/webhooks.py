@@ -28,7 +28,7 @@ def _operation(event_type: str, schemas: Schemas) -> dict[str, Any]:
         {
             "type": {"const": event_type, "description": "Type of the event."},
             "timestamp": {"type": "string", "format": "date-time", "description": "When it happened."},
-            "data": schemas.response(model),
+            "data": {**schemas.response(model), "description": "What happened."},
         },
     )
     return {

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from services.mailer.webhooks import deliveries as webhook_deliveries
 from services.mailer.webhooks.models import RETRY_PERIOD
 from shared.bus.inbox import Inbox
 from shared.messages import Event
@@ -90,6 +91,26 @@ async def test_an_attempt_that_is_delivered_twice_is_made_once(harness: ServiceH
         # Not the same message again: another order of the same attempt.
         await harness.deliver(attempt)
     assert len(receiver.requests) == 1
+
+
+async def test_a_crash_before_the_commit_posts_the_event_again_under_its_id(
+    harness: ServiceHarness, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(_point: str) -> None:
+        raise RuntimeError("crashed")
+
+    await connect_receiver(harness, receiver)
+    await harness.deliver(created())
+    (attempt,) = harness.published_of(AttemptWebhook)
+    with monkeypatch.context() as patched:
+        patched.setattr(webhook_deliveries, "fault_point", crash)
+        with pytest.raises(RuntimeError, match="crashed"):
+            await harness.deliver(attempt, id="ab" * 16)
+    assert [each["state"] for each in await deliveries(harness)] == ["pending"]
+    for _ in range(2):
+        await harness.deliver(attempt, id="ab" * 16)
+    assert receiver.ids == [receiver.ids[0]] * 2
+    assert [each["state"] for each in await deliveries(harness)] == ["delivered"]
 
 
 async def test_only_chosen_types_are_recorded(harness: ServiceHarness, receiver: Receiver) -> None:
