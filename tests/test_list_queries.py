@@ -11,6 +11,8 @@ from services.auth.audit.store import AuditEntries
 from services.auth.clients.models import Client
 from services.auth.clients.store import Clients
 from services.auth.dead_letters.store import RemovedLetters, Replay, Replays
+from services.auth.users.models import User
+from services.auth.users.store import Users
 from services.billing.disputes.models import Dispute
 from services.billing.disputes.store import Disputes
 from services.billing.events.models import EventRow
@@ -37,6 +39,7 @@ from shared.messages.auth.dead_letters import ListDeadLetters
 from shared.messages.auth.partitions import ListPausedPartitions
 from shared.messages.auth.rate_limits import ListRateLimits
 from shared.messages.auth.signing_keys import ListSigningKeys
+from shared.messages.auth.users import ListUsers
 from shared.messages.billing.disputes import ListDisputes
 from shared.messages.billing.history import ListBillingHistory
 from shared.messages.billing.payments import ListPayments
@@ -112,6 +115,10 @@ def audit(**filters: Any) -> Read:
     return lambda own: AuditEntries(own).page(ListAuditEntries(limit=5, **filters))
 
 
+def users(**filters: Any) -> Read:
+    return lambda own: Users(own).page(ListUsers(limit=5, **filters))
+
+
 def deliveries(*hashes: str, **filters: Any) -> Read:
     return lambda own: Deliveries(own).list_page(ListDeliveries(limit=5, **filters), hashes or None)
 
@@ -179,6 +186,13 @@ CASES = [
         | periods(audit, action="refresh")
         | periods(audit, outcome="refused")
         | periods(audit, outcome="refused", user_id="rare"),
+    ),
+    Case(
+        # A search for a part of an address examines the index of all addresses: see docs/operations.md.
+        (ListUsers,),
+        Users,
+        lambda: documents(User, createdAt=moment, firstName=lambda _: "", lastName=lambda _: ""),
+        periods(users),
     ),
     Case(
         (ListDeliveries,),

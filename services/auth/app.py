@@ -191,6 +191,7 @@ async def opened(resources: Resources, settings: AuthSettings) -> AsyncIterator[
             typed_code_lifetime=timedelta(minutes=settings.typed_code_minutes),
             mail_backlog=mail_backlog,
             test_domains=not settings.production,
+            partial_search=settings.user_search == "part",
             text_policy=TextPolicy(settings.allowed_text_countries),
             phone_code_lifetime=timedelta(minutes=settings.phone_code_minutes),
             test_login=settings.test_login,

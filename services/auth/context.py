@@ -47,6 +47,7 @@ class Auth:
         sealer: seals secrets for auth, and unseals them.
         guesses_per_code: number of wrong guesses that void a code.
         test_domains: whether addresses under ``.test`` are valid; never in production.
+        partial_search: whether operators may search for a part of an address.
         test_login: whether ``log_in_for_testing`` works; never in production.
         issuer: the URL under which clients reach the gateway, for links in mails.
         old_clients: whether clients of the accounts API that are older than Nest are supported.
@@ -91,6 +92,7 @@ class Auth:
     typed_code_lifetime: timedelta
     mail_backlog: MailBacklog
     test_domains: bool
+    partial_search: bool
     text_policy: TextPolicy
     phone_code_lifetime: timedelta
     test_login: bool

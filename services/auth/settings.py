@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, ClassVar, Final, get_args
+from typing import Annotated, ClassVar, Final, Literal, get_args
 from urllib.parse import urlsplit
 
 from argon2 import Parameters
@@ -90,6 +90,9 @@ class AuthSettings(ServiceSettings, OldClientsSettings):
     """GeoIP database in MaxMind's format (GeoLite2 City or Country, or compatible), for the list of a user's sessions.
     Read at the start. Without one, locations are not shown (docs/http-api.md#sessions)."""
 
+    user_search: Literal["exact", "part"] = "exact"
+    """Search of operators in the list of users: for a whole address or number only, or for a part of one too
+    (docs/operations.md#personal-data)."""
     audit_days: int = Field(default=180, ge=1, le=3650)
     """Retention of audit entries. A change takes effect at the next start, for old entries too
     (docs/operations.md#audit)."""

@@ -57,6 +57,7 @@ DEFAULTS: Mapping[str, str] = {
     "NEST_TEXT_DOMAIN": "localhost",
     "NEST_TEST_LOGIN": "true",
     "NEST_CONSOLE_OPEN": "true",
+    "NEST_USER_SEARCH": "part",
     "NEST_DRAIN_SECONDS": str(DRAIN_SECONDS),
     "NEST_LOG_FORMAT": "console",
 }

@@ -77,6 +77,7 @@ MESSAGES: Final[dict[str, str]] = {
     "not_logged_in": "Log in again, and send the new token.",
     "origin_not_allowed": "Add the page's origin to `NEST_CORS_ORIGINS`.",
     "owner_not_found": "Send the ID of a registered owner.",
+    "partial_search_disabled": "Search for a whole address or number, or set `NEST_USER_SEARCH=part` in auth.",
     "partition_not_paused": "Choose one of the IDs that `list_paused_partitions` returns.",
     "password_required": "Log in with the password of this user.",
     "phone_code_not_found": "Type the code of the newest text, or order a new one with `POST /init`.",

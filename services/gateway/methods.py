@@ -40,7 +40,7 @@ from shared.messages.auth.rate_limits import ListRateLimits
 from shared.messages.auth.sessions import ListSessions, RevokeSessions
 from shared.messages.auth.signing_keys import KEYRING, ListSigningKeys, RotateSigningKeys
 from shared.messages.auth.tokens import AuthenticateUser, RedeemGrant
-from shared.messages.auth.users import GetUser, GetUserConsent, SetMarketingConsent
+from shared.messages.auth.users import GetUser, GetUserConsent, ListUsers, SetMarketingConsent
 from shared.messages.auth.webhooks import CreateWebhookEndpoint
 from shared.messages.billing.customer_state import GetCustomerState
 from shared.messages.billing.disputes import ListDisputes
@@ -221,6 +221,7 @@ _2026_12_01: Final = _after(
     get_system_state=Method(GetSystemState, Access.INTERNAL),
     preview_mail=Method(PreviewMail, Access.INTERNAL),
     list_billing_history=Method(ListBillingHistory, Access.INTERNAL),
+    list_users=Method(ListUsers, Access.INTERNAL),
     create_trial_and_magic_link=Method(OrderTrialMagicLink, Access.ANYONE, _by_address, credential_in_body=True),
     preview_plan_change=Method(PreviewPlanChange, Access.SELF_OR_INTERNAL, user_of_token=True),
     change_plan=_order(ChangePlan),

@@ -11,12 +11,25 @@ import typer
 
 from services.operator.client import Client, CommandError, Unfinished
 from services.operator.command_line import note
-from services.operator.output import AsJson, Table, Yes, columns, command, confirm, show
+from services.operator.output import (
+    AsJson,
+    Limit,
+    Since,
+    Table,
+    Until,
+    Yes,
+    columns,
+    command,
+    confirm,
+    request_body,
+    show,
+)
 
-app = typer.Typer(no_args_is_help=True, help="Find, show, export and erase users, and end their sessions.")
+app = typer.Typer(no_args_is_help=True, help="List, find, show, export and erase users, and end their sessions.")
 IDENTIFIERS: Final = columns(
     "user_id, identifier_type: TYPE, identifier_value: IDENTIFIER, verified_at, removed_at, created_at"
 )
+USERS: Final = columns("id: USER, identifiers, created_at")
 SESSIONS: Final = columns("id: SESSION, client_id, platform, location, created_at, last_used_at, expires_at")
 PROCESS: Final = columns("service, done_at, waits_for, waits_since: SINCE, reason")
 ERASE: Final = "Nest removes all data of this user. This cannot be undone."
@@ -38,6 +51,36 @@ def find(
     """Find the user of an email address or phone number."""
     kind = "email" if "@" in identifier else "phone"
     return _user_table(nest.call("find_user", {"identifier_type": kind, "identifier_value": identifier}))
+
+
+@command(app, "list", "nest users list --since 2026-11-20", "nest users list --search ada@")
+def list_users(
+    nest: Client,
+    *,
+    search: Annotated[
+        str | None, typer.Option(help="Only users with this address or number, or a part of it if Nest allows that.")
+    ] = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Limit = 100,
+    cursor: Annotated[
+        str | None, typer.Option(help="Older users: next_cursor of the previous page, see --json.")
+    ] = None,
+) -> Table:
+    """List users, the newest first."""
+    body = request_body(search=search, since=since, until=until, limit=limit, cursor=cursor)
+    response = nest.call("list_users", body)
+    rows = [
+        {
+            "id": user["id"],
+            "created_at": user["created_at"],
+            "identifiers": ", ".join(
+                each["identifier_value"] for each in user["identifiers"] if not each["removed_at"]
+            ),
+        }
+        for user in response["users"]
+    ]
+    return Table(response, rows, USERS)
 
 
 @command(app, "show", "nest users show user_…")

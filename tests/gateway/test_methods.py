@@ -304,6 +304,7 @@ def _body(name: str) -> dict[str, Any]:
         },
         "list_plans": {},
         "list_rate_limits": {},
+        "list_users": {"search": "ada@"},
         "get_system_state": {},
         "preview_mail": {"template": "welcome"},
         "preview_plan_change": {"user_id": "user_1", "price_id": "price_1"},

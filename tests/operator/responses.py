@@ -11,7 +11,7 @@ from shared.messages.auth.partitions import PausedPartitionsView
 from shared.messages.auth.rate_limits import RateLimitsView
 from shared.messages.auth.sessions import EndedView, SessionList
 from shared.messages.auth.signing_keys import SigningKeysView
-from shared.messages.auth.users import UserView
+from shared.messages.auth.users import UsersView, UserView
 from shared.messages.billing.disputes import DisputesView
 from shared.messages.billing.history import BillingHistoryEntry, BillingHistoryView
 from shared.messages.billing.payments import PaymentsView
@@ -352,6 +352,7 @@ VIEWS: Final[dict[str, tuple[type[BaseModel], Any]]] = {
     "create_news_item": (NewsItemDetails, ITEM),
     "update_news_item": (NewsItemDetails, ITEM),
     "find_user": (UserView, USER),
+    "list_users": (UsersView, {"users": [USER], "next_cursor": None}),
     "get_user": (UserView, USER),
     "list_sessions": (SessionList, [SESSION]),
     "revoke_sessions": (EndedView, {"ended": 1}),

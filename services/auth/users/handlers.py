@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from services.auth.audit.recorder import audited
@@ -12,21 +12,25 @@ from services.auth.users.models import Identifier, IdentifierType, User
 from shared.bus.work import Work
 from shared.email_addresses import normal_email
 from shared.messages import Sealed
-from shared.messages.auth.errors import IdentifierNotFound
+from shared.messages.auth.errors import IdentifierNotFound, InvalidEmail, InvalidPhoneNumber, PartialSearchDisabled
 from shared.messages.auth.users import (
+    MIN_SEARCH_CHARACTERS,
     EnsureUser,
     FindConsentAddress,
     GetUser,
     GetUserConsent,
     IdentifierVerified,
     IdentifierView,
+    ListUsers,
     SetMarketingConsent,
     UserCreated,
     UserEnsured,
+    UsersView,
     UserView,
 )
 from shared.messages.mailer.consents import CarryMarketingConsent, GetMarketingConsent, RecordMarketingConsent
 from shared.messages.personal_data import FindUser
+from shared.paging import cursor_of
 from shared.phone_numbers import PhoneNumber
 
 
@@ -57,6 +61,63 @@ async def find_user(query: FindUser, work: Work, auth: Auth) -> UserView:
     if identifier is None:
         raise IdentifierNotFound
     return await get_user(GetUser(user_id=identifier.user_id), work, auth)
+
+
+async def list_users(query: ListUsers, work: Work, auth: Auth) -> UsersView:
+    """List users, the newest first, or those whose identifiers match a search.
+
+    Raises:
+        InvalidCursor: no page ended with the query's cursor.
+        PartialSearchDisabled: the search is for a part, and the settings do not allow it.
+    """
+    if query.search is None:
+        users = await auth.users.page(query)
+        page = users[: query.limit]
+        next_cursor = cursor_of(page[-1].created_at, page[-1].id) if len(users) > len(page) else None
+        return await _users_view(page, next_cursor, auth)
+    matches = await _matching(auth.unseal(query.search).strip().lower(), query, auth)
+    found = matches[: query.limit]
+    user_ids = list(dict.fromkeys(identifier.user_id for identifier in found))
+    if len(user_ids) == 1:
+        work.annotate(user_id=user_ids[0])
+    users_by_id = await auth.users.of_ids(user_ids)
+    page = [users_by_id[user_id] for user_id in user_ids if user_id in users_by_id]
+    return await _users_view(page, found[-1].id if len(matches) > len(found) else None, auth)
+
+
+async def _matching(text: str, query: ListUsers, auth: Auth) -> list[Identifier]:
+    """The identifiers that match a search, and one more if another page follows.
+
+    A whole address or number finds its user alone; everything else is a part.
+    """
+    whole = _normal_value(text, auth)
+    if whole is not None:
+        identifier = await auth.identifiers.find_by_value(*whole)
+        return [] if identifier is None else [identifier]
+    if not auth.partial_search:
+        raise PartialSearchDisabled
+    if len(text) < MIN_SEARCH_CHARACTERS:
+        return []
+    return await auth.identifiers.containing(text, limit=query.limit, cursor=query.cursor)
+
+
+async def _users_view(users: Sequence[User], next_cursor: str | None, auth: Auth) -> UsersView:
+    identifiers = await auth.identifiers.of_users([user.id for user in users])
+    views = [
+        UserView(id=user.id, created_at=user.created_at, identifiers=tuple(map(_view, identifiers[user.id])))
+        for user in users
+    ]
+    return UsersView(users=tuple(views), next_cursor=next_cursor)
+
+
+def _normal_value(text: str, auth: Auth) -> tuple[IdentifierType, str] | None:
+    """Kind and normal form of a whole address or number; None for another text."""
+    try:
+        if "@" in text:
+            return "email", normal_email(text, test_domains=auth.test_domains)
+        return "phone", PhoneNumber.parse(text).e164
+    except (InvalidEmail, InvalidPhoneNumber):
+        return None
 
 
 @audited("ensure_user")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import Sequence
 from typing import Final, get_args
 
 from pymongo import ASCENDING, IndexModel
@@ -10,15 +12,35 @@ from pymongo import ASCENDING, IndexModel
 from services.auth.users.models import Identifier, IdentifierType, User, spellings
 from shared.batch_loader import BatchLoader
 from shared.documents import Rows
+from shared.errors import InvalidCursor
 from shared.messages.auth.errors import UserNotFound
-from shared.mongo import Database
+from shared.messages.auth.users import ListUsers
+from shared.mongo import Database, Document
+from shared.paging import NewestFirst
 
 
 class Users(Rows[User], missing=UserNotFound):
     """The collection ``users``."""
 
     COLLECTION: Final = "users"
-    INDEXES: Final = ()
+    _ORDER: Final = NewestFirst("createdAt")
+    INDEXES: Final = (_ORDER.index(),)
+
+    async def page(self, query: ListUsers) -> list[User]:
+        """The users of a page, newest first, and one more if there are more.
+
+        Raises:
+            InvalidCursor: no page ended with the query's cursor.
+        """
+        found = await self._ORDER.page(
+            self._collection, {}, limit=query.limit, cursor=query.cursor, since=query.since, until=query.until
+        )
+        return list(map(self._read, found))
+
+    async def of_ids(self, user_ids: Sequence[str]) -> dict[str, User]:
+        """The users with these IDs, by ID; those that do not exist are missing."""
+        found = await self._all(self._collection.find({"_id": {"$in": list(user_ids)}}))
+        return {user.id: user for user in found}
 
 
 class Identifiers(Rows[Identifier]):
@@ -54,6 +76,36 @@ class Identifiers(Rows[Identifier]):
         values = spellings(identifier_type, identifier_value)
         found = await asyncio.gather(*map(self._by_value[identifier_type].find_one, values))
         return self._read_or_none(next(filter(None, found), None))
+
+    async def containing(self, part: str, *, limit: int, cursor: str | None) -> list[Identifier]:
+        """The identifiers that users have now and that contain a text, in the order of their values, and one more.
+
+        MongoDB reads the index of values up to the last match, never the documents in between.
+
+        Args:
+            part: in lower case.
+            limit: identifiers on the page.
+            cursor: ID of the last identifier of the previous page, which no text of an address is in; None for the
+                first page.
+
+        Raises:
+            InvalidCursor: there is no such identifier any more.
+        """
+        values: Document = {"$regex": re.escape(part)}
+        if cursor is not None:
+            last = await self.find(cursor)
+            if last is None:
+                raise InvalidCursor
+            values["$gt"] = last.identifier_value
+        found = self._collection.find({"identifierValue": values, "removedAt": None})
+        return await self._all(found.sort([("identifierValue", ASCENDING)]).limit(limit + 1))
+
+    async def of_users(self, user_ids: Sequence[str]) -> dict[str, list[Identifier]]:
+        """All identifiers of each of these users, including removed ones, oldest first."""
+        by_user: dict[str, list[Identifier]] = {user_id: [] for user_id in user_ids}
+        for identifier in await self._all(self._collection.find({"userId": {"$in": list(user_ids)}})):
+            by_user[identifier.user_id].append(identifier)
+        return {user_id: sorted(each, key=lambda identifier: identifier.id) for user_id, each in by_user.items()}
 
     async def of_user(self, user_id: str) -> list[Identifier]:
         """All identifiers of a user, including removed ones, oldest first."""

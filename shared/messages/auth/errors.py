@@ -43,6 +43,10 @@ class IdentifierNotFound(NotFound, code="not_found"):
     """No user has this address or number."""
 
 
+class PartialSearchDisabled(Refusal, kind=Kind.FORBIDDEN):
+    """The search is for a part of an address, which ``NEST_USER_SEARCH`` does not allow. Search for a whole one."""
+
+
 class SessionNotFound(NotFound, code="not_found"):
     """No user has this ID, or the user has no live session with this ID."""
 

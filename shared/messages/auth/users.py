@@ -4,11 +4,29 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from shared.messages.auth.errors import InvalidEmail, UserNotFound
+from shared.errors import InvalidCursor
+from shared.messages.auth.errors import InvalidEmail, PartialSearchDisabled, UserNotFound
 from shared.messages.mailer.consents import ConsentLevel, MarketingConsentView
 from shared.messages.mailer.errors import AwaitingConsent
-from shared.messages.message import SERVICE_COMMANDS, Command, Event, Part, Query, Reply
-from shared.messages.types import CreatedAt, Many, Moment, UpdatedAt, UserId
+from shared.messages.message import SERVICE_COMMANDS, Command, Event, OperatorList, Part, Query, Reply
+from shared.messages.types import (
+    CreatedAt,
+    Cursor,
+    CursorText,
+    Limit,
+    Many,
+    MaxPlain,
+    Moment,
+    NextCursor,
+    Sealed,
+    Since,
+    Until,
+    UpdatedAt,
+    UserId,
+)
+
+MIN_SEARCH_CHARACTERS = 3
+"""Length of a part of an address or number."""
 
 
 class IdentifierView(Part):
@@ -42,6 +60,36 @@ class GetUser(Query, wire="auth.get-user", audited=True, reply=UserView, refuses
     """Get a user."""
 
     user_id: UserId
+
+
+class UsersView(Reply):
+    """A page of users."""
+
+    users: Many[UserView]
+    """The users, the newest first; those of a search in the order of the addresses and numbers that were found."""
+    next_cursor: NextCursor
+
+
+class ListUsers(
+    OperatorList,
+    wire="auth.list-users",
+    audited=True,
+    reply=UsersView,
+    reply_sealed=True,
+    refuses=(InvalidCursor, PartialSearchDisabled),
+):
+    """List users, or search for them.
+
+    A search ignores ``since`` and ``until``.
+    """
+
+    search: Annotated[Sealed, MaxPlain(254)] | None = None
+    """Only users who have this email address or phone number now. A part of one, of at least 3 characters, if
+    `NEST_USER_SEARCH` is `part`; a user of whom several match may then be on several pages."""
+    since: Since = None
+    until: Until = None
+    limit: Limit = 100
+    cursor: Cursor[CursorText] = None
 
 
 class EnsureUser(Command, wire="auth.ensure-user", topic=SERVICE_COMMANDS, personal=True, refuses=(InvalidEmail,)):

@@ -11,7 +11,7 @@ from shared.ids import new_message_id
 from shared.messages import Caller, Sealed
 from shared.messages.auth.audit import ListAuditEntries
 from shared.messages.auth.sessions import ListSessions
-from shared.messages.auth.users import GetUser, SetMarketingConsent
+from shared.messages.auth.users import GetUser, ListUsers, SetMarketingConsent
 from shared.messages.personal_data import EraseUser, ExportUser, FindUser, GetUserExport
 from tests.auth.audit.test_recorder import OPERATOR, USER_CALLER, entries_in, page
 from tests.auth.flows import ADDRESS, log_in, redemption, refusal, request_code
@@ -41,6 +41,7 @@ async def test_query_of_a_user_about_themselves_is_not_audited(harness: ServiceH
     ("query", "action"),
     [
         (lambda user_id: GetUser(user_id=user_id), "get_user"),
+        (lambda _: ListUsers(search=Sealed.of(ADDRESS)), "list_users"),
         (lambda _: FindUser(identifier_type="email", identifier_value=Sealed.of(ADDRESS)), "find_user"),
         (lambda user_id: ListSessions(user_id=user_id), "list_sessions"),
         (lambda user_id: ListAuditEntries(user_id=user_id), "list_audit_entries"),
@@ -129,6 +130,7 @@ async def test_erasure_keeps_operators_entries_without_personal_data(
     await harness.deliver(redemption(await request_code(harness)), caller=USER_CALLER)
     for query in (
         FindUser(identifier_type="email", identifier_value=Sealed.of(ADDRESS)),
+        ListUsers(search=Sealed.of(ADDRESS)),
         GetUser(user_id=user_id),
         ListSessions(user_id=user_id),
         ListAuditEntries(user_id=user_id),
@@ -145,7 +147,7 @@ async def test_erasure_keeps_operators_entries_without_personal_data(
     await harness.deliver(harness.recorded[-1], caller=OPERATOR)
 
     about = [row for row in await entries_in(harness) if row["userId"] == user_id]
-    queries = {"find_user", "get_user", "list_sessions", "list_audit_entries"}
+    queries = {"find_user", "get_user", "list_users", "list_sessions", "list_audit_entries"}
     assert queries <= {row["action"] for row in about}
     assert {row["clientIp"] for row in about} == {OPERATOR.client_ip, None}
     text = json.dumps(await entries_in(harness), default=str)

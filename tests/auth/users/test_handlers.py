@@ -1,15 +1,18 @@
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from shared.ids import new_message_id
-from shared.messages import Caller, Message, iso_milliseconds
+from shared.messages import Caller, Message, Sealed, iso_milliseconds
 from shared.messages.auth.users import (
     EnsureUser,
     FindConsentAddress,
     GetUser,
     GetUserConsent,
+    ListUsers,
     SetMarketingConsent,
     UserCreated,
     UserEnsured,
@@ -153,3 +156,54 @@ async def test_find_consent_address_sends_no_unverified_address(harness: Service
         await harness.deliver(FindConsentAddress(key=user_id, user_id=user_id, consent_version=1))
         [forwarded] = harness.published_of(CarryMarketingConsent)
         assert forwarded.address is None
+
+
+async def people(harness: ServiceHarness, *addresses: str) -> list[str]:
+    """Create the users of these addresses, one a minute, and return their IDs."""
+    for address in addresses:
+        harness.now += timedelta(minutes=1)
+        await harness.deliver(EnsureUser(reference=address, email=address))
+    ensured = {each.reference: each.user_id for each in harness.published if isinstance(each, UserEnsured)}
+    return [ensured[address] for address in addresses]
+
+
+async def test_users_are_listed_newest_first_in_pages(harness: ServiceHarness) -> None:
+    ids = await people(harness, "ada@example.com", "ben@example.com", "cleo@example.com")
+    first = await harness.deliver(ListUsers(limit=2))
+    second = await harness.deliver(ListUsers(limit=2, cursor=first["next_cursor"]))
+    assert [user["id"] for user in first["users"] + second["users"]] == ids[::-1]
+    assert [user["identifiers"][0]["identifier_value"] for user in second["users"]] == ["ada@example.com"]
+    assert second["next_cursor"] is None
+    since = await harness.deliver(ListUsers(since=harness.now))
+    assert [user["id"] for user in since["users"]] == ids[-1:]
+    assert await refusal(harness, ListUsers(cursor="other")) == ("invalid", "invalid_cursor")
+
+
+async def test_whole_address_is_found_without_a_setting(harness: ServiceHarness) -> None:
+    ada, _ = await people(harness, "ada@example.com", "ada@example.com.au")
+    found = await harness.deliver(ListUsers(search=Sealed.of(" ADA@Example.com ")))
+    assert [user["id"] for user in found["users"]] == [ada]
+    assert (await harness.deliver(ListUsers(search=Sealed.of("none@example.com"))))["users"] == []
+    for part in ("ada", "@example.com", "ada@"):
+        assert await refusal(harness, ListUsers(search=Sealed.of(part))) == ("forbidden", "partial_search_disabled")
+
+
+async def test_part_of_an_address_is_found_where_the_settings_allow_it(
+    new_harness: Callable[..., ServiceHarness],
+) -> None:
+    async with new_harness(user_search="part") as harness:
+        ada, ben, cleo = await people(harness, "ada@work.example.com", "ben@home.example.com", "cleo@work.example.com")
+
+        async def found(part: str, **page: Any) -> Any:
+            return await harness.deliver(ListUsers(search=Sealed.of(part), **page))
+
+        assert [user["id"] for user in (await found("@WORK"))["users"]] == [ada, cleo]
+        assert [user["id"] for user in (await found("ben@"))["users"]] == [ben]
+        for part in (".*", "work?example", "ad", ""):
+            assert (await found(part))["users"] == []
+        first = await found("example.com", limit=2)
+        second = await found("example.com", limit=2, cursor=first["next_cursor"])
+        assert [user["id"] for user in first["users"] + second["users"]] == [ada, ben, cleo]
+        assert second["next_cursor"] is None
+        gone = ListUsers(search=Sealed.of("example"), cursor="none")
+        assert await refusal(harness, gone) == ("invalid", "invalid_cursor")
