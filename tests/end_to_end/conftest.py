@@ -11,13 +11,19 @@ from tests.mailer.mailchimp_double import KEY, LIST, MailchimpDouble
 from tests.stack import ALL_SERVICES, CHEAP_PASSWORDS, RunNest, Stack
 from tests.traces import Traces
 
+OPERATOR_ADDRESS = "operator@example.com"
+UNNAMED_OPERATOR_ADDRESS = "unnamed-operator@example.com"
 _COUNT = itertools.count()
 
 
 @pytest.fixture(scope="package")
 async def nest(run_nest: RunNest) -> AsyncIterator[Stack]:
     """A Nest with two gateways, in this process. Forged tokens get their own answers, however many a test sends."""
-    settings = {**CHEAP_PASSWORDS, "NEST_FAILED_AUTHENTICATIONS_PER_MINUTE": "100000"}
+    settings = {
+        **CHEAP_PASSWORDS,
+        "NEST_FAILED_AUTHENTICATIONS_PER_MINUTE": "100000",
+        "NEST_OPERATORS": f"ada:{OPERATOR_ADDRESS},{UNNAMED_OPERATOR_ADDRESS}",
+    }
     async with run_nest(gateways=2, settings=settings) as stack:
         yield stack
 

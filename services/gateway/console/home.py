@@ -1,4 +1,4 @@
-"""Start page of the console: links to all pages."""
+"""Start page of the console: search for people, what needs attention, and links to all pages."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ HOME_PAGES: Final = PageTable(Link("", "Start", HOME))
 
 @HOME_PAGES.page(HOME)
 async def home(visit: Visit) -> HttpResponse:
-    """The start page."""
+    """The start page. It calls no method, so it opens while services are away."""
     return visit.page("home.html")

@@ -280,6 +280,12 @@ def redirect(location: str, headers: HeaderList = ()) -> HttpResponse:
     )
 
 
+def download(content: bytes, name: str, media_type: str, headers: HeaderList = ()) -> HttpResponse:
+    """A file that the browser stores; ``name`` has ASCII letters, digits, dots, hyphens and underscores only."""
+    disposition = (b"content-disposition", f'attachment; filename="{name}"'.encode("ascii"))
+    return HttpResponse(200, content, (*_HEADERS, *headers, disposition), media_type.encode("ascii"))
+
+
 def login_needed(request: HttpRequest) -> HttpResponse:
     """Redirect to the login; htmx, which would show the login in a part of the page, loads it as a whole."""
     if b"hx-request" in request.headers:

@@ -27,7 +27,6 @@ ADDRESS = "ada@example.com"
 SEND = "auth.send-magic-link-and-code"
 REDEEM = "auth.redeem-grant"
 USER_ID = "user_operator"
-FORM = {"content-type": "application/x-www-form-urlencoded", "origin": ISSUER, "sec-fetch-site": "same-origin"}
 
 
 @dataclass
@@ -35,6 +34,7 @@ class Browser:
     """A browser at the console: keeps cookies, and sends what a browser sends with a form."""
 
     http: httpx.AsyncClient
+    origin: str = ISSUER
     cookies: dict[str, str] = field(default_factory=dict)
     set_cookies: list[str] = field(default_factory=list)
 
@@ -43,7 +43,12 @@ class Browser:
 
     async def post(self, path: str, form: dict[str, str], **headers: str) -> httpx.Response:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        sent = {name: value for name, value in {**FORM, **named}.items() if value}
+        usual = {
+            "content-type": "application/x-www-form-urlencoded",
+            "origin": self.origin,
+            "sec-fetch-site": "same-origin",
+        }
+        sent = {name: value for name, value in {**usual, **named}.items() if value}
         return await self._send("POST", path, urlencode(form).encode(), sent)
 
     async def csrf(self, path: str) -> str:
