@@ -72,6 +72,7 @@ MESSAGES: Final[dict[str, str]] = {
     "news_item_not_dismissible": "Offer no dismissal for this item.",
     "no_active_subscription": "Let the user subscribe first.",
     "no_current_session": "Send an access token of this user's live session, or choose another session.",
+    "no_open_magic_link": "Ask the person to request a link in the app: none can be redeemed now.",
     "no_such_app_version": "Choose a `max_app_version` that is not lower than `min_app_version`.",
     "not_found": "Check the path and the ID, because nothing is there (any more).",
     "not_logged_in": "Log in again, and send the new token.",

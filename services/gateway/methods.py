@@ -32,6 +32,7 @@ from shared.messages.auth.magic_links import (
     CreateTrialAndMagicLink,
     LinkRequest,
     OrderTrialMagicLink,
+    ResendMagicLink,
     SendMagicLink,
     SendMagicLinkAndCode,
 )
@@ -66,6 +67,7 @@ from shared.messages.billing.subscriptions import (
     GetSubscriptionHeartbeat,
     GetSubscriptionState,
     GetSubscriptionStatus,
+    ReconcileUser,
 )
 from shared.messages.billing.usage import ReportUsage
 from shared.messages.gateway import GetSystemState
@@ -222,6 +224,8 @@ _2026_12_01: Final = _after(
     preview_mail=Method(PreviewMail, Access.INTERNAL),
     list_billing_history=Method(ListBillingHistory, Access.INTERNAL),
     list_users=Method(ListUsers, Access.INTERNAL),
+    resend_magic_link=Method(ResendMagicLink, Access.INTERNAL, by_field("user_id")),
+    reconcile_user=Method(ReconcileUser, Access.INTERNAL, by_field("user_id")),
     create_trial_and_magic_link=Method(OrderTrialMagicLink, Access.ANYONE, _by_address, credential_in_body=True),
     preview_plan_change=Method(PreviewPlanChange, Access.SELF_OR_INTERNAL, user_of_token=True),
     change_plan=_order(ChangePlan),

@@ -21,14 +21,18 @@ from services.operator.output import (
     columns,
     command,
     confirm,
+    print_json,
     request_body,
     show,
 )
 
-app = typer.Typer(no_args_is_help=True, help="List, find, show, export and erase users, and end their sessions.")
+app = typer.Typer(
+    no_args_is_help=True, help="List, find, show, export and erase users, end their sessions, and mend their records."
+)
 IDENTIFIERS: Final = columns(
     "user_id, identifier_type: TYPE, identifier_value: IDENTIFIER, verified_at, removed_at, created_at"
 )
+RECONCILED: Final = columns("subscriptions")
 USERS: Final = columns("id: USER, identifiers, created_at")
 SESSIONS: Final = columns("id: SESSION, client_id, platform, location, created_at, last_used_at, expires_at")
 PROCESS: Final = columns("service, done_at, waits_for, waits_since: SINCE, reason")
@@ -108,6 +112,23 @@ def sessions(
         {**each, "platform": (each["device"] or {}).get("platform"), "location": _location(each)} for each in response
     ]
     return Table(response, rows, SESSIONS)
+
+
+@command(app, "resend", "nest users resend user_…")
+def resend(nest: Client, user_id: UserId, *, as_json: AsJson = False) -> None:
+    """Mail a user's last magic link again, if it can still be redeemed."""
+    nest.call("resend_magic_link", {"user_id": user_id})
+    if as_json:
+        print_json({"resent": user_id})
+    else:
+        typer.echo(f"ordered a mail for {user_id}")
+
+
+@command(app, "reconcile", "nest users reconcile user_…")
+def reconcile(nest: Client, user_id: UserId) -> Table:
+    """Read a user's subscriptions from Stripe, and repair their records."""
+    response = nest.call("reconcile_user", {"user_id": user_id})
+    return Table(response, [response], RECONCILED)
 
 
 @command(

@@ -305,6 +305,8 @@ def _body(name: str) -> dict[str, Any]:
         "list_plans": {},
         "list_rate_limits": {},
         "list_users": {"search": "ada@"},
+        "resend_magic_link": {"user_id": "user_1"},
+        "reconcile_user": {"user_id": "user_1"},
         "get_system_state": {},
         "preview_mail": {"template": "welcome"},
         "preview_plan_change": {"user_id": "user_1", "price_id": "price_1"},

@@ -16,7 +16,7 @@ from shared.messages.billing.disputes import DisputesView
 from shared.messages.billing.history import BillingHistoryEntry, BillingHistoryView
 from shared.messages.billing.payments import PaymentsView
 from shared.messages.billing.runs import StripeDifferencesView, StripeRunProgressView, StripeRunsView, StripeRunView
-from shared.messages.billing.subscriptions import SubscriptionView
+from shared.messages.billing.subscriptions import ReconcileUserView, SubscriptionView
 from shared.messages.gateway import SystemStateView
 from shared.messages.mailer.branding import ClientLooksView, MailPreviewView
 from shared.messages.mailer.deliveries import DeliveriesView
@@ -352,6 +352,7 @@ VIEWS: Final[dict[str, tuple[type[BaseModel], Any]]] = {
     "create_news_item": (NewsItemDetails, ITEM),
     "update_news_item": (NewsItemDetails, ITEM),
     "find_user": (UserView, USER),
+    "reconcile_user": (ReconcileUserView, {"subscriptions": 2}),
     "list_users": (UsersView, {"users": [USER], "next_cursor": None}),
     "get_user": (UserView, USER),
     "list_sessions": (SessionList, [SESSION]),
@@ -457,6 +458,7 @@ VIEWS: Final[dict[str, tuple[type[BaseModel], Any]]] = {
 }
 RESPONSES: Final[dict[str, Any]] = {
     "remove_news_item": None,
+    "resend_magic_link": None,
     "delete_webhook_endpoint": None,
     "resume_partition": None,
     **{name: response for name, (_, response) in VIEWS.items()},

@@ -31,6 +31,8 @@ COMMANDS: list[tuple[str, list[str], str]] = [
     ("news update newsitem_1 BANNER --version 1", ["update_news_item"], "newsitem_1"),
     ("news remove newsitem_1 --yes", ["remove_news_item"], "removed newsitem_1"),
     ("users list --search ada@ --since 2026-11-20", ["list_users"], "user_1\tada@example.com"),
+    ("users resend user_1", ["resend_magic_link"], "ordered"),
+    ("users reconcile user_1", ["reconcile_user"], "2"),
     ("users find ada@example.com", ["find_user"], "user_1\temail\tada@example.com"),
     ("users find +41791234567", ["find_user"], "user_1"),
     ("users show user_1", ["get_user"], "ada@example.com"),

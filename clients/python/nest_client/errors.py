@@ -303,6 +303,10 @@ class NoCurrentSession(BadRequestError):
     """The request has no access token of this user, or the token's session has ended."""
 
 
+class NoOpenMagicLink(NotFoundError):
+    """The user has no magic link that can still be redeemed. Only the app can request another one."""
+
+
 class NoSuchAppVersion(BadRequestError):
     """``max_app_version`` is lower than ``min_app_version``."""
 
@@ -317,6 +321,10 @@ class NotLoggedIn(UnauthorizedError):
 
 class OwnerNotFound(NotFoundError):
     """No owner has this ID."""
+
+
+class PartialSearchDisabled(ForbiddenError):
+    """The search is for a part of an address, which ``NEST_USER_SEARCH`` does not allow. Search for a whole one."""
 
 
 class PartitionNotPaused(NotFoundError):
@@ -588,10 +596,12 @@ CODES: Final[dict[str, type[NestError]]] = {
     "news_item_ends_before_it_starts": NewsItemEndsBeforeItStarts,
     "news_item_not_dismissible": NewsItemNotDismissible,
     "no_current_session": NoCurrentSession,
+    "no_open_magic_link": NoOpenMagicLink,
     "no_such_app_version": NoSuchAppVersion,
     "not_found": NotFound,
     "not_logged_in": NotLoggedIn,
     "owner_not_found": OwnerNotFound,
+    "partial_search_disabled": PartialSearchDisabled,
     "partition_not_paused": PartitionNotPaused,
     "password_required": PasswordRequired,
     "phone_code_not_found": PhoneCodeNotFound,
@@ -708,11 +718,13 @@ __all__ = [
     "NewsItemEndsBeforeItStarts",
     "NewsItemNotDismissible",
     "NoCurrentSession",
+    "NoOpenMagicLink",
     "NoSuchAppVersion",
     "NotFound",
     "NotFoundError",
     "NotLoggedIn",
     "OwnerNotFound",
+    "PartialSearchDisabled",
     "PartitionNotPaused",
     "PasswordRequired",
     "PhoneCodeNotFound",

@@ -333,6 +333,11 @@ export class NoCurrentSession extends BadRequestError {
   declare readonly code: "no_current_session";
 }
 
+/** The user has no magic link that can still be redeemed. Only the app can request another one. */
+export class NoOpenMagicLink extends NotFoundError {
+  declare readonly code: "no_open_magic_link";
+}
+
 /** `max_app_version` is lower than `min_app_version`. */
 export class NoSuchAppVersion extends BadRequestError {
   declare readonly code: "no_such_app_version";
@@ -351,6 +356,11 @@ export class NotLoggedIn extends UnauthorizedError {
 /** No owner has this ID. */
 export class OwnerNotFound extends NotFoundError {
   declare readonly code: "owner_not_found";
+}
+
+/** The search is for a part of an address, which `NEST_USER_SEARCH` does not allow. Search for a whole one. */
+export class PartialSearchDisabled extends ForbiddenError {
+  declare readonly code: "partial_search_disabled";
 }
 
 /** The service has not paused this partition. */
@@ -672,10 +682,12 @@ export const CODES: Readonly<Record<string, typeof NestError>> = {
   news_item_ends_before_it_starts: NewsItemEndsBeforeItStarts,
   news_item_not_dismissible: NewsItemNotDismissible,
   no_current_session: NoCurrentSession,
+  no_open_magic_link: NoOpenMagicLink,
   no_such_app_version: NoSuchAppVersion,
   not_found: NotFound,
   not_logged_in: NotLoggedIn,
   owner_not_found: OwnerNotFound,
+  partial_search_disabled: PartialSearchDisabled,
   partition_not_paused: PartitionNotPaused,
   password_required: PasswordRequired,
   phone_code_not_found: PhoneCodeNotFound,

@@ -435,6 +435,35 @@ export abstract class Methods extends Caller {
   }
 
   /**
+   * List users, or search for them.
+   *
+   * A search ignores `since` and `until`.
+   */
+  listUsers(fields: models.ListUsers = {}, options?: CallOptions): Promise<models.UsersView> {
+    return this.query("list_users", fields, options);
+  }
+
+  /**
+   * Mail a user's last magic link again, for a person whose mail got lost.
+   *
+   * It is the newest link to an address of the user that can still be redeemed. The mail has a new link, and a new
+   * code if the old one had one, for the same request of the app: only the device that requested it can redeem them.
+   * The old link works until one of them is redeemed. No rate limit of the address applies.
+   */
+  resendMagicLink(fields: models.ResendMagicLink, options?: CallOptions): Promise<void> {
+    return this.command("resend_magic_link", fields, options);
+  }
+
+  /**
+   * Read a user's subscriptions from Stripe, and repair their records.
+   *
+   * The readings begin after the response, and take some seconds.
+   */
+  reconcileUser(fields: models.ReconcileUser, options?: CallOptions): Promise<models.ReconcileUserView> {
+    return this.command("reconcile_user", fields, options);
+  }
+
+  /**
    * Get what another price or quantity of a subscription costs.
    *
    * Changes nothing.

@@ -940,7 +940,7 @@ export interface ListAuditEntries {
   /** Only entries about this user. */
   user_id?: string | null;
   /** Only entries of this action. Grants of `authenticate_user` are recorded as `log_in` and `refresh`. */
-  action?: "authenticate_user" | "log_in" | "log_in_for_testing" | "refresh" | "register_phone_user" | "send_magic_link" | "send_phone_code" | "send_trial_magic_link" | "verify_phone_code" | "end_session" | "end_stolen_chain" | "list_sessions" | "revoke_sessions" | "delete_owner" | "forgot_owner_password" | "log_in_owner" | "register_owner" | "update_owner" | "create_application" | "delete_application" | "update_application" | "forgot_password" | "reset_password" | "send_verification" | "verify_address" | "sign_in" | "sign_in_with_email" | "sign_up" | "update_application_user" | "authenticate_access_token" | "authenticate_internal_key" | "ensure_user" | "erase_user" | "export_user" | "find_user" | "get_user" | "get_user_export" | "create_client" | "list_clients" | "set_client_looks" | "update_client" | "keep_signing_keys" | "rotate_signing_keys" | "refused_orders" | "list_audit_entries" | "list_rate_limits" | "list_dead_letters" | "replay_dead_letters" | "resume_partition" | "create_checkout" | "create_trial_and_magic_link" | "get_subscription" | "report_usage" | "list_billing_history" | "list_disputes" | "list_invoices" | "list_payments" | "cancel_subscription" | "change_plan" | "resume_subscription" | "import_stripe_account" | "reconcile_subscriptions" | "replay_stripe_events" | "sweep_stripe_events" | "list_stripe_differences" | "resume_stripe_run" | "stop_stripe_run" | "lift_suppression" | "list_deliveries" | "list_suppressions" | "set_marketing_consent" | "create_news_item" | "dismiss_news_item" | "list_all_news_items" | "remove_news_item" | "update_news_item" | "list_webhook_deliveries" | "list_webhook_endpoints" | "replay_webhooks" | "send_test_webhook" | "create_webhook_endpoint" | "delete_webhook_endpoint" | "roll_webhook_secret" | "update_webhook_endpoint" | null;
+  action?: "authenticate_user" | "log_in" | "log_in_for_testing" | "refresh" | "register_phone_user" | "resend_magic_link" | "send_magic_link" | "send_phone_code" | "send_trial_magic_link" | "verify_phone_code" | "end_session" | "end_stolen_chain" | "list_sessions" | "revoke_sessions" | "delete_owner" | "forgot_owner_password" | "log_in_owner" | "register_owner" | "update_owner" | "create_application" | "delete_application" | "update_application" | "forgot_password" | "reset_password" | "send_verification" | "verify_address" | "sign_in" | "sign_in_with_email" | "sign_up" | "update_application_user" | "authenticate_access_token" | "authenticate_internal_key" | "ensure_user" | "erase_user" | "export_user" | "find_user" | "get_user" | "get_user_export" | "list_users" | "create_client" | "list_clients" | "set_client_looks" | "update_client" | "keep_signing_keys" | "rotate_signing_keys" | "refused_orders" | "list_audit_entries" | "list_rate_limits" | "list_dead_letters" | "replay_dead_letters" | "resume_partition" | "create_checkout" | "create_trial_and_magic_link" | "get_subscription" | "report_usage" | "list_billing_history" | "list_disputes" | "list_invoices" | "list_payments" | "cancel_subscription" | "change_plan" | "resume_subscription" | "import_stripe_account" | "reconcile_subscriptions" | "replay_stripe_events" | "sweep_stripe_events" | "list_stripe_differences" | "reconcile_user" | "resume_stripe_run" | "stop_stripe_run" | "lift_suppression" | "list_deliveries" | "list_suppressions" | "set_marketing_consent" | "create_news_item" | "dismiss_news_item" | "list_all_news_items" | "remove_news_item" | "update_news_item" | "list_webhook_deliveries" | "list_webhook_endpoints" | "replay_webhooks" | "send_test_webhook" | "create_webhook_endpoint" | "delete_webhook_endpoint" | "roll_webhook_secret" | "update_webhook_endpoint" | null;
   /** Only entries with this outcome. */
   outcome?: "done" | "refused" | null;
   /** Only entries of this time or later. */
@@ -1114,6 +1114,27 @@ export interface ListSuppressions {
   recipient?: string | null;
   /** Only entries with this cause. */
   cause?: "bounce" | "complaint" | null;
+  /** Only entries of this time or later. */
+  since?: string | Date | null;
+  /** Only entries before this time. */
+  until?: string | Date | null;
+  /** Maximum number of entries in the page. Default: `100`. */
+  limit?: number;
+  /** `next_cursor` of the previous page. */
+  cursor?: string | null;
+}
+
+/**
+ * List users, or search for them.
+ *
+ * A search ignores `since` and `until`.
+ */
+export interface ListUsers {
+  /**
+   * Only users who have this email address or phone number now. A part of one, of at least 3 characters, if
+   * `NEST_USER_SEARCH` is `part`; a user of whom several match may then be on several pages.
+   */
+  search?: string | null;
   /** Only entries of this time or later. */
   since?: string | Date | null;
   /** Only entries before this time. */
@@ -1888,6 +1909,22 @@ export interface ReconcileSubscriptions {
 }
 
 /**
+ * Read a user's subscriptions from Stripe, and repair their records.
+ *
+ * The readings begin after the response, and take some seconds.
+ */
+export interface ReconcileUser {
+  /** ID of the user. */
+  user_id: string;
+}
+
+/** Result of `reconcile_user`. */
+export interface ReconcileUserView {
+  /** Number of the user's subscriptions that are read from Stripe now, ended ones included. */
+  subscriptions: number;
+}
+
+/**
  * Exchange a code or a refresh token for new tokens.
  *
  * The grant `authorization_code` (RFC 6749 section 4.1.3) needs `code` and `code_verifier`, and with the code of a
@@ -2033,6 +2070,18 @@ export interface ReplayedView {
 export interface ReportUsage {
   /** The entries, 1 to 100. */
   usage: Usage[];
+}
+
+/**
+ * Mail a user's last magic link again, for a person whose mail got lost.
+ *
+ * It is the newest link to an address of the user that can still be redeemed. The mail has a new link, and a new code
+ * if the old one had one, for the same request of the app: only the device that requested it can redeem them. The old
+ * link works until one of them is redeemed. No rate limit of the address applies.
+ */
+export interface ResendMagicLink {
+  /** ID of the user. */
+  user_id: string;
 }
 
 /**
@@ -2883,6 +2932,14 @@ export interface UserView {
   created_at: string;
   /** All identifiers, removed ones included, oldest first. */
   identifiers: IdentifierView[];
+}
+
+/** A page of users. */
+export interface UsersView {
+  /** The users, the newest first; those of a search in the order of the addresses and numbers that were found. */
+  users: UserView[];
+  /** `cursor` of the next page; null on the last one. */
+  next_cursor: string | null;
 }
 
 /** Prove the address of a user of an application with the token of a mailed link. */

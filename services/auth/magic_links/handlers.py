@@ -18,10 +18,12 @@ from services.auth.users.handlers import find_or_order_user
 from shared.bus.work import Work
 from shared.email_addresses import normal_email
 from shared.messages import Sealed
+from shared.messages.auth.errors import NoOpenMagicLink
 from shared.messages.auth.magic_links import (
     CreateTrialAndMagicLink,
     LinkRequest,
     OrderTrialMagicLink,
+    ResendMagicLink,
     SendMagicLink,
     SendMagicLinkAndCode,
     SendTrialMagicLink,
@@ -124,6 +126,41 @@ async def send_trial_magic_link(command: SendTrialMagicLink, work: Work, auth: A
         await _mail_link(command, client, address, work, auth, with_digits=with_digits, flow="trial")
     else:
         await _mail_link(command, client, address, work, auth, with_digits=with_digits)
+
+
+@audited("resend_magic_link")
+async def resend_magic_link(command: ResendMagicLink, work: Work, auth: Auth) -> None:
+    """Mail the newest open link of a user again, with a code of its own for the same request.
+
+    Raises:
+        UserNotFound: no user has this ID.
+        NoOpenMagicLink: no link to an address of the user can be redeemed.
+        ClientNotFound, ClientDisabled, InvalidRedirectUri, InvalidEmail: the app could not request this link now.
+    """
+    user = await auth.users.get(command.user_id)
+    work.annotate(user_id=user.id)
+    identifiers = await auth.identifiers.of_user(user.id)
+    addresses = [
+        each.identifier_value for each in identifiers if each.identifier_type == "email" and not each.removed_at
+    ]
+    last = await auth.authorizations.newest_open(addresses, at=work.now)
+    if last is None:
+        raise NoOpenMagicLink
+    request = SendMagicLinkAndCode(
+        client_id=last.client_id,
+        redirect_uri=last.redirect_uri,
+        state=last.state,
+        code_challenge_method=last.code_challenge_method,
+        code_challenge=last.code_challenge,
+        identifier_type="email",
+        identifier_value=last.identifier_value,
+        device=last.device,
+    )
+    client = await auth.clients.get(request.client_id)
+    address = _check_request(request, client, work, auth)
+    flow: Literal["trial"] | None = "trial" if last.trial else None
+    with_digits = last.typed_code is not None
+    await _mail_link(request, client, address, work, auth, with_digits=with_digits, flow=flow)
 
 
 async def _send_link(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -56,6 +57,12 @@ class Authorizations(Rows[Authorization]):
         """Other authorizations of the same address and app that can still be redeemed."""
         found = map(self._read, await self._open_by_value.find(authorization.identifier_value))
         return [other for other in found if other.competes_with(authorization) and at < other.expires_at]
+
+    async def newest_open(self, addresses: Iterable[str], *, at: datetime) -> Authorization | None:
+        """The newest authorization of one of these addresses that can still be redeemed; None if there is none."""
+        documents = [each for address in addresses for each in await self._open_by_value.find(address)]
+        found = [each for each in map(self._read, documents) if at < each.expires_at]
+        return max(found, key=lambda authorization: authorization.id, default=None)
 
     async def open_until(self, address: str, *, at: datetime) -> datetime | None:
         """When the last authorization of an address that can still be redeemed expires; None if there is none."""

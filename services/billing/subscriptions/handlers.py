@@ -49,6 +49,8 @@ from shared.messages.billing.subscriptions import (
     GetSubscriptionHeartbeat,
     GetSubscriptionStatus,
     PortalSessionView,
+    ReconcileUser,
+    ReconcileUserView,
     RefundDuplicateSubscription,
     ResumeSubscription,
     SubscriptionStatusView,
@@ -220,6 +222,15 @@ async def check_subscription_renewal(command: CheckSubscriptionRenewal, work: Wo
         reschedule(command, work)
     except StripeRefused as refused:
         refused.report(subscription=command.subscription_id)
+
+
+async def reconcile_user(command: ReconcileUser, work: Work, billing: Billing) -> ReconcileUserView:
+    """Order the reading of all recorded subscriptions of a user."""
+    work.annotate(user_id=command.user_id)
+    subscriptions = await billing.subscriptions.of_user(command.user_id)
+    for each in subscriptions:
+        work.publish(FollowSubscription(key=each.stp_subscription_id, subscription_id=each.stp_subscription_id))
+    return ReconcileUserView(subscriptions=len(subscriptions))
 
 
 async def find_subscriptions(command: FindSubscriptions, work: Work, billing: Billing) -> None:

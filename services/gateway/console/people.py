@@ -92,6 +92,21 @@ async def end_sessions(visit: Visit) -> HttpResponse:
     return visit.done(f"{PATH}/{user_id}", "One session was ended." if ended == 1 else f"{ended} sessions were ended.")
 
 
+@PEOPLE.act(f"{PATH}/{{user_id}}/resend", page=person)
+async def resend(visit: Visit) -> HttpResponse:
+    """Mail the last login link again."""
+    await visit.call("resend_magic_link", user_id=visit.path["user_id"])
+    return visit.done(f"{PATH}/{visit.path['user_id']}", "The login link is on its way again.")
+
+
+@PEOPLE.act(f"{PATH}/{{user_id}}/reconcile", page=person)
+async def reconcile(visit: Visit) -> HttpResponse:
+    """Read the person's subscriptions from Stripe."""
+    count = (await visit.call("reconcile_user", user_id=visit.path["user_id"]))["subscriptions"]
+    sentence = f"Nest reads {count} from Stripe. Reload the page in a moment." if count else "There is no subscription."
+    return visit.done(f"{PATH}/{visit.path['user_id']}", sentence, tone="good" if count else "warn")
+
+
 @PEOPLE.act(f"{PATH}/{{user_id}}/export", page=person)
 async def export(visit: Visit) -> HttpResponse:
     """Start an export, and show its progress."""

@@ -12,7 +12,9 @@ from shared.messages.message import SERVICE_COMMANDS, Command, Event, OperatorLi
 from shared.messages.types import AnyId, Cursor, CursorText, Limit, Many, Moment, NextCursor, Since, Until
 
 _Login = Literal["authenticate_user", "log_in", "log_in_for_testing", "refresh", "register_phone_user"]
-_LoginCode = Literal["send_magic_link", "send_phone_code", "send_trial_magic_link", "verify_phone_code"]
+_LoginCode = Literal[
+    "resend_magic_link", "send_magic_link", "send_phone_code", "send_trial_magic_link", "verify_phone_code"
+]
 _Session = Literal["end_session", "end_stolen_chain", "list_sessions", "revoke_sessions"]
 _Owner = Literal["delete_owner", "forgot_owner_password", "log_in_owner", "register_owner", "update_owner"]
 _Application = Literal["create_application", "delete_application", "update_application"]
@@ -28,7 +30,7 @@ _Subscription = Literal["create_checkout", "create_trial_and_magic_link", "get_s
 _Payment = Literal["list_billing_history", "list_disputes", "list_invoices", "list_payments"]
 _Plan = Literal["cancel_subscription", "change_plan", "resume_subscription"]
 _StripeRun = Literal["import_stripe_account", "reconcile_subscriptions", "replay_stripe_events", "sweep_stripe_events"]
-_StripeRunControl = Literal["list_stripe_differences", "resume_stripe_run", "stop_stripe_run"]
+_StripeRunControl = Literal["list_stripe_differences", "reconcile_user", "resume_stripe_run", "stop_stripe_run"]
 _Mail = Literal["lift_suppression", "list_deliveries", "list_suppressions", "set_marketing_consent"]
 _Webhook = Literal["list_webhook_deliveries", "list_webhook_endpoints", "replay_webhooks", "send_test_webhook"]
 _WebhookEndpoint = Literal[

@@ -43,6 +43,10 @@ class IdentifierNotFound(NotFound, code="not_found"):
     """No user has this address or number."""
 
 
+class NoOpenMagicLink(NotFound):
+    """The user has no magic link that can still be redeemed. Only the app can request another one."""
+
+
 class PartialSearchDisabled(Refusal, kind=Kind.FORBIDDEN):
     """The search is for a part of an address, which ``NEST_USER_SEARCH`` does not allow. Search for a whole one."""
 

@@ -4,10 +4,18 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AliasChoices, ConfigDict, Field, model_validator
 
-from shared.messages.auth.errors import ClientDisabled, ClientNotFound, InvalidEmail, InvalidRedirectUri, Throttled
+from shared.messages.auth.errors import (
+    ClientDisabled,
+    ClientNotFound,
+    InvalidEmail,
+    InvalidRedirectUri,
+    NoOpenMagicLink,
+    Throttled,
+    UserNotFound,
+)
 from shared.messages.billing.errors import AlreadySubscribed, TrialAlreadyUsed, TrialRefusedByStripe
 from shared.messages.message import SERVICE_COMMANDS, Command, Part
-from shared.messages.types import NonEmpty, PreferredLocale, State, TypedAddress, Uri
+from shared.messages.types import NonEmpty, PreferredLocale, State, TypedAddress, Uri, UserId
 
 CodeChallenge = Annotated[str, Field(pattern=r"^(?:[A-Za-z0-9_-]{43}|[0-9a-f]{64})$", max_length=64)]
 _REFUSALS: Final = (ClientNotFound, ClientDisabled, InvalidRedirectUri, InvalidEmail)
@@ -102,6 +110,17 @@ class SendMagicLinkAndCode(LinkRequest, wire="auth.send-magic-link-and-code", re
     device: they type them on the device that requested the mail, whose app sends them to ``authenticate_user`` together
     with the code verifier. The response and its duration are the same for known and unknown addresses.
     """
+
+
+class ResendMagicLink(Command, wire="auth.resend-magic-link", refuses=(UserNotFound, NoOpenMagicLink, *_REFUSALS)):
+    """Mail a user's last magic link again, for a person whose mail got lost.
+
+    It is the newest link to an address of the user that can still be redeemed. The mail has a new link, and a new code
+    if the old one had one, for the same request of the app: only the device that requested it can redeem them. The
+    old link works until one of them is redeemed. No rate limit of the address applies.
+    """
+
+    user_id: UserId
 
 
 class CreateTrialAndMagicLink(

@@ -11,7 +11,7 @@ from shared.messages.billing.errors import (
     TooManyPortalSessions,
 )
 from shared.messages.billing.stripe_events import StripeCommand, StripeReread
-from shared.messages.message import Event, Part, Query, Reply
+from shared.messages.message import Command, Event, Part, Query, Reply
 from shared.messages.types import ClientId, Many, Moment, NonEmpty, UserId
 
 CancelType = Literal["immediate", "period_end"]
@@ -218,6 +218,22 @@ class FindSubscriptions(StripeReread, wire="billing.find-subscriptions"):
     object: Literal["subscription_schedule", "customer"]
     object_id: str
     """Stripe's ID."""
+
+
+class ReconcileUserView(Reply):
+    """Result of ``reconcile_user``."""
+
+    subscriptions: int
+    """Number of the user's subscriptions that are read from Stripe now, ended ones included."""
+
+
+class ReconcileUser(Command, wire="billing.reconcile-user", audited=True, reply=ReconcileUserView):
+    """Read a user's subscriptions from Stripe, and repair their records.
+
+    The readings begin after the response, and take some seconds.
+    """
+
+    user_id: UserId
 
 
 class ResumeSubscription(StripeCommand, wire="billing.resume-subscription"):

@@ -9,7 +9,13 @@ import pytest
 
 from shared.bus.consumer_lag import Lag
 from shared.ids import new_message_id
-from shared.messages.auth.magic_links import CreateTrialAndMagicLink, SendMagicLink, SendTrialMagicLink, TrialDevice
+from shared.messages.auth.magic_links import (
+    CreateTrialAndMagicLink,
+    ResendMagicLink,
+    SendMagicLink,
+    SendTrialMagicLink,
+    TrialDevice,
+)
 from shared.messages.auth.users import EnsureUser, UserCreated
 from shared.messages.billing.trials import StartTrial
 from shared.messages.mailer.mails import SendMail
@@ -19,10 +25,13 @@ from tests.auth.flows import (
     CLIENT,
     LINK_REQUEST,
     REDIRECT_URI,
+    code_of,
     log_in,
     mailed_link,
     redemption,
+    refusal,
     request_code,
+    request_typed_code,
     send_magic_link,
 )
 from tests.service_harness import Refused, ServiceHarness
@@ -263,3 +272,43 @@ async def test_nothing_is_ordered_or_counted_while_mail_would_arrive_too_late(ha
     backlog.measured("mailer", Lag(0, None, 1, ()))
     await harness.deliver(send_magic_link(), id=message_id)
     assert [type(each) for each in harness.published] == [SendMail, SendMail]
+
+
+def mails_to(harness: ServiceHarness) -> list[SendMail]:
+    return [each for each in harness.published if isinstance(each, SendMail)]
+
+
+async def test_last_link_is_mailed_again_for_the_device_that_asked(harness: ServiceHarness) -> None:
+    user_id = (await log_in(harness))["user_id"]
+    await request_code(harness, state="older")
+    harness.now += timedelta(minutes=1)
+    await request_typed_code(harness, state="newer")
+    harness.clear()
+
+    await harness.deliver(ResendMagicLink(key=user_id, user_id=user_id))
+
+    [mail] = mails_to(harness)
+    link = mailed_link(harness, mail)
+    assert "state=newer" in link
+    assert json.loads(harness.unseal_secret("mailer", mail.variables))["code"] is not None
+    assert (await harness.deliver(redemption(code_of(link))))["user_id"] == user_id
+
+
+async def test_resend_delivered_twice_mails_once(harness: ServiceHarness) -> None:
+    user_id = (await log_in(harness))["user_id"]
+    await request_code(harness)
+    harness.clear()
+    message_id = new_message_id()
+    for _ in range(2):
+        await harness.deliver(ResendMagicLink(key=user_id, user_id=user_id), id=message_id)
+    assert len(mails_to(harness)) == 1
+
+
+async def test_link_that_nobody_can_redeem_is_not_mailed_again(harness: ServiceHarness) -> None:
+    user_id = (await log_in(harness))["user_id"]
+    again = ResendMagicLink(key=user_id, user_id=user_id)
+    assert await refusal(harness, again) == ("not_found", "no_open_magic_link"), "the only one was redeemed"
+    await request_code(harness)
+    harness.now += timedelta(minutes=11)
+    assert await refusal(harness, again) == ("not_found", "no_open_magic_link"), "the newest has expired"
+    assert await refusal(harness, ResendMagicLink(key="user_x", user_id="user_x")) == ("not_found", "not_found")

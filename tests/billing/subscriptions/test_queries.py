@@ -10,12 +10,15 @@ from pydantic import ValidationError
 from services.billing.stripe_api.calls import Timeouts
 from services.billing.subscriptions.portal import MAX_USERS, SESSIONS, WINDOW, PortalLimit
 from services.stripe_double import FaultKind, Settings, StripeDouble
+from shared.ids import new_message_id
 from shared.messages.billing.subscriptions import (
     CreatePortalSession,
+    FollowSubscription,
     GetSubscription,
     GetSubscriptionHeartbeat,
     GetSubscriptionState,
     GetSubscriptionStatus,
+    ReconcileUser,
 )
 from tests.billing.conftest import ADA, Shop, post
 from tests.service_harness import Refused
@@ -293,3 +296,26 @@ async def test_voided_invoices_suspend_the_service_but_not_the_status(shop: Shop
     shop.double.simulate.resume_collection(made["id"])
     await shop.deliver_all()
     assert (await shop.harness.deliver(GetSubscription(user_id="user_ada")))["entitled"]
+
+
+async def test_reconciliation_of_one_user_reads_all_subscriptions(shop: Shop) -> None:
+    made = shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    await shop.deliver_all()
+    await shop.harness.database["subscriptions"].update_one({}, {"$set": {"status": "unpaid"}})
+
+    assert await shop.harness.deliver(ReconcileUser(user_id="user_ada")) == {"subscriptions": 1}
+    await shop.deliver_all()
+
+    stored = await shop.harness.database["subscriptions"].find_one({"stpSubscriptionId": made["id"]})
+    assert stored["status"] == "active"
+    assert await shop.harness.deliver(ReconcileUser(user_id="user_unknown")) == {"subscriptions": 0}
+
+
+async def test_reconciliation_delivered_twice_orders_one_reading(shop: Shop) -> None:
+    shop.double.simulate.checkout(shop.price, email="ada@example.com", metadata=ADA)
+    await shop.deliver_all()
+    shop.harness.clear()
+    message_id = new_message_id()
+    for _ in range(2):
+        await shop.harness.deliver(ReconcileUser(user_id="user_ada"), id=message_id)
+    assert len(shop.harness.published_of(FollowSubscription)) == 1
