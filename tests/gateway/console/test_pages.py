@@ -321,14 +321,12 @@ def methods_in(path: Path) -> set[str]:
 
 CONSOLE: Final = {path.stem: methods_in(path) for path in Path(pages.__file__).parent.glob("*.py")}
 """Methods that each module of the console calls."""
-PUBLIC: Final = {"list_plans"}
-"""Methods for everybody that a page shows; apps call them, so no command does."""
+PUBLIC: Final = {"get_customer_state", "list_plans"}
+"""Methods of apps that a page shows; no command does."""
 LOGIN: Final = {"access", "login", "sessions"}
 """Modules that log operators in."""
-PERSON: Final = {
-    *("erase_user", "export_user", "find_user", "get_user_export", "get_user_process", "list_billing_history"),
-}
-"""Methods about one person that have no page."""
+PERSON: Final = {"find_user"}
+"""Methods without a page: the search of people calls `list_users`, which finds whole addresses too."""
 OTHERS: Final = {"access", "calls", "console", "home", "login", "pages", "people", "sessions"}
 """Modules with tests of their own."""
 
