@@ -367,6 +367,7 @@ class Methods(Caller):
             "log_in_for_testing",
             "refresh",
             "register_phone_user",
+            "resend_magic_link",
             "send_magic_link",
             "send_phone_code",
             "send_trial_magic_link",
@@ -399,6 +400,7 @@ class Methods(Caller):
             "find_user",
             "get_user",
             "get_user_export",
+            "list_users",
             "create_client",
             "list_clients",
             "set_client_looks",
@@ -427,6 +429,7 @@ class Methods(Caller):
             "replay_stripe_events",
             "sweep_stripe_events",
             "list_stripe_differences",
+            "reconcile_user",
             "resume_stripe_run",
             "stop_stripe_run",
             "lift_suppression",
@@ -1423,6 +1426,67 @@ class Methods(Caller):
         return cast(
             "models.BillingHistoryView",
             self.perform(method_of("list_billing_history"), {"user_id": user_id, "limit": limit, "cursor": cursor}),
+        )
+
+    def list_users(
+        self,
+        *,
+        search: str | Unset | None = UNSET,
+        since: str | datetime | Unset | None = UNSET,
+        until: str | datetime | Unset | None = UNSET,
+        limit: int | Unset = UNSET,
+        cursor: str | Unset | None = UNSET,
+    ) -> models.UsersView:
+        """List users, or search for them.
+
+        A search ignores ``since`` and ``until``.
+
+        Args:
+            search: Only users who have this email address or phone number now. A part of one, of at least 3
+                characters, if ``NEST_USER_SEARCH`` is ``part``; a user of whom several match may then be on several
+                pages.
+            since: Only entries of this time or later.
+            until: Only entries before this time.
+            limit: Maximum number of entries in the page. Default: ``100``.
+            cursor: ``next_cursor`` of the previous page.
+        """
+        return cast(
+            "models.UsersView",
+            self.perform(
+                method_of("list_users"),
+                {"search": search, "since": since, "until": until, "limit": limit, "cursor": cursor},
+            ),
+        )
+
+    def resend_magic_link(self, *, user_id: str, idempotency_key: str | None = None) -> None:
+        """Mail a user's last magic link again, for a person whose mail got lost.
+
+        It is the newest link to an address of the user that can still be redeemed. The mail has a new link, and a new
+        code if the old one had one, for the same request of the app: only the device that requested it can redeem
+        them. The old link works until one of them is redeemed. No rate limit of the address applies.
+
+        Args:
+            user_id: ID of the user.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        self.perform(
+            method_of("resend_magic_link", command=True), {"user_id": user_id}, idempotency_key=idempotency_key
+        )
+
+    def reconcile_user(self, *, user_id: str, idempotency_key: str | None = None) -> models.ReconcileUserView:
+        """Read a user's subscriptions from Stripe, and repair their records.
+
+        The readings begin after the response, and take some seconds.
+
+        Args:
+            user_id: ID of the user.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.ReconcileUserView",
+            self.perform(
+                method_of("reconcile_user", command=True), {"user_id": user_id}, idempotency_key=idempotency_key
+            ),
         )
 
     def preview_plan_change(
@@ -3030,6 +3094,7 @@ class AsyncMethods(AsyncCaller):
             "log_in_for_testing",
             "refresh",
             "register_phone_user",
+            "resend_magic_link",
             "send_magic_link",
             "send_phone_code",
             "send_trial_magic_link",
@@ -3062,6 +3127,7 @@ class AsyncMethods(AsyncCaller):
             "find_user",
             "get_user",
             "get_user_export",
+            "list_users",
             "create_client",
             "list_clients",
             "set_client_looks",
@@ -3090,6 +3156,7 @@ class AsyncMethods(AsyncCaller):
             "replay_stripe_events",
             "sweep_stripe_events",
             "list_stripe_differences",
+            "reconcile_user",
             "resume_stripe_run",
             "stop_stripe_run",
             "lift_suppression",
@@ -4098,6 +4165,67 @@ class AsyncMethods(AsyncCaller):
             "models.BillingHistoryView",
             await self.perform(
                 method_of("list_billing_history"), {"user_id": user_id, "limit": limit, "cursor": cursor}
+            ),
+        )
+
+    async def list_users(
+        self,
+        *,
+        search: str | Unset | None = UNSET,
+        since: str | datetime | Unset | None = UNSET,
+        until: str | datetime | Unset | None = UNSET,
+        limit: int | Unset = UNSET,
+        cursor: str | Unset | None = UNSET,
+    ) -> models.UsersView:
+        """List users, or search for them.
+
+        A search ignores ``since`` and ``until``.
+
+        Args:
+            search: Only users who have this email address or phone number now. A part of one, of at least 3
+                characters, if ``NEST_USER_SEARCH`` is ``part``; a user of whom several match may then be on several
+                pages.
+            since: Only entries of this time or later.
+            until: Only entries before this time.
+            limit: Maximum number of entries in the page. Default: ``100``.
+            cursor: ``next_cursor`` of the previous page.
+        """
+        return cast(
+            "models.UsersView",
+            await self.perform(
+                method_of("list_users"),
+                {"search": search, "since": since, "until": until, "limit": limit, "cursor": cursor},
+            ),
+        )
+
+    async def resend_magic_link(self, *, user_id: str, idempotency_key: str | None = None) -> None:
+        """Mail a user's last magic link again, for a person whose mail got lost.
+
+        It is the newest link to an address of the user that can still be redeemed. The mail has a new link, and a new
+        code if the old one had one, for the same request of the app: only the device that requested it can redeem
+        them. The old link works until one of them is redeemed. No rate limit of the address applies.
+
+        Args:
+            user_id: ID of the user.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        await self.perform(
+            method_of("resend_magic_link", command=True), {"user_id": user_id}, idempotency_key=idempotency_key
+        )
+
+    async def reconcile_user(self, *, user_id: str, idempotency_key: str | None = None) -> models.ReconcileUserView:
+        """Read a user's subscriptions from Stripe, and repair their records.
+
+        The readings begin after the response, and take some seconds.
+
+        Args:
+            user_id: ID of the user.
+            idempotency_key: Key of this command. Default: a random one, the same for all attempts.
+        """
+        return cast(
+            "models.ReconcileUserView",
+            await self.perform(
+                method_of("reconcile_user", command=True), {"user_id": user_id}, idempotency_key=idempotency_key
             ),
         )
 

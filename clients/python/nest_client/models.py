@@ -1368,6 +1368,13 @@ class RateLimitsView(TypedDict):
     """Whether limits per IP prefix ignore callers on this machine."""
 
 
+class ReconcileUserView(TypedDict):
+    """Result of ``reconcile_user``."""
+
+    subscriptions: int
+    """Number of the user's subscriptions that are read from Stripe now, ended ones included."""
+
+
 class ReplayedDeadLettersView(TypedDict):
     """Result of one call of ``replay_dead_letters``."""
 
@@ -1883,6 +1890,15 @@ class UserView(TypedDict):
     """Time of creation."""
     identifiers: list[IdentifierView]
     """All identifiers, removed ones included, oldest first."""
+
+
+class UsersView(TypedDict):
+    """A page of users."""
+
+    users: list[UserView]
+    """The users, the newest first; those of a search in the order of the addresses and numbers that were found."""
+    next_cursor: str | None
+    """``cursor`` of the next page; null on the last one."""
 
 
 class WebhookAttemptView(TypedDict):
