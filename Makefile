@@ -22,7 +22,7 @@ DOCUMENT_TESTS := $(addsuffix ::test_served_document_is_up_to_date,tests/referen
 	bench-overload bench-status bench-sizes bench-rolls reference sbom image image-local test-image lock clean install-run install-dev install-clients \
 	install-typescript \
 	install-kustomize try-apiserver
-.PHONY: up down logs dashboards
+.PHONY: up down logs dashboards docs docs-serve test-docs install-docs
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -95,6 +95,15 @@ bench-rolls: install-dev ## measure the pauses of a roll of 20 instances, and th
 reference: install-dev ## regenerate the HTTP API reference, docs/settings.md, deploy/example.env, manifests and dashboards
 	$(BIN)/python -m services.reference
 
+docs: install-docs ## build the site of the documents into dist/docs; open dist/docs/index.html
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+
+docs-serve: install-docs ## serve the site of the documents at 127.0.0.1:8000, and rebuild it after each change
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs serve --strict
+
+test-docs: install-dev install-clients docs ## run every command and sample of the documents, and check the site in a browser
+	$(BIN)/pytest tests/docs
+
 dashboards: install-dev ## run every query of the dashboards against a Nest with a little load; PICTURES=<folder> draws them
 	$(BIN)/python -m tests.dashboards
 
@@ -136,6 +145,7 @@ lock: install-dev ## resolve all dependencies into lock files (UPGRADE=--upgrade
 	$(COMPILE) pyproject.toml -c requirements/dev.txt -o requirements/run.txt
 	$(COMPILE) requirements/build.in -c requirements/dev.txt -o requirements/build.txt
 	$(COMPILE) requirements/sbom.in -c requirements/dev.txt -o requirements/sbom.txt
+	$(COMPILE) requirements/docs.in -c requirements/dev.txt -o requirements/docs.txt
 	$(BIN)/python -m services.embedded.lock_jars
 	tests/reference/clients/lock $(UPGRADE)
 
@@ -148,6 +158,10 @@ install-run:
 
 install-dev:
 	@requirements/install dev
+
+install-docs:
+	@requirements/install docs
+	@docs/site/install_scripts
 
 install-clients:
 	@tests/reference/clients/install
