@@ -12,6 +12,7 @@ SERVER: Final = "changes the server; tests/deploy/test_one_server.py checks the 
 ELSEWHERE: Final = "calls a Nest, or the Kafka of a deployment, at a name of the example"
 UNKNOWN: Final = "names a person or a record of the example; tests/operator runs the command"
 THREE: Final = "needs three brokers; the tests have one"
+STRIPE: Final = "needs a test account of Stripe and its command line"
 LOST: Final = "tests/faults/test_disasters.py runs both procedures after a loss"
 
 COMMANDS: Final[dict[tuple[str, str], str]] = {
@@ -58,6 +59,13 @@ COMMANDS: Final[dict[tuple[str, str], str]] = {
         "nest stripe import",
     ): "asks for a confirmation at a terminal; tests/operator runs it with --yes",
     ("docs/webhooks.md", "nest webhooks"): UNKNOWN,
+    (
+        "docs/billing-playground.md",
+        "curl",
+    ): "names variables of the reader; tests/browser and tests/stripe_double make these calls",
+    ("docs/billing-playground.md", "stripe listen"): STRIPE,
+    ("docs/billing-playground.md", "export NEST_"): STRIPE,
+    ("docs/billing-playground.md", ".venv/bin/nest"): STRIPE,
     ("README.md", ".venv/bin/nest run auth"): "runs until it is stopped; tests/end_to_end starts each service",
 }
 """By page and beginning of the command, either of which may end with `*`."""
