@@ -91,4 +91,5 @@ async def test_signed_webhooks_are_handled(reader: Reader) -> None:
 def test_every_sample_is_run() -> None:
     numbers = {heading: len(samples) for heading, samples in SAMPLES.items() if samples}
 
+    assert numbers.pop("Test your app") == 1  # by `test_testing.py`
     assert numbers == {"Log a person in": 2, "Errors and retries": 1, "Protect a route": 1, "Verify webhooks": 1}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -65,6 +67,14 @@ def test_text_has_its_code(local: LocalNest) -> None:
     httpx.post(f"{local.url}/init", json={"phone_number": number}).raise_for_status()
     text = local.text(number)
     assert (text.kind, len(text.code)) == ("text", 6)
+
+
+def test_sample_of_the_readme_passes(local: LocalNest) -> None:
+    section = (ROOT / "clients/python/README.md").read_text("utf-8").split("## Test your app")[1]
+    names: dict[str, Any] = {}
+    exec(re.findall(r"```python\n(.*?)```", section, re.DOTALL)[0], names)  # noqa: S102 -- our own text
+
+    names["test_report_needs_a_plan"](local)
 
 
 def test_person_is_logged_in_with_one_call(local: LocalNest) -> None:
