@@ -4,7 +4,7 @@ import shutil
 from collections.abc import AsyncIterator
 
 import pytest
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright, expect
 
 from tests.nest_up import NestUp, nest_up
 
@@ -43,6 +43,7 @@ async def page(browser: Browser, nest: NestUp) -> AsyncIterator[Page]:
     """A tab in a new profile; JavaScript errors fail the test."""
     context = await browser.new_context(base_url=nest.base_url)
     context.set_default_timeout(15_000)
+    expect.set_options(timeout=15_000)
     tab = await context.new_page()
     errors: list[str] = []
     context.on("weberror", lambda error: errors.append(str(error.error)))
