@@ -41,7 +41,7 @@ from shared.messages.auth.rate_limits import ListRateLimits
 from shared.messages.auth.signing_keys import ListSigningKeys
 from shared.messages.auth.users import ListUsers
 from shared.messages.billing.disputes import ListDisputes
-from shared.messages.billing.history import ListBillingHistory
+from shared.messages.billing.history import ListBillingHistory, ListStripeEvents
 from shared.messages.billing.payments import ListPayments
 from shared.messages.billing.runs import ListStripeDifferences, ListStripeRuns
 from shared.messages.mailer.deliveries import ListDeliveries
@@ -146,6 +146,10 @@ def history(user_id: str, cursor: str | None = None) -> Read:
 def events(**filters: Any) -> Read:
     usual = {"types": (), "since": None, "until": None, "after": None, "limit": 5}
     return lambda own: StripeEvents(own).made(**{**usual, **filters})
+
+
+def events_about(object_ids: list[str], cursor: str | None = None) -> Read:
+    return lambda own: StripeEvents(own).about(object_ids, limit=5, cursor=cursor)
 
 
 def periods(read: Callable[..., Read], **filters: Any) -> dict[str, Read]:
@@ -310,7 +314,7 @@ CASES = [
         {"later page": lambda own: KnownDrifts(own).page(after="0500", limit=5)},
     ),
     Case(
-        (),
+        (ListStripeEvents,),
         StripeEvents,
         lambda: documents(
             EventRow,
@@ -319,6 +323,8 @@ CASES = [
             madeAt=moment,
             receivedAt=moment,
             type=one_of("common", "rare"),
+            objectId=one_of("in_common", "sub_rare"),
+            leadsTo=lambda number: "pi_rare" if number % RARE == 7 else None,
             handledAt=lambda number: None if rare(number) else moment(number),
         ),
         {
@@ -328,6 +334,8 @@ CASES = [
             "since and until": events(since=EARLY, until=LATE),
             "types, since and until": events(types=["rare"], since=EARLY, until=LATE),
             "pending": lambda own: StripeEvents(own).count_pending(),
+            **pages(events_about, object_ids=["sub_rare", "pi_rare", "none"]),
+            **pages(events_about, object_ids=["in_common", "pi_rare"]),
         },
     ),
     Case(

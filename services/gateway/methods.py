@@ -45,7 +45,7 @@ from shared.messages.auth.users import GetUser, GetUserConsent, ListUsers, SetMa
 from shared.messages.auth.webhooks import CreateWebhookEndpoint
 from shared.messages.billing.customer_state import GetCustomerState
 from shared.messages.billing.disputes import ListDisputes
-from shared.messages.billing.history import ListBillingHistory
+from shared.messages.billing.history import ListBillingHistory, ListStripeEvents
 from shared.messages.billing.invoices import ListInvoices
 from shared.messages.billing.payments import ListPayments
 from shared.messages.billing.plan_changes import CancelSubscription, ChangePlan, PreviewPlanChange, WithdrawCancellation
@@ -223,6 +223,7 @@ _2026_12_01: Final = _after(
     get_system_state=Method(GetSystemState, Access.INTERNAL),
     preview_mail=Method(PreviewMail, Access.INTERNAL),
     list_billing_history=Method(ListBillingHistory, Access.INTERNAL),
+    list_stripe_events=Method(ListStripeEvents, Access.INTERNAL),
     list_users=Method(ListUsers, Access.INTERNAL),
     resend_magic_link=Method(ResendMagicLink, Access.INTERNAL, by_field("user_id")),
     reconcile_user=Method(ReconcileUser, Access.INTERNAL, by_field("user_id")),

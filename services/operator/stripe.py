@@ -43,6 +43,9 @@ PAYMENTS: Final = columns(
 DISPUTES: Final = columns(
     "created_at, money: AMOUNT, status, reason, respond_by, user_id, id: DISPUTE, stp_dispute_id: STRIPE ID"
 )
+EVENTS: Final = columns(
+    "made_at: TIME, type, outcome, received_at, handled_at, object_id: OBJECT, stp_event_id: STRIPE ID"
+)
 HISTORY: Final = columns("at, event, money: AMOUNT, status, details, object")
 IMPORT_QUESTION: Final = (
     "Nest records everything that is in this Stripe account, and creates users for its customers. No mail is sent.\n"
@@ -125,6 +128,20 @@ def history(
         for each in response["entries"]
     ]
     return Table(response, rows, HISTORY)
+
+
+@command(app, "events", "nest stripe events user_…")
+def events(
+    nest: Client,
+    user: Annotated[str, typer.Argument(metavar="USER", help="ID of the user.")],
+    *,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> Table:
+    """List Stripe's events about a user's subscriptions and payments, newest first, and what became of each."""
+    response = nest.call("list_stripe_events", request_body(user_id=user, limit=limit, cursor=cursor))
+    rows = [{**each, "outcome": each["outcome"] or "pending"} for each in response["events"]]
+    return Table(response, rows, EVENTS)
 
 
 @command(app, "verify", "nest stripe verify", "nest stripe verify --changed-within 24")

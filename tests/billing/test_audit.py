@@ -6,6 +6,7 @@ import pytest
 
 from shared.messages import SERVICE, Caller
 from shared.messages.billing.disputes import ListDisputes
+from shared.messages.billing.history import ListStripeEvents
 from shared.messages.billing.payments import ListPayments
 from shared.messages.billing.runs import (
     GetStripeRun,
@@ -83,21 +84,24 @@ async def test_reading_subscriptions_and_payments_is_audited_with_the_user(shop:
         GetSubscription(subscription_id=subscription_json["id"]),
         ListPayments(user_id="user_ada"),
         ListPayments(),
+        ListStripeEvents(user_id="user_ada"),
     ):
         await shop.harness.deliver(query, caller=OPERATOR)
     assert entries(shop) == [
         ("get_subscription", None, "user_ada", subscription["_id"]),
         ("list_payments", None, "user_ada", None),
         ("list_payments", None, None, None),
+        ("list_stripe_events", None, "user_ada", None),
     ]
 
 
 async def test_an_unknown_id_is_not_written_to_the_audit(shop: Shop) -> None:
     await refused(shop, GetSubscription(user_id="user_unknown"))
-    for query in (ListPayments(user_id="user_unknown"), ListDisputes(user_id="user_unknown")):
-        await shop.harness.deliver(query, caller=OPERATOR)
+    for query in (ListPayments, ListDisputes, ListStripeEvents):
+        await shop.harness.deliver(query(user_id="user_unknown"), caller=OPERATOR)
     assert entries(shop) == [
         ("get_subscription", "not_found", None, None),
         ("list_payments", None, None, None),
         ("list_disputes", None, None, None),
+        ("list_stripe_events", None, None, None),
     ]

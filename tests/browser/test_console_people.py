@@ -60,6 +60,7 @@ async def test_operator_finds_serves_exports_and_erases_a_person(page: Page, nes
     await page.get_by_role("link", name=ADDRESS).click()
     await expect(page.get_by_role("heading", level=1)).to_have_text(ADDRESS)
     await expect(page.locator("#subscription")).to_contain_text("trialing")
+    await expect(page.locator("#stripe-events")).to_contain_text("customer.subscription.created")
     await expect(page.locator("#mails")).to_contain_text("trial-magic-link")
     await check_page(page, "console-person")
 

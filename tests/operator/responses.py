@@ -13,7 +13,7 @@ from shared.messages.auth.sessions import EndedView, SessionList
 from shared.messages.auth.signing_keys import SigningKeysView
 from shared.messages.auth.users import UsersView, UserView
 from shared.messages.billing.disputes import DisputesView
-from shared.messages.billing.history import BillingHistoryEntry, BillingHistoryView
+from shared.messages.billing.history import BillingHistoryEntry, BillingHistoryView, StripeEventsView
 from shared.messages.billing.payments import PaymentsView
 from shared.messages.billing.runs import StripeDifferencesView, StripeRunProgressView, StripeRunsView, StripeRunView
 from shared.messages.billing.subscriptions import ReconcileUserView, SubscriptionView
@@ -342,6 +342,31 @@ PAUSE: Final = {
     "instance": "mailer-1",
     "release": "0.1.0",
 }
+EVENTS: Final = {
+    "events": [
+        {
+            "stp_event_id": "evt_2",
+            "type": "charge.refunded",
+            "object_type": "charge",
+            "object_id": "ch_1",
+            "made_at": AT,
+            "received_at": AT,
+            "handled_at": None,
+            "outcome": None,
+        },
+        {
+            "stp_event_id": "evt_1",
+            "type": "invoice.payment_failed",
+            "object_type": "invoice",
+            "object_id": "in_1",
+            "made_at": AT,
+            "received_at": AT,
+            "handled_at": AT,
+            "outcome": "read",
+        },
+    ],
+    "next_cursor": None,
+}
 VIEWS: Final[dict[str, tuple[type[BaseModel], Any]]] = {
     "list_clients": (ClientList, [CLIENT]),
     "create_client": (ClientView, CLIENT),
@@ -363,6 +388,7 @@ VIEWS: Final[dict[str, tuple[type[BaseModel], Any]]] = {
     "get_user_export": (UserExportView, EXPORT),
     "get_subscription": (SubscriptionView, SUBSCRIPTION),
     "list_payments": (PaymentsView, {"payments": [PAYMENT], "next_cursor": None}),
+    "list_stripe_events": (StripeEventsView, EVENTS),
     "list_billing_history": (
         BillingHistoryView,
         BillingHistoryView(

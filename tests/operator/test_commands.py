@@ -78,6 +78,8 @@ COMMANDS: list[tuple[str, list[str], str]] = [
     ("stripe history user_1", ["list_billing_history"], "payment-refunded\t2.00 USD"),
     ("stripe history user_1", ["list_billing_history"], "1 x price_1 -> 9 x price_1"),
     ("stripe history user_1", ["list_billing_history"], "dispute-funds-withdrawn\t3.30 USD"),
+    ("stripe events user_1", ["list_stripe_events"], "invoice.payment_failed\tread\t"),
+    ("stripe events user_1", ["list_stripe_events"], "charge.refunded\tpending\t"),
     ("stripe verify", ["reconcile_subscriptions", "list_stripe_differences"], "striperun_1 done"),
     ("stripe reconcile --changed-within 24", ["reconcile_subscriptions", "list_stripe_differences"], "2 customers"),
     ("stripe verify --run striperun_1", ["resume_stripe_run", "list_stripe_differences"], "striperun_1 done"),

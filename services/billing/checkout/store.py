@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from pymongo import ASCENDING, IndexModel
+from pymongo import ASCENDING, DESCENDING, IndexModel
 
 from services.billing.checkout.models import Checkout
 from shared.documents import Rows
@@ -27,3 +27,8 @@ class Checkouts(Rows[Checkout]):
     async def replaced_any(self, user_id: str) -> bool:
         """Whether another order replaced a checkout of the user, whose page may be open in Stripe."""
         return await self._collection.find_one({"userId": {"$eq": user_id}, "status": "replaced"}) is not None
+
+    async def newest_of(self, user_id: str, *, limit: int) -> list[Checkout]:
+        """The newest checkouts of a user, newest first."""
+        found = self._collection.find({"userId": {"$eq": user_id}})
+        return await self._all(found.sort("createdAt", DESCENDING).limit(limit))

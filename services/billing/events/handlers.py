@@ -13,18 +13,21 @@ Only the type of the event and the object's ID are used, since the rest may be o
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Final
 
 from services.billing import metrics
 from services.billing.context import Billing
 from services.billing.events.models import EventRow, entitlements_of
+from services.billing.events.store import MAX_OBJECTS
+from services.billing.payments.store import PageQuery
 from services.billing.stripe_api.account import PaymentPart
 from shared.bus.work import Work
 from shared.messages.billing.checkout import FollowCheckout
 from shared.messages.billing.disputes import FollowDispute
 from shared.messages.billing.entitlements import FollowEntitlements
-from shared.messages.billing.history import FollowCreditNote
+from shared.messages.billing.history import FollowCreditNote, ListStripeEvents, StripeEventsView
 from shared.messages.billing.payments import FindPayments, FollowPayment
 from shared.messages.billing.plans import FollowPrice, FollowProduct
 from shared.messages.billing.runs import ReplayStripeEvent
@@ -37,6 +40,7 @@ from shared.messages.billing.stripe_events import (
     StripeThinEvent,
 )
 from shared.messages.billing.subscriptions import FindSubscriptions, FollowSubscription
+from shared.paging import cursor_of
 from shared.telemetry import log
 
 EventHandler = Callable[[EventRow], StripeReread]
@@ -225,6 +229,56 @@ async def replay_stripe_event(command: ReplayStripeEvent, work: Work, billing: B
         await stripe_event(event, work, billing)
         return
     billing.events.save(_dispatched(row.reopened(), work, billing), work)
+
+
+async def list_stripe_events(query: ListStripeEvents, work: Work, billing: Billing) -> StripeEventsView:
+    """A page of the events about a user's objects, newest first.
+
+    Event rows do not name a user, so they are found by the objects that billing's records of the user name. An erasure
+    removes those records, and the list is empty after it.
+
+    Raises:
+        InvalidCursor: no page ended with the query's cursor.
+    """
+    object_ids = await _objects_of(query.user_id, billing)
+    if object_ids:
+        work.annotate(user_id=query.user_id)
+    rows = await billing.events.about(object_ids, limit=query.limit, cursor=query.cursor)
+    page = rows[: query.limit]
+    return StripeEventsView(
+        events=tuple(row.view() for row in page),
+        next_cursor=cursor_of(page[-1].made_at, page[-1].id) if len(rows) > len(page) else None,
+    )
+
+
+async def _objects_of(user_id: str, billing: Billing) -> list[str]:
+    """``object_id`` of the events about a user: the customers first, then the newest of the other objects."""
+    mapped, subscriptions, checkouts, history = await asyncio.gather(
+        billing.mappings.customers_of(user_id),
+        billing.subscriptions.of_user(user_id),
+        billing.checkouts.newest_of(user_id, limit=MAX_OBJECTS),
+        billing.history.page(user_id, limit=MAX_OBJECTS, cursor=None),
+    )
+    paid = PageQuery(user_id=user_id, customers=mapped, status=None, limit=MAX_OBJECTS, cursor=None)
+    payments, disputes = await asyncio.gather(billing.payments.page(paid), billing.disputes.page(paid))
+    customers = [*mapped, *(each.stp_customer_id for each in subscriptions)]
+    dated = [
+        *((each.stp_created_at, each.stp_subscription_id) for each in subscriptions),
+        *((each.created_at, each.stp_session_id) for each in checkouts),
+        *((each.at, each.details.get("stp_credit_note_id")) for each in history),
+        *(
+            (each.stp_created_at, object_id)
+            for each in payments
+            for object_id in (each.stp_payment_intent_id, each.stp_charge_id, each.stp_invoice_id)
+        ),
+        *((each.stp_created_at, each.stp_dispute_id) for each in disputes),
+    ]
+    newest = sorted(dated, key=lambda each: each[0], reverse=True)
+    ids = [
+        *(name for customer in customers for name in (customer, entitlements_of(customer))),
+        *(object_id for _, object_id in newest if object_id),
+    ]
+    return list(dict.fromkeys(ids))[:MAX_OBJECTS]
 
 
 def _dispatched(row: EventRow, work: Work, billing: Billing) -> EventRow:

@@ -8,6 +8,7 @@ from typing import Final, Literal, Self
 
 from shared.documents import stored_as
 from shared.ids import derived_message_id
+from shared.messages.billing.history import ListedStripeEvent
 from shared.messages.billing.stripe_events import StripeEvent, StripeObject
 
 Outcome = Literal[
@@ -84,6 +85,19 @@ class EventRow:
     def waiting_for_payment(self, intent_id: str) -> Self:
         """The row, waiting for the reading of the payment intent to which its object belongs."""
         return replace(self, payment_intent_id=intent_id)
+
+    def view(self) -> ListedStripeEvent:
+        """The view for operators."""
+        return ListedStripeEvent(
+            stp_event_id=self.stp_event_id,
+            type=self.type,
+            object_type=self.object_type,
+            object_id=self.object_id.removeprefix(entitlements_of("")),
+            made_at=self.made_at,
+            received_at=self.received_at,
+            handled_at=self.handled_at,
+            outcome=self.outcome,
+        )
 
     def settled(self, outcome: Outcome, *, at: datetime, retention: timedelta) -> Self:
         """The row with its outcome, no longer pending, to be deleted after ``retention``."""

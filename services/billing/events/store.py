@@ -13,10 +13,15 @@ from services.billing.events.models import EventRow
 from shared.batch_loader import BatchLoader
 from shared.documents import Rows
 from shared.mongo import Database, Document
-from shared.paging import OldestFirst
+from shared.paging import NewestFirst, OldestFirst
 
 _PENDING: Final = {"handledAt": None}
 _MADE: Final = OldestFirst("madeAt")
+_NEWEST: Final = NewestFirst("madeAt")
+_LEADS: Final = {"$type": "string"}
+MAX_OBJECTS: Final = 200
+"""Objects whose events are listed together. MongoDB merges a range of the index for each, and would sort in memory with
+more of them (``internalQueryMaxScansToExplode``)."""
 _OLDEST_FIRST: Final = [("receivedAt", ASCENDING)]
 
 
@@ -29,6 +34,8 @@ class StripeEvents(Rows[EventRow]):
         IndexModel([("objectId", ASCENDING)], partialFilterExpression=_PENDING),
         IndexModel([("leadsTo", ASCENDING)], partialFilterExpression=_PENDING),
         IndexModel(_OLDEST_FIRST, partialFilterExpression=_PENDING),
+        _NEWEST.index("objectId"),
+        _NEWEST.index("leadsTo", partial={"leadsTo": _LEADS}),
         _MADE.index("type"),
         _MADE.index(),
         IndexModel([("stpEventId", ASCENDING)]),
@@ -100,3 +107,23 @@ class StripeEvents(Rows[EventRow]):
             until=None if until is None else until + timedelta(milliseconds=1),
         )
         return list(map(self._read, found))
+
+    async def about(self, object_ids: Sequence[str], *, limit: int, cursor: str | None) -> list[EventRow]:
+        """The event rows about some objects or found to belong to them, newest first by ``made_at``.
+
+        Args:
+            object_ids: at most ``MAX_OBJECTS``; values of ``object_id``.
+            limit: rows on the page; one more is returned if another page follows.
+            cursor: ``cursor_of`` the last row of the previous page.
+
+        Raises:
+            InvalidCursor: no page ended with this cursor.
+        """
+        among = {"$in": list(object_ids)}
+        # Not as "$or" in one query: MongoDB may choose to sort its results in memory.
+        found = await asyncio.gather(
+            _NEWEST.page(self._collection, {"objectId": among}, limit=limit, cursor=cursor),
+            _NEWEST.page(self._collection, {"leadsTo": {**among, **_LEADS}}, limit=limit, cursor=cursor),
+        )
+        rows = {document["_id"]: self._read(document) for documents in found for document in documents}
+        return sorted(rows.values(), key=lambda row: (row.made_at, row.id), reverse=True)[: limit + 1]

@@ -18,6 +18,18 @@ SHOWN: Final = 20
 """Entries of each list on a person's page."""
 ERASE_WORD: Final = "erase"
 """Word that confirms an erasure."""
+OUTCOMES: Final = {
+    "read": ("read and recorded", "good"),
+    "missing": ("not in Stripe", "warn"),
+    "refused": ("refused by Stripe", "bad"),
+    "nobody": ("no person found", "warn"),
+    "erased": ("person erased", ""),
+    "other_account": ("of another account", ""),
+    "other_product": ("of another product", ""),
+    "other_mode": ("of the other mode, live or test", ""),
+    "not_followed": ("not followed", ""),
+}
+"""Outcomes of Stripe's events in words, each with the tone of its dot."""
 MAX_EXPORT_PAGES: Final = 1_000
 _SEARCH_CHARACTERS: Final = 254
 _PLAIN_NAME: Final = re.compile(r"[^A-Za-z0-9_-]")
@@ -52,10 +64,11 @@ async def person(visit: Visit) -> HttpResponse:
     user_id = visit.path["user_id"]
     user = await visit.call("get_user", user_id=user_id)
     addresses = [each["identifier_value"] for each in user["identifiers"] if not each["removed_at"]]
-    sessions, state, history, payments, audit, *deliveries = await asyncio.gather(
+    sessions, state, history, events, payments, audit, *deliveries = await asyncio.gather(
         _part(visit, "list_sessions", user_id=user_id),
         _part(visit, "get_customer_state", user_id=user_id),
         _part(visit, "list_billing_history", user_id=user_id, limit=SHOWN),
+        _part(visit, "list_stripe_events", user_id=user_id, limit=SHOWN),
         _part(visit, "list_payments", user_id=user_id, limit=SHOWN),
         _part(visit, "list_audit_entries", user_id=user_id, limit=SHOWN),
         *(_part(visit, "list_deliveries", recipient=address, limit=SHOWN) for address in addresses[:SHOWN]),
@@ -68,6 +81,8 @@ async def person(visit: Visit) -> HttpResponse:
         sessions=sessions,
         state=state,
         history=history,
+        events=events,
+        outcomes=OUTCOMES,
         payments=payments,
         audit=audit,
         mails=sorted(mails, key=lambda each: str(each["created_at"]), reverse=True)[:SHOWN],

@@ -1,4 +1,4 @@
-"""Billing history of a user: every change of money or access, in order; and credit notes."""
+"""Billing history of a user: every change of money or access, in order; Stripe's events beside it; and credit notes."""
 
 from typing import Annotated
 
@@ -107,6 +107,56 @@ class ListBillingHistory(
     """List the changes of a user's money and access.
 
     These are the changes of subscriptions and plans, payments, refunds, disputes with their funds, and credit notes.
+    """
+
+    user_id: Annotated[NonEmpty, Field(description="ID of the user.")]
+    limit: Limit = 100
+    cursor: Cursor[CursorText] = None
+
+
+class ListedStripeEvent(Part):
+    """A Stripe event about an object of a user, as Nest received it."""
+
+    stp_event_id: str
+    """ID of the event in Stripe, ``evt_…``."""
+    type: str
+    """Stripe's type, for example ``invoice.payment_failed``."""
+    object_type: str
+    """Stripe's type of the object that it is about, for example ``invoice``."""
+    object_id: str
+    """ID of the object in Stripe; of the customer for a summary of entitlements, which has no ID."""
+    made_at: Moment
+    """When Stripe created it, in whole seconds."""
+    received_at: Moment
+    """When Nest first received it."""
+    handled_at: Moment | None
+    """When its outcome was recorded; null while it is pending."""
+    outcome: str | None
+    """What became of it; null while it is pending.
+
+    ``read``: its object was read from Stripe, and recorded. ``missing``: Stripe has no such object. ``refused``: Stripe
+    refused to show the object. ``nobody``: no user was found for it. ``erased``: it is about an erased user.
+    ``other_account``, ``other_product``, ``other_mode``: it is of a connected account, of a product that Nest does not
+    sell, or of the other mode, live or test. ``not_followed``: Nest does not handle its type.
+    """
+
+
+class StripeEventsView(Reply):
+    """A page of the Stripe events about a user's objects."""
+
+    events: Many[ListedStripeEvent]
+    """The events, newest first by ``made_at``."""
+    next_cursor: NextCursor
+
+
+class ListStripeEvents(
+    OperatorList, wire="billing.list-stripe-events", audited=True, reply=StripeEventsView, refuses=(InvalidCursor,)
+):
+    """List the Stripe events about a user's objects, pending ones too.
+
+    These are the events about the user's customers, subscriptions, Checkout Sessions, payments, charges, refunds,
+    invoices, disputes and credit notes: about the newest 200 of these objects. Nest keeps an event for as long as
+    `NEST_STRIPE_EVENTS_RETENTION_DAYS` says.
     """
 
     user_id: Annotated[NonEmpty, Field(description="ID of the user.")]

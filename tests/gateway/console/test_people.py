@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+import re
+from typing import Any, get_args
 from urllib.parse import urlencode
 
 import httpx
 import pytest
 
+from services.billing.events.models import Outcome
+from services.gateway.console.people import OUTCOMES
+from shared.messages.billing.history import BillingHistoryEntry
 from tests.gateway.conftest import GatewayStack
 from tests.gateway.console.test_login import csrf_of
 from tests.gateway.fake_services import Refused
@@ -55,6 +60,7 @@ def person(stack: GatewayStack) -> GatewayStack:
         "auth.list-audit-entries": lambda _: {"entries": [], "next_cursor": None},
         "billing.get-customer-state": lambda _: away,
         "billing.list-billing-history": lambda _: away,
+        "billing.list-stripe-events": lambda _: away,
         "billing.list-payments": lambda _: away,
         "mailer.list-deliveries": lambda _: away,
         "auth.erase-user": lambda _: process("erasure"),
@@ -74,8 +80,59 @@ async def test_page_of_a_person_shows_what_the_other_services_answer(person: Gat
     assert page.status_code == 200
     assert "&lt;b&gt;ada&lt;/b&gt;@example.com" in page.text
     assert "<b>ada" not in page.text
-    assert page.text.count('class="note warn"') == 4
+    assert page.text.count('class="note warn"') == 5
     assert "No live session" in page.text
+
+
+async def test_stripe_events_stand_beside_the_history_with_their_states(person: GatewayStack) -> None:
+    def event(number: int, kind: str, outcome: str | None) -> dict[str, Any]:
+        times = {"made_at": AT, "received_at": AT, "handled_at": outcome and "2026-11-01T00:00:02.000Z"}
+        names = {"stp_event_id": f"evt_{number}", "type": kind, "object_type": "invoice", "object_id": f"in_{number}"}
+        return {**names, **times, "outcome": outcome}
+
+    events = [
+        event(1, "invoice.payment_failed", None),
+        event(2, "customer.subscription.updated", "read"),
+        event(3, "<i>future</i>", "not_followed"),
+        event(4, "charge.refunded", "a_new_outcome"),
+    ]
+    started = BillingHistoryEntry.model_validate({"id": "a", "at": AT, "event": "subscription-started"})
+    person.services.replies |= {
+        "billing.list-billing-history": lambda _: {
+            "entries": [started.model_dump(mode="json")],
+            "next_cursor": None,
+        },
+        "billing.list-stripe-events": lambda _: {"events": events, "next_cursor": None},
+    }
+    text = (await person.http.get(PERSON)).text
+    history, _, column = text.partition('id="stripe-events"')
+    assert "Subscription started" in history
+    column = column.partition("</section>")[0]
+    entries = [" ".join(re.sub(r"<[^>]+>", " ", f"<li{each}").split()) for each in column.split("<li")[1:]]
+    assert entries == [
+        "invoice.payment_failed pending 2026-11-01 00:00:00 UTC in_1 Received 2026-11-01 00:00:00 , not handled yet",
+        *(
+            f"{kind} 2026-11-01 00:00:00 UTC in_{number}"
+            f" Received 2026-11-01 00:00:00 → handled 2026-11-01 00:00:02 : {words}"
+            for number, kind, words in (
+                (2, "customer.subscription.updated", "read and recorded"),
+                (3, "&lt;i&gt;future&lt;/i&gt;", "not followed"),
+                (4, "charge.refunded", "a_new_outcome"),
+            )
+        ),
+    ]
+    [asked] = [json.loads(each.body) for each in person.services.received if each.wire == "billing.list-stripe-events"]
+    assert (asked["user_id"], asked["limit"]) == ("user_1", 20)
+
+
+async def test_person_without_stripe_events_reads_what_appears_there(person: GatewayStack) -> None:
+    person.services.replies["billing.list-stripe-events"] = lambda _: {"events": [], "next_cursor": None}
+    column = (await person.http.get(PERSON)).text.partition('id="stripe-events"')[2]
+    assert "appear here as they arrive" in column.partition("</section>")[0]
+
+
+def test_every_outcome_has_words() -> None:
+    assert OUTCOMES.keys() == set(get_args(Outcome))
 
 
 async def test_unknown_person_is_said_in_a_sentence(person: GatewayStack) -> None:
