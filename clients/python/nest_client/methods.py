@@ -421,6 +421,7 @@ class Methods(Caller):
             "list_disputes",
             "list_invoices",
             "list_payments",
+            "list_stripe_events",
             "cancel_subscription",
             "change_plan",
             "resume_subscription",
@@ -1426,6 +1427,25 @@ class Methods(Caller):
         return cast(
             "models.BillingHistoryView",
             self.perform(method_of("list_billing_history"), {"user_id": user_id, "limit": limit, "cursor": cursor}),
+        )
+
+    def list_stripe_events(
+        self, *, user_id: str, limit: int | Unset = UNSET, cursor: str | Unset | None = UNSET
+    ) -> models.StripeEventsView:
+        """List the Stripe events about a user's objects, pending ones too.
+
+        These are the events about the user's customers, subscriptions, Checkout Sessions, payments, charges, refunds,
+        invoices, disputes and credit notes: about the newest 200 of these objects. Nest keeps an event for as long as
+        ``NEST_STRIPE_EVENTS_RETENTION_DAYS`` says.
+
+        Args:
+            user_id: ID of the user.
+            limit: Maximum number of entries in the page. Default: ``100``.
+            cursor: ``next_cursor`` of the previous page.
+        """
+        return cast(
+            "models.StripeEventsView",
+            self.perform(method_of("list_stripe_events"), {"user_id": user_id, "limit": limit, "cursor": cursor}),
         )
 
     def list_users(
@@ -3148,6 +3168,7 @@ class AsyncMethods(AsyncCaller):
             "list_disputes",
             "list_invoices",
             "list_payments",
+            "list_stripe_events",
             "cancel_subscription",
             "change_plan",
             "resume_subscription",
@@ -4166,6 +4187,25 @@ class AsyncMethods(AsyncCaller):
             await self.perform(
                 method_of("list_billing_history"), {"user_id": user_id, "limit": limit, "cursor": cursor}
             ),
+        )
+
+    async def list_stripe_events(
+        self, *, user_id: str, limit: int | Unset = UNSET, cursor: str | Unset | None = UNSET
+    ) -> models.StripeEventsView:
+        """List the Stripe events about a user's objects, pending ones too.
+
+        These are the events about the user's customers, subscriptions, Checkout Sessions, payments, charges, refunds,
+        invoices, disputes and credit notes: about the newest 200 of these objects. Nest keeps an event for as long as
+        ``NEST_STRIPE_EVENTS_RETENTION_DAYS`` says.
+
+        Args:
+            user_id: ID of the user.
+            limit: Maximum number of entries in the page. Default: ``100``.
+            cursor: ``next_cursor`` of the previous page.
+        """
+        return cast(
+            "models.StripeEventsView",
+            await self.perform(method_of("list_stripe_events"), {"user_id": user_id, "limit": limit, "cursor": cursor}),
         )
 
     async def list_users(

@@ -692,6 +692,33 @@ class InvoicesView(TypedDict):
     """``cursor`` of the next page; null on the last one."""
 
 
+class ListedStripeEvent(TypedDict):
+    """A Stripe event about an object of a user, as Nest received it."""
+
+    stp_event_id: str
+    """ID of the event in Stripe, ``evt_…``."""
+    type: str
+    """Stripe's type, for example ``invoice.payment_failed``."""
+    object_type: str
+    """Stripe's type of the object that it is about, for example ``invoice``."""
+    object_id: str
+    """ID of the object in Stripe; of the customer for a summary of entitlements, which has no ID."""
+    made_at: str
+    """When Stripe created it, in whole seconds."""
+    received_at: str
+    """When Nest first received it."""
+    handled_at: str | None
+    """When its outcome was recorded; null while it is pending."""
+    outcome: str | None
+    """What became of it; null while it is pending.
+
+    ``read``: its object was read from Stripe, and recorded. ``missing``: Stripe has no such object. ``refused``:
+    Stripe refused to show the object. ``nobody``: no user was found for it. ``erased``: it is about an erased user.
+    ``other_account``, ``other_product``, ``other_mode``: it is of a connected account, of a product that Nest does
+    not sell, or of the other mode, live or test. ``not_followed``: Nest does not handle its type.
+    """
+
+
 class LoggedInOwnerView(TypedDict):
     """A logged-in owner of applications."""
 
@@ -1541,6 +1568,15 @@ class StripeDifferencesView(TypedDict):
 
     differences: list[StripeDifferenceView]
     """The differences."""
+    next_cursor: str | None
+    """``cursor`` of the next page; null on the last one."""
+
+
+class StripeEventsView(TypedDict):
+    """A page of the Stripe events about a user's objects."""
+
+    events: list[ListedStripeEvent]
+    """The events, newest first by ``made_at``."""
     next_cursor: str | None
     """``cursor`` of the next page; null on the last one."""
 

@@ -435,6 +435,17 @@ export abstract class Methods extends Caller {
   }
 
   /**
+   * List the Stripe events about a user's objects, pending ones too.
+   *
+   * These are the events about the user's customers, subscriptions, Checkout Sessions, payments, charges, refunds,
+   * invoices, disputes and credit notes: about the newest 200 of these objects. Nest keeps an event for as long as
+   * `NEST_STRIPE_EVENTS_RETENTION_DAYS` says.
+   */
+  listStripeEvents(fields: models.ListStripeEvents, options?: CallOptions): Promise<models.StripeEventsView> {
+    return this.query("list_stripe_events", fields, options);
+  }
+
+  /**
    * List users, or search for them.
    *
    * A search ignores `since` and `until`.

@@ -940,7 +940,7 @@ export interface ListAuditEntries {
   /** Only entries about this user. */
   user_id?: string | null;
   /** Only entries of this action. Grants of `authenticate_user` are recorded as `log_in` and `refresh`. */
-  action?: "authenticate_user" | "log_in" | "log_in_for_testing" | "refresh" | "register_phone_user" | "resend_magic_link" | "send_magic_link" | "send_phone_code" | "send_trial_magic_link" | "verify_phone_code" | "end_session" | "end_stolen_chain" | "list_sessions" | "revoke_sessions" | "delete_owner" | "forgot_owner_password" | "log_in_owner" | "register_owner" | "update_owner" | "create_application" | "delete_application" | "update_application" | "forgot_password" | "reset_password" | "send_verification" | "verify_address" | "sign_in" | "sign_in_with_email" | "sign_up" | "update_application_user" | "authenticate_access_token" | "authenticate_internal_key" | "ensure_user" | "erase_user" | "export_user" | "find_user" | "get_user" | "get_user_export" | "list_users" | "create_client" | "list_clients" | "set_client_looks" | "update_client" | "keep_signing_keys" | "rotate_signing_keys" | "refused_orders" | "list_audit_entries" | "list_rate_limits" | "list_dead_letters" | "replay_dead_letters" | "resume_partition" | "create_checkout" | "create_trial_and_magic_link" | "get_subscription" | "report_usage" | "list_billing_history" | "list_disputes" | "list_invoices" | "list_payments" | "cancel_subscription" | "change_plan" | "resume_subscription" | "import_stripe_account" | "reconcile_subscriptions" | "replay_stripe_events" | "sweep_stripe_events" | "list_stripe_differences" | "reconcile_user" | "resume_stripe_run" | "stop_stripe_run" | "lift_suppression" | "list_deliveries" | "list_suppressions" | "set_marketing_consent" | "create_news_item" | "dismiss_news_item" | "list_all_news_items" | "remove_news_item" | "update_news_item" | "list_webhook_deliveries" | "list_webhook_endpoints" | "replay_webhooks" | "send_test_webhook" | "create_webhook_endpoint" | "delete_webhook_endpoint" | "roll_webhook_secret" | "update_webhook_endpoint" | null;
+  action?: "authenticate_user" | "log_in" | "log_in_for_testing" | "refresh" | "register_phone_user" | "resend_magic_link" | "send_magic_link" | "send_phone_code" | "send_trial_magic_link" | "verify_phone_code" | "end_session" | "end_stolen_chain" | "list_sessions" | "revoke_sessions" | "delete_owner" | "forgot_owner_password" | "log_in_owner" | "register_owner" | "update_owner" | "create_application" | "delete_application" | "update_application" | "forgot_password" | "reset_password" | "send_verification" | "verify_address" | "sign_in" | "sign_in_with_email" | "sign_up" | "update_application_user" | "authenticate_access_token" | "authenticate_internal_key" | "ensure_user" | "erase_user" | "export_user" | "find_user" | "get_user" | "get_user_export" | "list_users" | "create_client" | "list_clients" | "set_client_looks" | "update_client" | "keep_signing_keys" | "rotate_signing_keys" | "refused_orders" | "list_audit_entries" | "list_rate_limits" | "list_dead_letters" | "replay_dead_letters" | "resume_partition" | "create_checkout" | "create_trial_and_magic_link" | "get_subscription" | "report_usage" | "list_billing_history" | "list_disputes" | "list_invoices" | "list_payments" | "list_stripe_events" | "cancel_subscription" | "change_plan" | "resume_subscription" | "import_stripe_account" | "reconcile_subscriptions" | "replay_stripe_events" | "sweep_stripe_events" | "list_stripe_differences" | "reconcile_user" | "resume_stripe_run" | "stop_stripe_run" | "lift_suppression" | "list_deliveries" | "list_suppressions" | "set_marketing_consent" | "create_news_item" | "dismiss_news_item" | "list_all_news_items" | "remove_news_item" | "update_news_item" | "list_webhook_deliveries" | "list_webhook_endpoints" | "replay_webhooks" | "send_test_webhook" | "create_webhook_endpoint" | "delete_webhook_endpoint" | "roll_webhook_secret" | "update_webhook_endpoint" | null;
   /** Only entries with this outcome. */
   outcome?: "done" | "refused" | null;
   /** Only entries of this time or later. */
@@ -1102,6 +1102,22 @@ export interface ListStripeDifferences {
   cursor?: string | null;
 }
 
+/**
+ * List the Stripe events about a user's objects, pending ones too.
+ *
+ * These are the events about the user's customers, subscriptions, Checkout Sessions, payments, charges, refunds,
+ * invoices, disputes and credit notes: about the newest 200 of these objects. Nest keeps an event for as long as
+ * `NEST_STRIPE_EVENTS_RETENTION_DAYS` says.
+ */
+export interface ListStripeEvents {
+  /** ID of the user. */
+  user_id: string;
+  /** Maximum number of entries in the page. Default: `100`. */
+  limit?: number;
+  /** `next_cursor` of the previous page. */
+  cursor?: string | null;
+}
+
 /** List the latest Stripe runs. */
 export interface ListStripeRuns {
   /** Maximum number of runs. Default: `20`. */
@@ -1175,6 +1191,33 @@ export interface ListWebhookDeliveries {
 export interface ListWebhookEndpoints {
   /** Only endpoints of this client. */
   client_id?: string | null;
+}
+
+/** A Stripe event about an object of a user, as Nest received it. */
+export interface ListedStripeEvent {
+  /** ID of the event in Stripe, `evt_…`. */
+  stp_event_id: string;
+  /** Stripe's type, for example `invoice.payment_failed`. */
+  type: string;
+  /** Stripe's type of the object that it is about, for example `invoice`. */
+  object_type: string;
+  /** ID of the object in Stripe; of the customer for a summary of entitlements, which has no ID. */
+  object_id: string;
+  /** When Stripe created it, in whole seconds. */
+  made_at: string;
+  /** When Nest first received it. */
+  received_at: string;
+  /** When its outcome was recorded; null while it is pending. */
+  handled_at: string | null;
+  /**
+   * What became of it; null while it is pending.
+   *
+   * `read`: its object was read from Stripe, and recorded. `missing`: Stripe has no such object. `refused`: Stripe
+   * refused to show the object. `nobody`: no user was found for it. `erased`: it is about an erased user.
+   * `other_account`, `other_product`, `other_mode`: it is of a connected account, of a product that Nest does not
+   * sell, or of the other mode, live or test. `not_followed`: Nest does not handle its type.
+   */
+  outcome: string | null;
 }
 
 /** Log in any user without a code, for tests. */
@@ -2444,6 +2487,14 @@ export interface StripeDifferenceView {
 export interface StripeDifferencesView {
   /** The differences. */
   differences: StripeDifferenceView[];
+  /** `cursor` of the next page; null on the last one. */
+  next_cursor: string | null;
+}
+
+/** A page of the Stripe events about a user's objects. */
+export interface StripeEventsView {
+  /** The events, newest first by `made_at`. */
+  events: ListedStripeEvent[];
   /** `cursor` of the next page; null on the last one. */
   next_cursor: string | null;
 }
