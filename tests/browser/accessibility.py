@@ -13,6 +13,10 @@ ROOT: Final = Path(__file__).parents[2]
 AXE: Final = ROOT / "tests/reference/clients/typescript/node_modules/axe-core/axe.min.js"
 SCREENSHOTS: Final = "NEST_SCREENSHOTS"
 """Folder for pictures of each page in both themes and widths; without it none are taken."""
+LANGUAGES: Final = ("en", "de", "fr", "es", "it")
+"""Those of the pages behind links, and one that they do not have."""
+FINGER: Final = 44
+"""Height of a button in CSS pixels (WCAG 2.2, success criterion 2.5.5)."""
 WIDTHS: Final = {"phone": (360, 740), "desktop": (1280, 900)}
 CHECKED: Final = (("light", "desktop"), ("dark", "phone"))
 """Each theme and each width once: the rules for colours depend on the theme, the others on the width."""
@@ -57,6 +61,23 @@ async def check_page(page: Page, name: str) -> None:
     if size:
         await page.set_viewport_size(size)
     assert problems == [], "\n".join(problems)
+
+
+async def check_link_page(page: Page, url: str, name: str) -> None:
+    """Open the page behind a link of a mail in every language and check it; its buttons are as high as a finger.
+
+    Args:
+        page: the tab.
+        url: of the page, without a query.
+        name: of the page, as for ``check_page``.
+    """
+    for language in LANGUAGES:
+        await page.goto(f"{url}?lang={language}")
+        await check_page(page, f"{name}-{language}")
+        for button in await page.get_by_role("button").all():
+            box = await button.bounding_box()
+            assert box is not None
+            assert box["height"] >= FINGER, f"{name} in {language}: {box}"
 
 
 async def _show(page: Page, theme: Any, width: str) -> None:

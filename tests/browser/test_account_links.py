@@ -9,7 +9,7 @@ import httpx
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from tests.browser.test_unsubscribe import assert_legible
+from tests.browser.accessibility import check_link_page, check_page
 from tests.nest_up import NestUp
 from tests.stack import eventually
 
@@ -65,9 +65,11 @@ async def test_person_chooses_a_new_password(page: Page, http: httpx.AsyncClient
     await page.goto(link)
     await expect(page.get_by_role("heading", level=1)).to_have_text("Choose a new password")
     assert await page.title() == "New password"
+    await check_page(page, "reset")
     await page.get_by_label("New password").fill("password1")
     await page.get_by_role("button", name="Set password").click()
     await expect(page.get_by_role("alert")).to_contain_text("guessed first")
+    await check_page(page, "reset-error")
     await expect(page.get_by_label("New password")).to_have_value("")
     await page.get_by_label("New password").fill(OTHER_PASSWORD)
     await page.get_by_role("button", name="Set this password").click()
@@ -85,15 +87,23 @@ async def test_person_confirms_an_address(page: Page, http: httpx.AsyncClient) -
     user = await new_user(http, "newcomer")
     await page.goto(await link_in_inbox(http, user["email"], "confirm"))
     await expect(page.get_by_role("heading", level=1)).to_have_text("Confirm your email address?")
+    await check_page(page, "confirm")
     await page.get_by_role("button", name="Confirm address").click()
     await expect(page.get_by_role("status")).to_have_text("Your address is confirmed")
+    await check_page(page, "confirm-done")
     body = {"apikey": user["apikey"], "email": user["email"], "password": PASSWORD}
     token = (await http.post("/users/signwithemail", json=body)).json()["token"]
     assert (await http.post("/users/userdata", json={"token": token})).json()["verified"] is True
 
 
 @pytest.mark.parametrize("path", ["reset", "confirm"])
-async def test_page_is_legible_in_every_language(browser: Browser, nest: NestUp, path: str) -> None:
+async def test_refused_link_has_a_page_in_every_language(browser: Browser, nest: NestUp, path: str) -> None:
     context = await browser.new_context(base_url=nest.base_url)
-    await assert_legible(await context.new_page(), f"/{path}/accountlink_0.{'0' * 64}")
+    await check_link_page(await context.new_page(), f"/{path}/accountlink_0.{'0' * 64}", f"{path}-refused")
     await context.close()
+
+
+@pytest.mark.parametrize("path", ["/accounts", "/portal/broken"])
+async def test_page_is_accessible(page: Page, path: str) -> None:
+    await page.goto(path)
+    await check_page(page, path.strip("/").replace("/", "-"))

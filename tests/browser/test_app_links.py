@@ -3,8 +3,8 @@ import re
 from playwright.async_api import Page, expect
 
 from services.embedded.credentials import operator_credentials
+from tests.browser.accessibility import check_link_page
 from tests.browser.test_inbox import open_mail
-from tests.browser.test_unsubscribe import assert_legible
 from tests.nest_up import NestUp
 
 APP = "app.getbeak.beak:/callback"
@@ -40,7 +40,7 @@ async def test_link_to_an_app_opens_it_from_a_page(page: Page) -> None:
     box = await button.bounding_box()
     assert box
     assert box["height"] >= 44
-    await assert_legible(tab, link)
+    await check_link_page(tab, link, "open")
     # The page was opened many times, as by a scanner, and the code still works.
     redeemed = await page.request.post(
         "/1/2021-10-06/authenticate_user",
@@ -79,7 +79,7 @@ async def test_link_of_a_client_that_asks_for_a_press_redeems_on_a_press_only(pa
     link, _, language = tab.url.partition("?")
     assert language == "lang=en"
     assert "code" not in await tab.content()
-    await assert_legible(tab, link)
+    await check_link_page(tab, link, "continue")
     await tab.goto(f"{link}?lang=en")
     button = tab.get_by_role("button", name="Sign in")
     assert await button.evaluate("each => getComputedStyle(each).backgroundColor") == "rgb(10, 102, 64)"
@@ -105,6 +105,6 @@ async def test_link_of_a_client_that_asks_for_a_press_redeems_on_a_press_only(pa
 
 
 async def test_invalid_link_shows_an_error(page: Page) -> None:
-    await assert_legible(page, "/open/broken")
+    await check_link_page(page, "/open/broken", "open-broken")
     await page.goto("/open/broken?lang=de")
     await expect(page.get_by_role("heading", level=1)).to_have_text("Dieser Link funktioniert nicht")
