@@ -76,8 +76,8 @@ FRAGMENTS: Final[dict[tuple[str, str], str]] = {
     ("docs/move/supabase-auth.md", "SELECT"): "runs in Supabase's Postgres",
     ("docs/deploy/one-server.md", "rs.initiate"): "runs in mongosh",
     ("docs/kubernetes.md", "createUser"): "runs in mongosh",
-    ("docs/webhooks.md", "WebhookVerifier"): "clients/python/tests/test_webhooks.py verifies such requests",
-    ("docs/webhooks.md", "new Webhook("): "tests/mailer/webhooks/test_signatures.py verifies with the same package",
+    ("docs/webhooks.md", "WebhookVerifier"): "tests/mailer/webhooks/test_documented_receivers.py runs it",
+    ("docs/webhooks.md", "new Webhook("): "tests/mailer/webhooks/test_documented_receivers.py runs it",
     ("docs/operations.md", "report-to-nest"): "runs in Postfix; tests/gateway/test_webhooks_mail.py signs such reports",
     ("docs/operations.md", "createUser"): "runs in mongosh",
 }
