@@ -23,8 +23,9 @@ FROM_CLIENTS = {
     *(route.message for route in (*ACCOUNT_ROUTES, *OLD_CLIENT_ROUTES, *PHONE_ROUTES, TEST_LOGIN)),
 }
 NESTED = ("schema", "items_schema", "keys_schema", "values_schema", "json_schema", "python_schema", "choices", "steps")
-UNTYPED = ("payload", "services")
-"""Fields with any JSON: the payload of a news item, which the limit of a request's body bounds, and exported rows."""
+UNTYPED = (".payload", ".services", ".event.data")
+"""Fields with any JSON: the payload of a news item, which the limit of a request's body bounds, exported rows, and the
+data of an outgoing webhook, which a service makes of its own views."""
 
 
 def unbounded(model: type[BaseModel], *, default: int | None) -> set[str]:
@@ -38,7 +39,7 @@ def unbounded(model: type[BaseModel], *, default: int | None) -> set[str]:
         if schema["type"] == "definition-ref":
             schema = known.pop(schema["schema_ref"], {"type": "seen"})  # noqa: PLW2901
         known |= {each["ref"]: each for each in schema.get("definitions", ())}
-        if problem := _problem(schema, default, untyped=path.rpartition(".")[2] in UNTYPED):
+        if problem := _problem(schema, default, untyped=path.endswith(UNTYPED)):
             found.add(f"{path}: {problem}")
         if not _is_limited_secret(schema):
             schemas += _inner(path, schema)
