@@ -20,6 +20,7 @@ from rich.traceback import Traceback
 
 from services.embedded.in_process import run_in_process
 from services.embedded.machine import Machine
+from services.embedded.stripe import StripeUse
 from services.gateway.app import Gateway
 from services.news.app import create as create_news
 from services.news.settings import NewsSettings
@@ -340,7 +341,7 @@ async def test_all_services_in_one_process_refuse_weak_settings_at_once(
     for name in wrong:
         # Restored afterwards: the start adds the machine's settings to the environment.
         environment.setenv(name, "")
-    machine = Machine(tmp_path, "http://127.0.0.1:8080", cast("Any", None), "short", wrong)
+    machine = Machine(tmp_path, "http://127.0.0.1:8080", cast("Any", None), StripeUse({}, "", None), "short", wrong)
     with pytest.raises(SettingsError) as refused:
         async with run_in_process(machine):
             pass

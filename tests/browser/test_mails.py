@@ -70,10 +70,9 @@ async def blank(browser: Browser) -> AsyncIterator[Page]:
         ("light", 360, True),
         ("dark", 800, True),
         *(pytest.param(*each, marks=pytest.mark.slow) for each in (("light", 800, True), ("dark", 360, True))),
-        ("light", 360, False),
         *(
             pytest.param(*each, False, marks=pytest.mark.slow)
-            for each in (("light", 800), ("dark", 360), ("dark", 800))
+            for each in (("light", 360), ("light", 800), ("dark", 360), ("dark", 800))
         ),
     ],
 )

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import httpx
+import pytest
 
 from services.embedded import ports
 from services.embedded.children import start_time
@@ -72,6 +73,7 @@ async def test_five_processes_print_logs_and_stop_together(tmp_path: Path) -> No
             await process.wait()
 
 
+@pytest.mark.slow
 async def test_exit_of_one_service_stops_the_others_and_is_named(tmp_path: Path) -> None:
     process = await start(tmp_path, ports.any_free())
     try:

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import httpx
+import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -66,6 +67,7 @@ async def test_gateways_refuse_revoked_tokens_in_a_second_and_after_start(nest: 
         assert await reason_of_refusal(nest, f"http://127.0.0.1:{late.port}", tokens) == "token_revoked"
 
 
+@pytest.mark.slow
 async def test_revocation_survives_compaction(nest: Stack, email: str, kafka_admin: AIOKafkaAdminClient) -> None:
     tokens = await steal(nest, email)
     await eventually(lambda: revoked(nest, tokens), what="the revocation")

@@ -107,6 +107,7 @@ async def test_sweep_repairs_three_days_of_lost_webhooks(quiet: Stack, mongo_cli
         assert len(nest.inbox.arrivals(f"day{day}@example.com")) == 1
 
 
+@pytest.mark.slow
 async def test_reconcile_repairs_drift_that_verify_lists(quiet: Stack, mongo_client: Mongo) -> None:
     nest, billing = quiet, Billing(quiet, mongo_client)
     made = nest.stripe.simulate.checkout(nest.environment["NEST_STRIPE_TRIAL_PRICE"], email="eve@example.com")
@@ -145,6 +146,7 @@ async def test_run_is_started_stopped_and_resumed(quiet: Stack) -> None:
     assert (unknown.code, "not_found" in unknown.err) == (1, True)
 
 
+@pytest.mark.slow
 async def test_renewal_storm_delays_no_heartbeat_and_is_followed_in_the_end(
     quiet: Stack, mongo_client: Mongo, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -104,7 +104,7 @@ async def test_billing_killed_while_a_trial_is_undone_undoes_it_once(
     assert len(nest.inbox.arrivals(login.email)) == 1
 
 
-@pytest.mark.parametrize("point", ["B1:1", "B1:2", "B1:3"])
+@pytest.mark.parametrize("point", ["B1:1", *(pytest.param(each, marks=pytest.mark.slow) for each in ("B1:2", "B1:3"))])
 async def test_billing_killed_during_a_refund_refunds_once(shared_nest: Stack, point: str, added: Added) -> None:
     """After the cancellation, after the refund, after the reversal of the credit."""
     nest, billing, stripe = shared_nest, shared_nest.processes["billing"], shared_nest.stripe

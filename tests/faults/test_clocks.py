@@ -19,7 +19,7 @@ from tests.stack import eventually
 LIBRARIES = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 
 
-@pytest.mark.parametrize("skew", ["-600", "+600"])
+@pytest.mark.parametrize("skew", ["-600", pytest.param("+600", marks=pytest.mark.slow)])
 async def test_an_instance_with_a_wrong_clock_takes_no_messages(
     run_nest: Callable[..., AbstractAsyncContextManager[Any]], tmp_path: Path, skew: str
 ) -> None:

@@ -70,6 +70,7 @@ async def test_a_lost_response_is_returned_for_the_repeated_idempotency_key(shar
     assert user.status_code == 200
 
 
+@pytest.mark.slow
 async def test_a_kafka_outage_is_reported_in_time_and_loses_nothing(
     tmp_path: Path,
     own_kafka: Callable[[], Awaitable[EmbeddedKafka]],
@@ -88,6 +89,7 @@ async def test_a_kafka_outage_is_reported_in_time_and_loses_nothing(
         await _outage(nest, kafka.kill, kafka.start)
 
 
+@pytest.mark.slow
 async def test_a_mongodb_outage_is_reported_in_time_and_loses_nothing(
     tmp_path: Path,
     own_mongo: Callable[[], Awaitable[EmbeddedMongo]],

@@ -93,6 +93,7 @@ async def test_a_kafka_outage_loses_and_repeats_nothing(
             assert await bus.numbers(str(number), "audit") == await bus.numbers(str(number))
 
 
+@pytest.mark.slow
 async def test_a_stop_during_a_kafka_outage_ends(own_kafka: OwnKafka, mongo_url: str, database_prefix: str) -> None:
     kafka = await own_kafka()
     async with BusHarness(kafka.bootstrap, mongo_url, "p.", database_prefix) as bus:
@@ -140,7 +141,7 @@ async def test_commands_during_a_mongodb_outage_are_refused_and_handled_later(
         assert ledger.stuck == []
 
 
-@pytest.mark.parametrize("fault", ["killed", "frozen"])
+@pytest.mark.parametrize("fault", ["killed", pytest.param("frozen", marks=pytest.mark.slow)])
 async def test_every_caller_is_notified_of_a_mongodb_outage_at_once(
     own_mongo: OwnMongo, kafka_bootstrap: str, topic_prefix: str, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
@@ -265,6 +266,7 @@ class Calls:
         return {*await asyncio.gather(*running)}
 
 
+@pytest.mark.slow
 async def test_random_outages_of_mongodb_notify_every_caller_and_lose_nothing(
     own_mongo: OwnMongo, bus_on: BusOn, monkeypatch: pytest.MonkeyPatch, chaos: random.Random, rounds: int
 ) -> None:
@@ -357,7 +359,7 @@ REFUSALS = {
 """Options of a fail point, and what the health check says: refusals that last until an operator acts."""
 
 
-@pytest.mark.parametrize("how", REFUSALS)
+@pytest.mark.parametrize("how", ["revoked right", pytest.param("changed password", marks=pytest.mark.slow)])
 async def test_a_refusal_by_mongodb_is_an_outage_and_no_fault_of_the_message(
     own_mongo: OwnMongo, kafka_bootstrap: str, topic_prefix: str, how: str
 ) -> None:
@@ -411,6 +413,7 @@ async def positive(count: int) -> bool:
     return count > 0
 
 
+@pytest.mark.slow
 async def test_a_start_waits_for_kafka_and_mongodb(own_kafka: OwnKafka, own_mongo: OwnMongo) -> None:
     kafka, mongo = await asyncio.gather(own_kafka(), own_mongo())
     async with BusHarness(kafka.bootstrap, mongo.url, "p.", "nest_") as bus:
@@ -474,6 +477,7 @@ async def test_five_kafka_outages_lose_and_repeat_nothing(
             assert sorted(await bus.numbers(f"{turn}", "audit")) == list(range(20))
 
 
+@pytest.mark.slow
 async def test_a_process_neither_floods_its_log_nor_kafka_during_an_outage(
     own_kafka: OwnKafka, mongo_url: str, database_prefix: str, tmp_path: Path
 ) -> None:

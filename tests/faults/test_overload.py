@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+import pytest
 
 from tests.bench.flood import Flood
 from tests.stack import API, Login, Stack, eventually
@@ -93,6 +94,7 @@ async def _order_links(
             (accepted if response.status_code == 204 else refused).append(email)
 
 
+@pytest.mark.slow
 async def test_links_are_refused_while_the_mailer_is_away_too_long_for_them(
     run_nest: Callable[..., AbstractAsyncContextManager[Any]],
 ) -> None:

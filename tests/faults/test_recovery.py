@@ -5,6 +5,8 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+import pytest
+
 from tests.bench.environment import SERVICES
 from tests.bench.recovery import GOALS, Callers, healthy, measure
 from tests.stack import ALL_SERVICES
@@ -13,6 +15,7 @@ SLACK_SECONDS = 3.0
 """What a loaded machine may add to the goals, which `make bench-recovery` measures."""
 
 
+@pytest.mark.slow
 async def test_killed_and_rolled_instances_delay_nobody_for_long(
     run_nest: Callable[..., AbstractAsyncContextManager[Any]], chaos: random.Random, rounds: int
 ) -> None:

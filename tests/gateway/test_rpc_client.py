@@ -191,6 +191,7 @@ class TestWithoutKafka:
         await topics.apply(KafkaConnection(kafka.bootstrap), max_partitions=1)
         return kafka
 
+    @pytest.mark.slow
     async def test_outage_gives_503_in_time_and_recovery_needs_no_restart(
         self, kafka: EmbeddedKafka, make_settings: Make
     ) -> None:
@@ -219,6 +220,7 @@ class TestWithoutKafka:
         await services.stop()
 
 
+@pytest.mark.slow
 async def test_start_without_topics_fails_with_their_name(
     make_settings: Make, kafka_admin: AIOKafkaAdminClient, unique: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

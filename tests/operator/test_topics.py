@@ -55,6 +55,7 @@ async def test_unreachable_kafka_is_a_one_line_error() -> None:
         assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 async def test_grow_shows_its_plan_and_needs_a_confirmation(
     kafka_bootstrap: str, kafka_admin: AIOKafkaAdminClient, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,8 +43,13 @@ START_SECONDS: Final = 120.0
 STOP_SECONDS: Final = 20.0
 WAIT_SECONDS: Final = 10.0
 """How long waiting methods wait by default."""
-SETTINGS: Final = {"NEST_LIMIT_MAGIC_LINKS_PER_ADDRESS": "1000/1s", "NEST_LIMIT_TEXTS_PER_NUMBER": "1000/1s"}
-"""Settings of a Nest that is started here: tests log in with one address as often as they like."""
+SETTINGS: Final = {
+    "NEST_LIMIT_MAGIC_LINKS_PER_ADDRESS": "1000/1s",
+    "NEST_LIMIT_TEXTS_PER_NUMBER": "1000/1s",
+    "NEST_TRIAL_ONCE_PER_CARD": "false",
+}
+"""Settings of a Nest that is started here: tests log in with one address as often as they like, and everybody has a
+trial with the same test card."""
 _POLL_SECONDS: Final = 0.05
 _LOG_LINES: Final = 20
 _CODES: Final = {"mail": re.compile(r"^[0-9]{6}$", re.MULTILINE), "text": re.compile(r"(?<![0-9])[0-9]{6}(?![0-9])")}

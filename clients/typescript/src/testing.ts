@@ -25,8 +25,12 @@ const STOP_SECONDS = 20;
 const WAIT_SECONDS = 10;
 const POLL_MILLISECONDS = 50;
 const LOG_LINES = 20;
-/** Tests log in with one address as often as they like. */
-const SETTINGS = { NEST_LIMIT_MAGIC_LINKS_PER_ADDRESS: "1000/1s", NEST_LIMIT_TEXTS_PER_NUMBER: "1000/1s" };
+/** Tests log in with one address as often as they like, and everybody has a trial with the same test card. */
+const SETTINGS = {
+  NEST_LIMIT_MAGIC_LINKS_PER_ADDRESS: "1000/1s",
+  NEST_LIMIT_TEXTS_PER_NUMBER: "1000/1s",
+  NEST_TRIAL_ONCE_PER_CARD: "false",
+};
 
 /** Nest did not start, or none runs in the folder; the message says what to do. */
 export class NestDidNotStart extends Error {

@@ -178,6 +178,7 @@ async def test_a_stuck_consumer_is_replaced(kafka_bootstrap: str, topic: str, pr
     await reader.stop()
 
 
+@pytest.mark.slow
 async def test_reading_continues_at_its_position_after_an_outage(
     own_kafka: Callable[[], Awaitable[EmbeddedKafka]],
 ) -> None:
