@@ -67,7 +67,9 @@ class OldestMessage(BackgroundTask):
                 if trackers[each].last_read or not position
             }
             found = await self._consumer.first_after(after) if after else {}
-        self._waiting = {each: (last[each], timestamp) for each, timestamp in found.items()}
+        # Records of the same millisecond as the last one that was read are not found after it.
+        times = {each: found.get(each, start - 1) for each, start in after.items()}
+        self._waiting = {each: (last[each], timestamp) for each, timestamp in times.items() if timestamp}
 
     async def _run(self) -> None:
         while True:

@@ -46,7 +46,11 @@ async def test_package_contains_the_modules_of_its_exports_and_nothing_else() ->
     folder = await built()
     manifest = json.loads((folder / "package.json").read_text())
 
-    packed = json.loads(await run("npm", "pack", "--dry-run", "--ignore-scripts", "--json", "--offline", cwd=folder))
+    packed = json.loads(
+        await run(
+            "npm", "pack", "--dry-run", "--ignore-scripts", "--json", "--offline", "--loglevel=silent", cwd=folder
+        )
+    )
 
     (package,) = packed if isinstance(packed, list) else packed.values()
     names = {each["path"] for each in package["files"]}

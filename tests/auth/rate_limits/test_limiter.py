@@ -201,7 +201,7 @@ async def test_stored_documents_do_not_reveal_the_subject(instance: ServiceHarne
     for collection in ("limits", "familiars", "tallies"):
         text = repr(await instance.database[collection].find().to_list())
         assert text != "[]"
-        for secret in ("ana", "ben", "example", "beak", "print", "203.0", CLIENT):
+        for secret in ("ana@", "ben@", "example", "beak", "print", "203.0", CLIENT):
             assert secret not in text, (collection, text)
 
 
