@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from typing import Any
 
 from nest_client import WebhookVerifier
 from standardwebhooks.webhooks import Webhook
 
+from services.embedded import ports
 from services.embedded.demo import CLIENT_ID
 from tests.end_to_end.flows import finished, operator_call, redeem_trial
 from tests.mailer.webhook_receiver import Receiver
@@ -22,15 +22,8 @@ async def call(nest: Stack, method: str, **body: Any) -> Any:
     return response.json() if response.content else None
 
 
-def free_port() -> int:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port: int = unused.getsockname()[1]
-        return port
-
-
 async def test_events_of_a_login_and_a_trial_arrive_in_order_once_the_app_is_back(nest: Stack, email: str) -> None:
-    port = free_port()
+    port = ports.any_free()
     endpoint = await call(
         nest,
         "create_webhook_endpoint",

@@ -11,6 +11,7 @@ from typing import Any, Final
 from services.gateway.console.calls import CallRefused
 from services.gateway.console.pages import PAGE_SIZE, Link, PageTable, Visit, download
 from services.gateway.responses import HttpResponse
+from shared.money import format_amount
 
 PATH: Final = "/console/people"
 PEOPLE: Final = PageTable(Link("People", "People", PATH))
@@ -77,6 +78,7 @@ async def person(visit: Visit) -> HttpResponse:
     return visit.page(
         "person.html",
         user=user,
+        money=format_amount,
         name=addresses[0] if addresses else user_id,
         sessions=sessions,
         state=state,

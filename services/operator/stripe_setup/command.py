@@ -15,6 +15,7 @@ import typer
 from services.operator.client import CommandError
 from services.operator.doctor.command import load_environment
 from services.operator.output import Data, JsonErrors, Yes, confirm, example_text, one_line_errors, plain, without_logs
+from shared.networks import is_loopback_host
 
 if TYPE_CHECKING:
     from services.operator.stripe_setup.changes import Api, Change
@@ -166,7 +167,7 @@ def _endpoint() -> str:
 
 def _is_local(url: str) -> bool:
     """Whether a URL leads to this machine, so that Stripe would refuse it as an endpoint."""
-    return urlsplit(url).hostname in {"localhost", "127.0.0.1", "::1"}
+    return is_loopback_host(urlsplit(url).hostname or "")
 
 
 def _keep_secret(secret: str, path: Path | None) -> None:
