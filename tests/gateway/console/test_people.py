@@ -125,6 +125,19 @@ async def test_stripe_events_stand_beside_the_history_with_their_states(person: 
     assert (asked["user_id"], asked["limit"]) == ("user_1", 20)
 
 
+@pytest.mark.parametrize(
+    ("amount", "currency", "shown"),
+    [(900, "eur", "9.00 EUR"), (500, "jpy", "500 JPY"), (500, "xof", "500 XOF"), (5120, "kwd", "5.120 KWD")],
+)
+async def test_amounts_have_the_decimals_of_their_currency(
+    person: GatewayStack, amount: int, currency: str, shown: str
+) -> None:
+    paid = {"id": "a", "at": AT, "event": "payment-succeeded", "amount": amount, "currency": currency}
+    entries = [BillingHistoryEntry.model_validate(paid).model_dump(mode="json")]
+    person.services.replies["billing.list-billing-history"] = lambda _: {"entries": entries, "next_cursor": None}
+    assert f'<span class="nowrap">{shown}</span>' in (await person.http.get(PERSON)).text
+
+
 async def test_person_without_stripe_events_reads_what_appears_there(person: GatewayStack) -> None:
     person.services.replies["billing.list-stripe-events"] = lambda _: {"events": [], "next_cursor": None}
     column = (await person.http.get(PERSON)).text.partition('id="stripe-events"')[2]
