@@ -58,6 +58,7 @@ async def test_person_subscribes_manages_the_plan_and_fails_to_pay(page: Page, n
 
     # Portal: change the quantity, cancel, resume, replace the card, see the invoice.
     await customer(page).get_by_role("link", name="Open the portal").click()
+    await expect(page.get_by_role("heading", level=1)).to_contain_text("Manage your billing")
     await check_page(page, "stripe-portal")
     await page.get_by_role("link", name="Update subscription").click()
     await page.get_by_role("spinbutton", name="Quantity").fill("3")
@@ -69,6 +70,7 @@ async def test_person_subscribes_manages_the_plan_and_fails_to_pay(page: Page, n
     # The bank would have to be asked again.
     await expect(page.get_by_role("alert")).to_contain_text("declined")
     await page.get_by_role("link", name="Go back").click()
+    await expect(page.get_by_role("heading", level=1)).to_contain_text("Update your subscription")
     await page.get_by_role("link", name="Go back").click()
     await page.get_by_role("link", name="Update payment method").click()
     await page.get_by_label("Card number").fill("5555 5555 5555 4444")
@@ -92,18 +94,21 @@ async def test_person_subscribes_manages_the_plan_and_fails_to_pay(page: Page, n
     await expect(page.get_by_role("heading", name="Invoice paid")).to_be_visible()
     await picture(page, "stripe-invoice-paid")
     await page.get_by_role("link", name="Show receipt").click()
+    await expect(page.get_by_role("heading", level=1)).to_contain_text("Receipt")
     await check_page(page, "stripe-receipt")
     await page.goto("/dev/billing")
     await in_step(page, "Mastercard ending in 4444", "has access")
 
     # Clock: the renewal is declined once, and paid on its page.
     await customer(page).get_by_role("button", name="Decline the next payment").click()
+    await expect(customer(page).get_by_label("In Stripe")).to_contain_text("next payment declines")
     await page.get_by_role("button", name="To the next renewal").click()
     await in_step(page, "past due", "past due")
     await expect(page.get_by_role("table").get_by_text("invoice.payment_failed").first).to_be_visible()
     await check_page(page, "billing-past-due")
     await customer(page).get_by_role("link", name="Open the portal").click()
     await page.get_by_role("link", name="Pay the invoice").click()
+    await expect(page.get_by_role("heading", level=1)).to_contain_text("Invoice ")
     await check_page(page, "stripe-invoice-open")
     await page.get_by_label("Card number").fill("4242 4242 4242 4242")
     await page.get_by_role("button", name="Pay 27.00 EUR").click()

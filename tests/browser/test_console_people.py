@@ -56,6 +56,7 @@ async def test_operator_finds_serves_exports_and_erases_a_person(page: Page, nes
     await check_page(page, "console-start")
     await page.get_by_role("searchbox").fill("cleo.con")
     await page.keyboard.press("Enter")
+    await page.wait_for_url("**/console/people?*")
     await check_page(page, "console-people")
     await page.get_by_role("link", name=ADDRESS).click()
     await expect(page.get_by_role("heading", level=1)).to_have_text(ADDRESS)

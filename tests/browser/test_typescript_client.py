@@ -109,12 +109,18 @@ async def app_tab(context: BrowserContext, url: str) -> Page:
     return tab
 
 
+async def response_of(request: Request) -> Any:
+    response = await request.response()
+    assert response is not None
+    return await response.json()
+
+
 async def test_tabs_of_a_react_app_share_a_login_and_its_refreshes(page: Page, nest: NestUp, browser: Browser) -> None:
     email, callback, context = f"{secrets.token_hex(6)}@example.com", f"{nest.base_url}/dev/callback", page.context
     constants = json.dumps({"NEST": nest.base_url, "CLIENT_ID": CLIENT_ID, "REDIRECT_URI": callback})
     script = f"Object.assign(window, {constants});{await bundled_app()}".replace("</script", "<\\/script")
     html = PAGE.replace("{script}", script)
-    refreshes: list[Request] = []
+    refreshed: list[asyncio.Task[Any]] = []
 
     async def serve(route: Route) -> None:
         await route.fulfill(body=html, content_type="text/html; charset=utf-8")
@@ -130,12 +136,17 @@ async def test_tabs_of_a_react_app_share_a_login_and_its_refreshes(page: Page, n
         await expect(tab.get_by_text(email)).to_be_visible()
     assert other.url == callback, "the code is still in the address"
 
-    context.on("request", lambda each: refreshes.append(each) if each.url.endswith("authenticate_user") else None)
+    def read_refresh(request: Request) -> None:
+        if request.url.endswith("authenticate_user"):
+            refreshed.append(asyncio.create_task(response_of(request)))
+
+    context.on("request", read_refresh)
     for expected in (1, 2):
         await page.evaluate(EXPIRE)
         users = await asyncio.gather(*(tab.evaluate(GET_USERS) for tab in (page, other, page, other)))
         assert len(set(users)) == 1
-        assert len(refreshes) == expected
+        # A browser under load may show a tab the tokens of the other one late; it then repeats the same refresh.
+        assert len({each["refresh_token"] for each in await asyncio.gather(*refreshed)}) == expected
         await context.add_init_script(NO_WEB_LOCKS)  # for the second time
         await asyncio.gather(page.reload(), other.reload())
 

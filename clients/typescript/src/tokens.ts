@@ -110,6 +110,7 @@ export class MemoryStore implements TokenStore {
 
 const LEASE_SECONDS = 10;
 const RENEWAL_SECONDS = 2;
+/** Time after which a tab sees what another one has written: in Chromium and others each is a process of its own. */
 const SETTLE_MILLISECONDS = 60;
 
 /**
@@ -144,8 +145,9 @@ export class LocalStorageStore implements TokenStore {
     if (globalThis.navigator?.locks === undefined) return this.#lease(name, action, seconds);
     const controller = new AbortController();
     const timer = setTimeout(() => controller.abort(locked()), seconds * 1000);
-    return navigator.locks.request(name, { signal: controller.signal }, () => {
+    return navigator.locks.request(name, { signal: controller.signal }, async () => {
       clearTimeout(timer);
+      await pause(SETTLE_MILLISECONDS);
       return action();
     });
   }
