@@ -86,9 +86,8 @@ async def test_a_handler_runs_again_after_a_version_conflict(harness: InboxHarne
     assert document["version"] == 20
 
 
-async def test_a_locked_document_is_waited_for(harness: InboxHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_locked_document_is_waited_for(harness: InboxHarness) -> None:
     """As after a lost connection: MongoDB keeps the transaction and its locks for a minute."""
-    monkeypatch.setattr(handling_module, "MAX_RUNS", 12)  # about one second with the pauses
     await handled(harness, enveloped(Append(subject="s", number=0)))
     async with harness.client.start_session() as session:
         await session.start_transaction()
