@@ -24,7 +24,7 @@ from shared.bus.committed_topics import CommittedTopics
 from shared.bus.consumer import Consumer, OnGaps
 from shared.bus.delivery import Delivery
 from shared.bus.handling import Handlers, Handling
-from shared.bus.inbox import Inbox
+from shared.bus.inbox import BACKGROUND_INTERVAL, Inbox
 from shared.bus.instance_name import InstanceName
 from shared.bus.kafka_connection import KafkaAccessDenied
 from shared.bus.message_span import MessageSpans
@@ -216,7 +216,14 @@ class Service:
         self._stack.push_async_callback(client.close)
         own = database(client, settings.database_prefix + self.name)
         encryption = RowEncryption(sealer, self.name)
-        inbox = Inbox(client, own, retention=settings.inbox_retention, service=self.name, encryption=encryption)
+        inbox = Inbox(
+            client,
+            own,
+            retention=settings.inbox_retention,
+            service=self.name,
+            encryption=encryption,
+            background_interval=BACKGROUND_INTERVAL,
+        )
         version = await self._prepared_database(client, own, inbox)
 
         producer = await self._connected_producer(tracing)

@@ -55,8 +55,12 @@ class Authorizations(Rows[Authorization]):
 
     async def open_competitors(self, authorization: Authorization, *, at: datetime) -> list[Authorization]:
         """Other authorizations of the same address and app that can still be redeemed."""
+        return [each for each in await self.open_others(authorization, at=at) if each.competes_with(authorization)]
+
+    async def open_others(self, authorization: Authorization, *, at: datetime) -> list[Authorization]:
+        """Other authorizations of the same address that can still be redeemed, for any app."""
         found = map(self._read, await self._open_by_value.find(authorization.identifier_value))
-        return [other for other in found if other.competes_with(authorization) and at < other.expires_at]
+        return [other for other in found if other.id != authorization.id and at < other.expires_at]
 
     async def newest_open(self, addresses: Iterable[str], *, at: datetime) -> Authorization | None:
         """The newest authorization of one of these addresses that can still be redeemed; None if there is none."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -122,24 +122,24 @@ async def _redeem_code(command: AuthenticateUser, work: Work, auth: Auth) -> Tok
         if digits is None
         else {"typed-codes-per-address": address, "wrong-keys-per-prefix": work.caller.client_ip}
     )
-    client, identifier, competitors, guesses, recognition = await asyncio.gather(
+    client, identifier, others, guesses, recognition = await asyncio.gather(
         auth.clients.get(authorization.client_id),
         auth.identifiers.find_by_value(authorization.identifier_type, address),
-        auth.authorizations.open_competitors(authorization, at=work.now),
+        auth.authorizations.open_others(authorization, at=work.now),
         auth.rate_limits.quota(limits, work, device_ids=() if digits is None else known),
         auth.rate_limits.recognize(address, known),
     )
     redeemed = (
-        _redeem_link(authorization, command, work, auth, verifier=code_verifier, guesses=guesses)
+        _redeem_link(authorization, others, command, work, auth, verifier=code_verifier, guesses=guesses)
         if digits is None
         else _redeem_typed_code(authorization, command, work, auth, digits=digits, guesses=guesses)
     )
     client.must_be_enabled()
 
-    guesses.hold()
     auth.authorizations.save(redeemed, work)
-    for competitor in competitors:
-        auth.authorizations.save(competitor.revoke(at=work.now), work)
+    for other in others:
+        if other.competes_with(authorization):
+            auth.authorizations.save(other.revoke(at=work.now), work)
     recognition.remember(work)
     user_id = _verified_user(redeemed, identifier, work, auth)
     work.annotate(user_id=user_id)
@@ -154,9 +154,20 @@ async def _redeem_code(command: AuthenticateUser, work: Work, auth: Auth) -> Tok
 
 
 def _redeem_link(
-    authorization: Authorization, command: AuthenticateUser, work: Work, auth: Auth, *, verifier: str, guesses: Quota
+    authorization: Authorization,
+    others: Sequence[Authorization],
+    command: AuthenticateUser,
+    work: Work,
+    auth: Auth,
+    *,
+    verifier: str,
+    guesses: Quota,
 ) -> Authorization:
     """Mark the authorization as used if the verifier is right; count a wrong one.
+
+    A wrong one changes the versions of all open authorizations of the address, ``others`` being those beside this one.
+    So if a right one is handled at the same time, it is compared again, after the wrong one is counted. A right one
+    needs no write for that.
 
     Raises:
         Throttled: too many wrong code verifiers for the codes of this address.
@@ -174,6 +185,8 @@ def _redeem_link(
         guesses.take()
         wrong = authorization.count_wrong_verifier(max_count=auth.guesses_per_code, at=work.now)
         auth.authorizations.save(wrong, work)
+        for other in others:
+            auth.authorizations.save(other, work)
         raise
 
 
@@ -203,6 +216,7 @@ def _redeem_typed_code(
         wrong = authorization.count_wrong_code(max_count=auth.guesses_per_code, at=work.now)
         auth.authorizations.save(wrong, work)
         raise IncorrectCode(guesses_left=max(0, auth.guesses_per_code - typed_code.wrong - 1))
+    guesses.hold()
     return authorization.use(at=work.now)
 
 

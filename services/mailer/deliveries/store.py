@@ -9,9 +9,10 @@ from typing import Final
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
 from services.mailer.deliveries.models import Delivery
+from shared.batch_loader import BatchLoader
 from shared.documents import Rows
 from shared.messages.mailer.deliveries import ListDeliveries
-from shared.mongo import Document
+from shared.mongo import Database, Document
 from shared.paging import NewestFirst
 
 LAST_BRANDED: Final = 20
@@ -35,6 +36,10 @@ class Deliveries(Rows[Delivery]):
         IndexModel([("providerId", ASCENDING)], partialFilterExpression={"providerId": {"$type": "string"}}),
     )
 
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self._by_order = BatchLoader(self._collection, "orderId")
+
     @staticmethod
     def expiry(retention: timedelta) -> IndexModel:
         """The TTL index; a changed retention takes effect at the next start, for old deliveries too.
@@ -45,7 +50,7 @@ class Deliveries(Rows[Delivery]):
 
     async def find(self, order_id: str) -> Delivery | None:
         """Return the delivery of an order, or None if the order has not been attempted."""
-        return await self._one({"orderId": {"$eq": order_id}})
+        return self._read_or_none(await self._by_order.find_one(order_id))
 
     async def find_by_provider_id(self, provider_id: str) -> Delivery | None:
         """Return the mail that a mail server accepted under this ID, or None."""

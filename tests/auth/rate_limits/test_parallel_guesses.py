@@ -12,9 +12,20 @@ from typing import Any
 import pytest
 
 from services.auth.accounts.hash_queue import HashCaller
+from shared.bus.inbox import Outcome
+from shared.bus.work import Work
 from shared.messages import Caller
+from shared.messages.auth.clients import CreateClient
 from tests.auth.accounts.flows import CHEAP, PASSWORD, log_in_owner, new_application, new_user, sign_in_with_email
-from tests.auth.flows import log_in
+from tests.auth.flows import (
+    CLIENT,
+    OTHER_CLIENT,
+    REDIRECT_URI,
+    WRONG_VERIFIER,
+    log_in,
+    redemption,
+    request_code,
+)
 from tests.service_harness import Refused, ServiceHarness
 from tests.stack import eventually
 
@@ -71,9 +82,32 @@ async def test_right_password_alone_is_accepted_each_time(accounts: ServiceHarne
     assert set(outcomes) == {"done"}
 
 
-async def test_right_verifier_holds_the_limit_of_guesses(harness: ServiceHarness) -> None:
-    for _ in range(3):
-        await log_in(harness)
-    logs = await harness.database["limits"].find({"times": []}).to_list()
-    assert [log["version"] for log in logs] == [1], "held by the first login"
-    assert [log["holds"] for log in logs] == [2], "and by the two others"
+@pytest.mark.parametrize("wrong", [2, 3], ids=["limit_not_reached", "limit_reached"])
+async def test_right_verifier_that_loses_the_race_is_compared_again(
+    new_harness: Callable[..., ServiceHarness], wrong: int
+) -> None:
+    async with AsyncExitStack() as stack:
+        slow, fast = [
+            await stack.enter_async_context(new_harness(limit_guesses_per_identifier="3/1h")) for _ in range(2)
+        ]
+        for client_id in (CLIENT, OTHER_CLIENT):
+            await fast.deliver(CreateClient(id=client_id, name="An app", redirect_uris=(REDIRECT_URI,)))
+        code, code_of_another_app = await request_code(fast), await request_code(fast, client_id=OTHER_CLIENT)
+        commit, runs = slow.inbox.commit, 0
+
+        async def commit_after_wrong_guesses(work: Work, outcome_of_work: Outcome) -> None:
+            nonlocal runs
+            runs += 1
+            for _ in range(wrong if runs == 1 else 0):
+                guess = redemption(code_of_another_app, client_id=OTHER_CLIENT, code_verifier=WRONG_VERIFIER)
+                assert await outcome(fast, guess) == "incorrect_code_verifier"
+            await commit(work, outcome_of_work)
+
+        slow.inbox.commit = commit_after_wrong_guesses  # type: ignore[method-assign]
+        assert await outcome(slow, redemption(code)) == ("throttled" if wrong == 3 else "done")
+        assert runs == 2, "its first commit failed"
+
+
+async def test_right_verifier_writes_nothing_under_its_limit(harness: ServiceHarness) -> None:
+    await log_in(harness)
+    assert await harness.database["limits"].count_documents({"times": []}) == 0

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import REGISTRY, Counter
 
 from shared.bus.bulk_writes import VersionConflict
-from shared.bus.inbox import AlreadyHandled, Inbox, MessageIdReused, Outcome, WriteConflict
+from shared.bus.inbox import GROUP_SIZE, AlreadyHandled, Inbox, MessageIdReused, Outcome, WriteConflict
 from shared.bus.work import Work
 from shared.errors import Kind, Refusal
 from shared.ids import new_message_id
@@ -371,3 +371,37 @@ async def test_a_rejected_insert_beside_a_replace_names_the_refusal(harness: Inb
 
     with pytest.raises(NameTaken):
         await harness.commit(work)
+
+
+async def test_works_without_waiting_callers_share_a_commit_after_the_interval(harness: InboxHarness) -> None:
+    background = with_interval(harness, 0.2)
+    await background.commit(background.work())
+    began = asyncio.get_running_loop().time()
+    await results_of(background, [background.work() for _ in range(5)])
+    assert asyncio.get_running_loop().time() - began > 0.1
+    assert harness.commits() == (2, 6)
+
+
+@pytest.mark.parametrize(("others", "fields"), [(1, {"reply_to": 1}), (GROUP_SIZE - 1, {})], ids=["caller", "full"])
+async def test_a_waiting_caller_or_a_full_group_ends_the_interval(
+    harness: InboxHarness, others: int, fields: dict[str, Any]
+) -> None:
+    background = with_interval(harness, 60.0)
+    await background.commit(background.work())
+    async with asyncio.timeout(10):
+        await results_of(background, [background.work(), *(background.work(**fields) for _ in range(others))])
+    assert harness.commits() == (2, 2 + others)
+
+
+def with_interval(harness: InboxHarness, seconds: float) -> InboxHarness:
+    """Return another instance, whose inbox commits works without waiting callers at most once in this time."""
+    another = harness.another()
+    another.inbox = Inbox(
+        harness.client,
+        harness.database,
+        retention=timedelta(days=8),
+        service=harness.database.name,
+        encryption=ROW_ENCRYPTION,
+        background_interval=seconds,
+    )
+    return another
