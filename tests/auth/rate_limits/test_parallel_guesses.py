@@ -84,7 +84,7 @@ async def test_right_password_alone_is_accepted_each_time(accounts: ServiceHarne
 
 @pytest.mark.parametrize("wrong", [2, 3], ids=["limit_not_reached", "limit_reached"])
 async def test_right_verifier_that_loses_the_race_is_compared_again(
-    new_harness: Callable[..., ServiceHarness], wrong: int
+    new_harness: Callable[..., ServiceHarness], monkeypatch: pytest.MonkeyPatch, wrong: int
 ) -> None:
     async with AsyncExitStack() as stack:
         slow, fast = [
@@ -103,7 +103,7 @@ async def test_right_verifier_that_loses_the_race_is_compared_again(
                 assert await outcome(fast, guess) == "incorrect_code_verifier"
             await commit(work, outcome_of_work)
 
-        slow.inbox.commit = commit_after_wrong_guesses  # type: ignore[method-assign]
+        monkeypatch.setattr(slow.inbox, "commit", commit_after_wrong_guesses)
         assert await outcome(slow, redemption(code)) == ("throttled" if wrong == 3 else "done")
         assert runs == 2, "its first commit failed"
 
