@@ -9,6 +9,7 @@ import pytest
 from shared.bus.envelope import encode
 from shared.ids import new_message_id
 from shared.messages import Message, Sealed
+from shared.messages.auth.clients import UpdateClient
 from shared.messages.auth.magic_links import SendMagicLink, SendMagicLinkAndCode
 from shared.messages.auth.tokens import AuthenticateUser, RedeemGrant
 from shared.messages.mailer.mails import SendMail
@@ -83,6 +84,12 @@ async def log_in(harness: ServiceHarness, **changed: Any) -> dict[str, Any]:
     client_id = changed.get("client_id", CLIENT)
     tokens: dict[str, Any] = await harness.deliver(redemption(code, client_id=client_id))
     return tokens
+
+
+async def disable_client(harness: ServiceHarness) -> None:
+    """Disable the client, as an operator does."""
+    await harness.deliver(UpdateClient(id=CLIENT, disabled=True))
+    harness.clear()
 
 
 async def refusal(harness: ServiceHarness, message: Message, **options: Any) -> tuple[str, str]:

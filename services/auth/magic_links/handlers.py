@@ -119,7 +119,7 @@ async def send_trial_magic_link(command: SendTrialMagicLink, work: Work, auth: A
     Raises:
         ClientNotFound, ClientDisabled, InvalidRedirectUri, InvalidEmail: as for ``send_magic_link``.
     """
-    client = await auth.clients.get(command.client_id)
+    client = await auth.clients.get_recent(command.client_id)
     address = _check_request(command, client, work, auth)
     with_digits = command.with_digits
     if command.eligible:
@@ -156,7 +156,7 @@ async def resend_magic_link(command: ResendMagicLink, work: Work, auth: Auth) ->
         identifier_value=last.identifier_value,
         device=last.device,
     )
-    client = await auth.clients.get(request.client_id)
+    client = await auth.clients.get_recent(request.client_id)
     address = _check_request(request, client, work, auth)
     flow: Literal["trial"] | None = "trial" if last.trial else None
     with_digits = last.typed_code is not None
@@ -166,7 +166,7 @@ async def resend_magic_link(command: ResendMagicLink, work: Work, auth: Auth) ->
 async def _send_link(
     command: SendMagicLink | SendMagicLinkAndCode, work: Work, auth: Auth, *, with_digits: bool
 ) -> None:
-    client = await auth.clients.get(command.client_id)
+    client = await auth.clients.get_recent(command.client_id)
     address = _check_request(command, client, work, auth)
     auth.mail_backlog.must_be_short(auth.authorization_lifetime)
     await _take_quota("magic-links-per-address", address, command, work, auth)
@@ -194,7 +194,7 @@ async def _check_trial_order(command: CreateTrialAndMagicLink | OrderTrialMagicL
     Raises:
         Refusal: as for ``create_trial_and_magic_link``.
     """
-    client = await auth.clients.get(command.client_id)
+    client = await auth.clients.get_recent(command.client_id)
     address = _check_request(command, client, work, auth)
     auth.mail_backlog.must_be_short(auth.authorization_lifetime)
     await _take_quota("trials-per-address", address, command, work, auth)

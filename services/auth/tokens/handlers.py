@@ -123,7 +123,7 @@ async def _redeem_code(command: AuthenticateUser, work: Work, auth: Auth) -> Tok
         else {"typed-codes-per-address": address, "wrong-keys-per-prefix": work.caller.client_ip}
     )
     client, identifier, others, guesses, recognition = await asyncio.gather(
-        auth.clients.get(authorization.client_id),
+        auth.clients.get_recent(authorization.client_id),
         auth.identifiers.find_by_value(authorization.identifier_type, address),
         auth.authorizations.open_others(authorization, at=work.now),
         auth.rate_limits.quota(limits, work, device_ids=() if digits is None else known),
@@ -261,7 +261,7 @@ async def _refresh(command: AuthenticateUser, work: Work, auth: Auth) -> TokenVi
         return await _repeat_or_revoke(token, command, work, auth)
     token.must_be_open(client_id=command.client_id, at=work.now)
     client, access_tokens = await asyncio.gather(
-        auth.clients.get(token.client_id), auth.access_tokens.issued_with(token)
+        auth.clients.get_recent(token.client_id), auth.access_tokens.issued_with(token)
     )
     client.must_be_enabled()
     claims = await auth.entitlements.claims(client, token.user_id)
@@ -284,7 +284,7 @@ async def _repeat_or_revoke(token: RefreshToken, command: AuthenticateUser, work
     """
     if token.successor is not None:
         successor, client = await asyncio.gather(
-            auth.refresh_tokens.find(token.successor.id), auth.clients.get(token.client_id)
+            auth.refresh_tokens.find(token.successor.id), auth.clients.get_recent(token.client_id)
         )
         if successor is not None and token.may_repeat(successor, client_id=command.client_id):
             successor.must_be_open(client_id=command.client_id, at=work.now)

@@ -55,7 +55,7 @@ class CreateClient(
 class UpdateClient(
     Command, wire="auth.update-client", reply=ClientView, refuses=(ClientNotFound, ClientChanged, InvalidRedirectUri)
 ):
-    """Update a client. Omitted fields do not change."""
+    """Update a client. Omitted fields do not change. Logins use the change within a second."""
 
     id: ClientId
     version: BaseVersion = None

@@ -1,10 +1,14 @@
 import asyncio
 import json
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from services.auth.clients.store import RECENT_SECONDS
+from shared.bus.inbox import Outcome
+from shared.bus.work import Work
 from shared.ids import new_message_id
 from shared.messages import iso_milliseconds
 from shared.messages.auth.clients import (
@@ -164,3 +168,32 @@ async def test_set_client_looks_is_forwarded_to_mailer(harness: ServiceHarness) 
 async def test_set_client_looks_of_an_unknown_client_is_refused(harness: ServiceHarness) -> None:
     assert await refusal(harness, SetClientLooks(client_id="client_x")) == ("not_found", "client_not_found")
     assert harness.published_of(RecordClientLooks) == []
+
+
+async def test_another_instance_refuses_logins_through_a_disabled_client_soon(
+    harness: ServiceHarness, new_harness: Callable[..., ServiceHarness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with new_harness() as another:
+        seconds = 0.0
+        monkeypatch.setattr(another.context.clients, "_clock", lambda: seconds)
+        tokens = await log_in(another)
+        await harness.deliver(UpdateClient(id=CLIENT, disabled=True))
+        assert await refusal(harness, refresh(tokens["refresh_token"])) == ("forbidden", "client_disabled")
+        seconds = RECENT_SECONDS - 0.01
+        tokens = await another.deliver(refresh(tokens["refresh_token"]))
+        seconds = RECENT_SECONDS
+        assert await refusal(another, refresh(tokens["refresh_token"])) == ("forbidden", "client_disabled")
+
+
+async def test_a_client_read_before_its_change_is_committed_is_not_kept(
+    harness: ServiceHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = harness.inbox.commit
+
+    async def read_and_commit(work: Work, outcome: Outcome) -> None:
+        assert (await harness.context.clients.get_recent(CLIENT)).disabled_at is None
+        await commit(work, outcome)
+
+    monkeypatch.setattr(harness.inbox, "commit", read_and_commit)
+    await harness.deliver(UpdateClient(id=CLIENT, disabled=True))
+    assert (await harness.context.clients.get_recent(CLIENT)).disabled_at is not None

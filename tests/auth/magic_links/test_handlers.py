@@ -26,6 +26,7 @@ from tests.auth.flows import (
     LINK_REQUEST,
     REDIRECT_URI,
     code_of,
+    disable_client,
     log_in,
     mailed_link,
     redemption,
@@ -174,7 +175,7 @@ async def test_request_for_a_link_is_refused(
 
 @pytest.mark.parametrize("request_link", [send_magic_link, create_trial, send_trial_link])
 async def test_disabled_client_is_refused(harness: ServiceHarness, request_link: Callable[..., SendMagicLink]) -> None:
-    await harness.database["clients"].update_one({"_id": CLIENT}, {"$set": {"disabledAt": harness.now}})
+    await disable_client(harness)
     with pytest.raises(Refused) as refused:
         await harness.deliver(request_link())
     assert (refused.value.kind, refused.value.code) == ("forbidden", "client_disabled")

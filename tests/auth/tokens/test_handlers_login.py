@@ -20,6 +20,7 @@ from tests.auth.flows import (
     REDIRECT_URI,
     VERIFIER,
     WRONG_VERIFIER,
+    disable_client,
     log_in,
     redeliverable,
     redemption,
@@ -240,7 +241,7 @@ async def test_other_redirect_uri_is_refused(harness: ServiceHarness) -> None:
 
 async def test_client_disabled_meanwhile_is_refused(harness: ServiceHarness) -> None:
     code = await request_code(harness)
-    await harness.database["clients"].update_one({"_id": CLIENT}, {"$set": {"disabledAt": harness.now}})
+    await disable_client(harness)
     assert await refusal(harness, redemption(code)) == ("forbidden", "client_disabled")
 
 

@@ -9,7 +9,17 @@ import pytest
 from shared.messages.auth.clients import CreateClient
 from shared.messages.auth.tokens import AccessTokenRevoked, RefreshTokenReused
 from shared.messages.mailer.mails import SendMail
-from tests.auth.flows import ADDRESS, CLIENT, OTHER_CLIENT, REDIRECT_URI, log_in, redeliverable, refresh, refusal
+from tests.auth.flows import (
+    ADDRESS,
+    CLIENT,
+    OTHER_CLIENT,
+    REDIRECT_URI,
+    disable_client,
+    log_in,
+    redeliverable,
+    refresh,
+    refusal,
+)
 from tests.service_harness import ServiceHarness
 
 GRACE_PERIOD = timedelta(seconds=30)
@@ -282,21 +292,21 @@ async def test_other_client_is_refused_and_the_token_stays_open(harness: Service
 
 async def test_client_disabled_meanwhile_is_refused(harness: ServiceHarness) -> None:
     answer = await log_in(harness)
-    await harness.database["clients"].update_one({"_id": CLIENT}, {"$set": {"disabledAt": harness.now}})
+    await disable_client(harness)
     assert await refused(harness, answer["refresh_token"]) == ("forbidden", "client_disabled")
 
 
 async def test_repeat_for_a_disabled_client_is_refused(harness: ServiceHarness) -> None:
     first = await log_in(harness)
     await harness.deliver(refresh(first["refresh_token"]))
-    await harness.database["clients"].update_one({"_id": CLIENT}, {"$set": {"disabledAt": harness.now}})
+    await disable_client(harness)
     assert await refused(harness, first["refresh_token"]) == ("forbidden", "client_disabled")
     assert len(await unrevoked_tokens(harness)) == 2
 
 
 async def test_theft_is_recognized_for_a_disabled_client(harness: ServiceHarness) -> None:
     first = await log_in_and_refresh_twice(harness)
-    await harness.database["clients"].update_one({"_id": CLIENT}, {"$set": {"disabledAt": harness.now}})
+    await disable_client(harness)
     harness.now += GRACE_PERIOD * 2
     assert await refused(harness, first["refresh_token"]) == ("conflict", "token_used")
     assert await unrevoked_tokens(harness) == []

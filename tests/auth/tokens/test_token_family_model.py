@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from services.auth.clients.store import RECENT_SECONDS
 from shared.messages import Caller, Message
 from shared.messages.auth.clients import CreateClient
 from shared.messages.auth.sessions import RevokeSessions, SessionRevoked
@@ -301,6 +302,8 @@ def run_machine(new_harness: Callable[..., ServiceHarness], *, examples: int, st
         harnesses = [new_harness(), new_harness()]
         for harness in harnesses:
             runner.run(harness.__aenter__())
+            # Each instance reads clients anew, as if half a second passed between two steps.
+            harness.context.clients._clock = itertools.count(step=RECENT_SECONDS).__next__
         # Both instances share the list of published messages, in which repeated IDs are left out.
         harnesses[1].published, harnesses[1]._seen = harnesses[0].published, harnesses[0]._seen
         try:
