@@ -907,7 +907,7 @@ class Methods(Caller):
     ) -> models.ClientView:
         """Update a client.
 
-        Omitted fields do not change.
+        Omitted fields do not change. Logins use the change within a second.
 
         Args:
             id: ID of the client.
@@ -3656,7 +3656,7 @@ class AsyncMethods(AsyncCaller):
     ) -> models.ClientView:
         """Update a client.
 
-        Omitted fields do not change.
+        Omitted fields do not change. Logins use the change within a second.
 
         Args:
             id: ID of the client.

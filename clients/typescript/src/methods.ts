@@ -270,7 +270,7 @@ export abstract class Methods extends Caller {
   /**
    * Update a client.
    *
-   * Omitted fields do not change.
+   * Omitted fields do not change. Logins use the change within a second.
    */
   updateClient(fields: models.UpdateClient, options?: CallOptions): Promise<models.ClientView> {
     return this.command("update_client", fields, options);

@@ -2817,7 +2817,7 @@ export interface UpdateApplicationUser {
   current_password?: string | null;
 }
 
-/** Update a client. Omitted fields do not change. */
+/** Update a client. Omitted fields do not change. Logins use the change within a second. */
 export interface UpdateClient {
   /** ID of the client. */
   id: string;
