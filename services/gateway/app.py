@@ -28,6 +28,7 @@ from services.gateway.responses import HttpResponse, refusal_response, send_resp
 from services.gateway.rpc_client import RpcClient
 from services.gateway.server import Server
 from services.gateway.settings import GatewaySettings, named_key, operator_of, plain
+from services.gateway.shared_queries import SharedQueries
 from services.gateway.system_state import SystemMonitor
 from services.gateway.unknown_paths import UnknownPaths
 from services.gateway.versions import version_of
@@ -123,7 +124,12 @@ class Gateway:
         )
         self._own_answers: OwnAnswers = {}
         dispatcher = Dispatcher(
-            authenticator, settings.trusted_proxies, self._rpc_client, sealer, own_answers=self._own_answers
+            authenticator,
+            settings.trusted_proxies,
+            self._rpc_client,
+            SharedQueries(self._rpc_client),
+            sealer,
+            own_answers=self._own_answers,
         )
         portal_links = portal.PortalLinks(sealer, settings.issuer)
         self._console = _console(settings, dispatcher, portal_links, sealer)

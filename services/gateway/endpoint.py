@@ -29,6 +29,7 @@ from services.gateway.requests import (
 )
 from services.gateway.responses import HttpResponse, refusal_response, reply_response, send_response
 from services.gateway.rpc_client import RpcClient, RpcReply
+from services.gateway.shared_queries import SharedQueries
 from shared.bus.envelope import Envelope, encode, unix_milliseconds
 from shared.bus.inbox import DONE
 from shared.errors import Refusal
@@ -249,12 +250,14 @@ class Dispatcher:
     """Identifies callers, and calls services with their commands and queries.
 
     Attributes:
+        shared_queries: combines equal queries of anonymous callers, whose class is ``shared``.
         own_answers: the answers of the gateway itself, by the class of the query.
     """
 
     authenticator: Authenticator
     trusted_proxies: Sequence[Network]
     rpc_client: RpcClient
+    shared_queries: SharedQueries
     sealer: Sealer
     own_answers: OwnAnswers = field(default_factory=dict)
 
@@ -331,4 +334,8 @@ class Dispatcher:
             request=request.id,
             fingerprint=fingerprint,
         )
+        if message.shared and caller.kind == "anonymous":
+            query = self.shared_queries.join(envelope)
+            call.message_id = query.envelope.id
+            return await self.shared_queries.call(query)
         return await self.rpc_client.call(envelope)

@@ -68,6 +68,9 @@ class Message(Part):
     audited_as: ClassVar[str] = ""
     """Action in the audit; empty for the one that the wire name names."""
 
+    shared: ClassVar[bool] = False
+    """Whether anonymous callers of equal queries get the same reply. The gateway then sends one query for several."""
+
     key: str = Field(default="", exclude=True, repr=False, max_length=1_024)
     """Ordering key: the subject's ID. Messages with the same key are handled one at a time, in order. It is the
     record's key, not part of the body. Empty: the message has no order relative to others."""
@@ -85,6 +88,7 @@ class Message(Part):
         audited: bool = False,
         audited_for_users: bool = False,
         audited_as: str = "",
+        shared: bool = False,
         **options: Any,
     ) -> None:
         """Set the class attributes, and register the class if it has a wire name.
@@ -105,6 +109,7 @@ class Message(Part):
         cls.audited = audited or cls.audited
         cls.audited_as = audited_as or cls.audited_as
         cls.audited_for_users = audited_for_users or cls.audited_for_users
+        cls.shared = shared or cls.shared
         if not wire:
             return
         if wire in MESSAGES and MESSAGES[wire].__qualname__ != cls.__qualname__:

@@ -167,7 +167,7 @@ class NewsItemList(RootModel[Many[NewsItemView]]):
     model_config = ConfigDict(frozen=True)
 
 
-class ListNewsItems(Query, wire="news.list-news-items", reply=NewsItemList):
+class ListNewsItems(Query, wire="news.list-news-items", reply=NewsItemList, shared=True):
     """List the news items to show.
 
     Returns the live items for this client and, with an access token, this user. The list is empty for an unknown

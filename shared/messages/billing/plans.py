@@ -120,7 +120,7 @@ class PlansView(Reply):
     """The plans, in the order in which to show them; 100 at most, with 50 prices each."""
 
 
-class ListPlans(Query, wire="billing.list-plans", reply=PlansView):
+class ListPlans(Query, wire="billing.list-plans", reply=PlansView, shared=True):
     """List the plans that are on sale, with their prices.
 
     These are active products of the Stripe account with active recurring prices: those in the setting
