@@ -8,8 +8,10 @@ from typing import Final
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
 from services.billing.customers.models import ProviderMapping
+from shared.batch_loader import BatchLoader
 from shared.bus.work import Work
 from shared.documents import Rows
+from shared.mongo import Database
 
 STRIPE: Final = "stripe"
 _NOT_REMOVED: Final = {"removedAt": None}
@@ -29,9 +31,13 @@ class ProviderMappings(Rows[ProviderMapping]):
         IndexModel([("userId", ASCENDING)]),
     )
 
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self._by_customer = BatchLoader(self._collection, "providerValue", {"providerType": STRIPE, **_NOT_REMOVED})
+
     async def find(self, customer_id: str) -> ProviderMapping | None:
         """The mapping of a Stripe customer."""
-        return await self._one({"providerType": STRIPE, "providerValue": {"$eq": customer_id}, **_NOT_REMOVED})
+        return self._read_or_none(await self._by_customer.find_one(customer_id))
 
     async def find_by_user(self, user_id: str) -> ProviderMapping | None:
         """The mapping of a user's latest customer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import Final
 
@@ -35,10 +36,9 @@ class BillingHistory(Rows[HistoryEntry]):
         }
         if not entries:
             return
-        found = self._collection.find({"_id": {"$in": list(entries)}}, {"_id": 1})
-        known = {document["_id"] async for document in found}
-        for entry_id, entry in entries.items():
-            if entry_id not in known:
+        recorded = await asyncio.gather(*(self._by_id.find_one(entry_id) for entry_id in entries))
+        for entry, known in zip(entries.values(), recorded, strict=True):
+            if known is None:
                 self.add(entry, work)
 
     async def page(self, user_id: str, *, limit: int, cursor: str | None) -> list[HistoryEntry]:

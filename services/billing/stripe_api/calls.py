@@ -28,7 +28,7 @@ from services.billing.stripe_api.call_queue import (
     StripeBusy,
     call_context,
 )
-from services.billing.stripe_api.families import Family, FamilyBreakers
+from services.billing.stripe_api.families import Family, FamilyBreakers, NoSlot
 from services.billing.stripe_api.parsing import Json
 from shared.messages.billing.errors import StripeUnavailable
 from shared.telemetry import log
@@ -288,47 +288,39 @@ class Calls:
             StripeBusy: the command is to be postponed.
             StripeUnavailable: the circuit is open, or the deadline is too near.
         """
-        background = context.priority >= Priority.BACKGROUND
         # A call that will not be made must not use up the rate limit.
         self._check_breaker(family)
-        if (
-            context.postponable
-            and not context.admitted
-            and (family.background_full or self._queue.expected_wait(context.priority) > ADMISSION_SECONDS)
-        ):
-            _REJECTED.labels(family.name, "busy").inc()
-            raise StripeBusy(family.name, self._queue.postponement(context.priority))
+        postponable = context.postponable and not context.admitted
+        if postponable:
+            wait = max(family.background_wait, self._queue.expected_wait(context.priority))
+            if wait > ADMISSION_SECONDS:
+                raise self._busy(family, context)
         context.admitted = True
         if not await self._queue.wait(context.priority, deadline=deadline):
             _REJECTED.labels(family.name, "rate").inc()
             raise StripeUnavailable
-        # Last, so that no call holds a slot while it waits for the rate limit.
-        async with _slot(family, deadline, background=background):
-            if family.breaker.before_call() is not None:
-                _REJECTED.labels(family.name, "breaker").inc()
-                raise StripeUnavailable
-            with family.running.track_inprogress():
+        longest = asyncio.get_running_loop().time() + ADMISSION_SECONDS if postponable else deadline
+        try:
+            # Last, so that no call holds a slot while it waits for the rate limit.
+            async with family.slot(background=context.priority >= Priority.BACKGROUND, until=min(deadline, longest)):
+                if family.breaker.before_call() is not None:
+                    _REJECTED.labels(family.name, "breaker").inc()
+                    raise StripeUnavailable
                 yield
+        except NoSlot:
+            if postponable:
+                raise self._busy(family, context) from None
+            _REJECTED.labels(family.name, "rate").inc()
+            raise StripeUnavailable from None
+
+    def _busy(self, family: Family, context: CallContext) -> StripeBusy:
+        _REJECTED.labels(family.name, "busy").inc()
+        return StripeBusy(family.name, self._queue.postponement(context.priority))
 
     def _check_breaker(self, family: Family) -> None:
         if family.breaker.rejection is not None:
             _REJECTED.labels(family.name, "breaker").inc()
             raise StripeUnavailable
-
-
-@asynccontextmanager
-async def _slot(family: Family, deadline: float, *, background: bool) -> AsyncIterator[None]:
-    slot = family.slot(background=background)
-    try:
-        async with asyncio.timeout_at(deadline):
-            await slot.acquire()
-    except TimeoutError:
-        _REJECTED.labels(family.name, "rate").inc()
-        raise StripeUnavailable from None
-    try:
-        yield
-    finally:
-        slot.release()
 
 
 def _idempotency(key: str | None) -> Json:

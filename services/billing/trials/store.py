@@ -8,10 +8,11 @@ from typing import Final
 from pymongo import ASCENDING, IndexModel
 
 from services.billing.trials.models import Trial, TrialDevice
+from shared.batch_loader import BatchLoader
 from shared.bus.work import Work
 from shared.documents import Rows, without_blank_texts
 from shared.messages.billing.errors import TrialAlreadyUsed, TrialNotFound
-from shared.mongo import Document
+from shared.mongo import Database, Document
 
 _STRING: Final = {"$type": "string"}
 
@@ -37,13 +38,17 @@ class Trials(Rows[Trial], taken=TrialAlreadyUsed, missing=TrialNotFound):
         IndexModel([("card", ASCENDING)], partialFilterExpression={"card": _STRING}),
     )
 
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self._by_user = BatchLoader(self._collection, "userId")
+
     def add_redeemed(self, trial: Trial, work: Work) -> None:
         """Insert a new trial; if a unique index rejects it, the handler runs again and finds the other trial."""
         work.insert(self._collection, self._document(trial))
 
     async def find_by_user(self, user_id: str) -> Trial | None:
         """The trial of a user, who has one at most."""
-        return await self._one({"userId": {"$eq": user_id}})
+        return self._read_or_none(await self._by_user.find_one(user_id))
 
     async def of_device(self, device: TrialDevice) -> list[Trial]:
         """The trials of a device: one at most for its fingerprint, and one for its installation."""

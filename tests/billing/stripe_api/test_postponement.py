@@ -22,6 +22,7 @@ from shared.messages.billing.subscriptions import (
     FollowSubscription,
     GetSubscriptionHeartbeat,
     GetSubscriptionStatus,
+    SubscriptionStarted,
 )
 from shared.messages.billing.trials import FinishTrial, StartTrial
 from tests.billing.conftest import ADA, Shop, counter
@@ -135,6 +136,17 @@ async def test_readings_of_a_hanging_family_are_postponed_when_its_calls_are_tak
     for task in hanging:
         task.cancel()
     await asyncio.gather(*hanging, return_exceptions=True)
+
+
+async def test_burst_that_stripe_answers_at_once_is_not_postponed(
+    open_shop: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(families, "CONCURRENT_CALLS", 2)
+    monkeypatch.setattr(families, "INITIAL_CALL_SECONDS", 0.02)
+    shop: Shop = await open_shop()
+    await asyncio.gather(*(shop.harness.deliver(each) for each in subscribe(shop, 12)))
+    assert await postponed(shop) == []
+    assert len(shop.harness.published_of(SubscriptionStarted)) == 12
 
 
 def envelope(message: Message, *, seconds: float | None) -> Envelope:
