@@ -77,7 +77,7 @@ INDEXES: Final = indexes_of(
     Users,
 )
 """Indexes by collection, created before the first message is handled."""
-MIGRATIONS: Final = Migrations((*token_store.MIGRATIONS, api_key_upgrade.MIGRATION))
+MIGRATIONS: Final = Migrations((*token_store.MIGRATIONS, api_key_upgrade.MIGRATION, token_store.REPLIES_MIGRATION))
 
 
 def create(settings: AuthSettings | None = None) -> Service:

@@ -153,7 +153,8 @@ class RpcClient:
     async def call(self, envelope: Envelope) -> RpcReply:
         """Send a message and wait for its reply.
 
-        Concurrent calls with the same message ID each get a reply, because each has its own correlation ID.
+        Concurrent calls with the same message ID have an idempotency key. Each gets a reply, because each has its own
+        correlation ID.
 
         Raises:
             TooManyRequests: the limit of waiting calls is reached; nothing was sent.
@@ -165,7 +166,8 @@ class RpcClient:
             raise refusal
         loop = asyncio.get_running_loop()
         envelope.reply_to = self._partition
-        envelope.reply_id = correlation_id = new_message_id()
+        # The message ID of a call without an idempotency key is new.
+        envelope.reply_id = correlation_id = new_message_id() if envelope.fingerprint else envelope.id
         envelope.deadline = envelope.time + int(self._seconds * 1000)
         waiting: asyncio.Future[Record | None] = loop.create_future()
         self._waiting[correlation_id] = waiting

@@ -34,7 +34,7 @@ ENVELOPE: Final[dict[str, Any]] = {
         "request-id": _text("ID of the HTTP request that caused it.", maxLength=MAX_REQUEST_ID),
         "deadline": _text("Unix milliseconds after which the caller has timed out.", pattern="^[0-9]{1,18}$"),
         "reply-to": _text(f"Partition of `{REPLIES}` that the reply is sent to.", pattern="^[0-9]{1,18}$"),
-        "reply-id": _text("Correlation ID of the reply."),
+        "reply-id": _text("Correlation ID of the reply; without it, the message ID."),
         "fingerprint": _text("Keyed hash of the client's request, which detects a reused idempotency key."),
         "replay-time": _text("When an operator ordered a message to be handled that is older than the inbox."),
         "replay-for": _text("The consumer group that a replayed dead letter is for; others skip it."),
@@ -49,13 +49,13 @@ OTHER_MESSAGES: Final[dict[str, Any]] = {
         "description": "With `kind` `done` the value is the view, empty if there is none, and sealed for the gateway if"
         " the message is marked `x-reply-sealed`. Any other `kind` is that of a refusal, and the value is the error"
         " without `message` and `docs`, which the gateway adds.",
-        "correlationId": {"location": "$message.header#/id", "description": "`reply-id` of the message."},
+        "correlationId": {"location": "$message.header#/id", "description": "`reply-id` of the message, or its ID."},
         "headers": {
             "type": "object",
             "required": ["mac", "id", "kind"],
             "properties": {
                 "mac": _MAC,
-                "id": _text("Correlation ID: `reply-id` of the message."),
+                "id": _text("Correlation ID: `reply-id` of the message, or its ID."),
                 "kind": _text("`done`, or the kind of the refusal."),
                 "handling-time": _text("Milliseconds from the beginning of the delivery to the reply."),
                 "replayed": _text("`1` if this is the stored reply to an earlier delivery."),

@@ -31,7 +31,7 @@ from shared.bus.message_span import MessageSpan, MessageSpans
 from shared.bus.outage import RETRY_AFTER, Outage
 from shared.bus.producer import BusDown, Producer
 from shared.bus.record_macs import UNAUTHENTICATED, RecordMacs
-from shared.bus.sent_messages import SentMessages
+from shared.bus.sent_messages import Position, SentMessages
 from shared.bus.topics import dead_letter_topic
 from shared.bus.unknown_types import UnknownTypes
 from shared.dead_letters.records import dead_letter_record, is_replay_for_other_group
@@ -129,7 +129,7 @@ class Delivery:
         self._sent = sent
         self._service = handling.service
         self._stopping = asyncio.Event()
-        self._replies: set[asyncio.Task[None]] = set()
+        self._replies: set[asyncio.Task[bool]] = set()
         self._outage = outage
         self.unknown_types = unknown_types
         self.waiting: dict[str, Waiting] = {}
@@ -319,21 +319,21 @@ class Delivery:
 
         A query has no inbox row to send its audit entry again from, so the entry must be on Kafka before the reply.
         """
-        if outcome.replies and not query:
-            self._send_reply_soon(envelope, outcome)
+        reply = self._send_reply_soon(envelope, outcome) if outcome.replies and not query else None
         messages = outcome.messages
         if outcome.replayed and self._sent.acknowledged(envelope.id):
             # Several messages may order the same effect under one ID, and a sender may repeat one. Only a repeat after
             # a crash or a rebalance must send again, because then nobody knows whether the messages were sent.
             messages = [message for message in messages if message.forwarded]
+        positions: list[Position] = []
         if messages:
             if armed("V3"):
                 half = messages[: max(1, len(messages) // 2)]
                 await self._until_bus_is_up(lambda: self._producer.send(*half))
                 fault_point("V3")
             positions = await self._until_bus_is_up(lambda: self._producer.send(*messages))
-            if not (query or outcome.throttled):
-                self._sent.add(envelope.id, messages, positions)
+        if not (query or outcome.throttled):
+            self._sent.add(envelope.id, messages, positions, reply=None if envelope.repeatable else reply)
         if outcome.replies and query:
             self._send_reply_soon(envelope, outcome)
         if armed("V4"):
@@ -348,21 +348,30 @@ class Delivery:
                 log.warning("bus down", error=str(down))
                 await self._pause(OUTAGE_PAUSE)
 
-    def _send_reply_soon(self, envelope: Envelope, outcome: Outcome) -> None:
-        """Send a reply in the background: a failing reply topic must not delay the next message of the key."""
+    def _send_reply_soon(self, envelope: Envelope, outcome: Outcome) -> asyncio.Task[bool] | None:
+        """Send a reply in the background: a failing reply topic must not delay the next message of the key.
+
+        Returns:
+            The sending, whose result is that of ``_send_reply``; None if no reply is expected.
+        """
         if envelope.reply_to is None:
-            return
+            return None
         task = asyncio.create_task(self._send_reply(envelope, outcome))
         self._replies.add(task)
         task.add_done_callback(self._replies.discard)
+        return task
 
     async def replies_sent(self) -> None:
         """Wait until every reply is sent or given up."""
         while self._replies:
             await asyncio.wait(self._replies)
 
-    async def _send_reply(self, envelope: Envelope, outcome: Outcome) -> None:
-        """Send a reply, or give up after a timeout: by then the caller has timed out too and may repeat its request."""
+    async def _send_reply(self, envelope: Envelope, outcome: Outcome) -> bool:
+        """Send a reply, or give up after a timeout: by then the caller has timed out too and may repeat its request.
+
+        Returns:
+            True if Kafka has acknowledged it.
+        """
         headers = [("id", envelope.reply_id.encode()), ("kind", outcome.kind.encode())]
         if envelope.delivery_began:
             headers.append((HANDLING_TIME, b"%d" % (1000 * (time.monotonic() - envelope.delivery_began))))
@@ -374,6 +383,8 @@ class Delivery:
         except (BusDown, TimeoutError, AssertionError) as failure:  # aiokafka asserts that the partition exists
             REPLIES_LOST.labels(self._service).inc()
             log.warning("reply lost", id=envelope.id, type=envelope.wire, error=str(failure))
+            return False
+        return True
 
     async def dead_letter(
         self, record: Record, topic: str, reason: str, detail: str, failure: BaseException | None = None

@@ -59,7 +59,8 @@ class Envelope:
         request: ID of the HTTP request that caused it, for logs; empty for none.
         deadline: Unix milliseconds after which the caller has timed out; 0 for none.
         reply_to: partition of ``gateway.replies`` that the reply is sent to; None if no reply is expected.
-        reply_id: ID of the reply: this message's own ID, or that of the message it was forwarded from.
+        reply_id: ID of the reply: this message's own ID, or another one if the call has an idempotency key or the
+            message was forwarded.
         fingerprint: keyed hash of the client's request, which detects a reused idempotency key. If empty, the body is
             hashed instead.
         forwarded: True if it takes the reply address of the message that it follows from.
@@ -104,6 +105,14 @@ class Envelope:
         """Whether a caller waits for the reply."""
         return self.reply_to is not None or self.reply_id not in ("", self.id)
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether a caller may repeat the message and ask for its reply again.
+
+        The gateway sends a call without an idempotency key under a new ID, which is the ID of the reply too.
+        """
+        return bool(self.fingerprint) or self.reply_id != self.id
+
     def headers(self, trace: str | None = None) -> list[tuple[str, bytes]]:
         """Return the Kafka headers; unset ones are omitted. ``trace`` is the context of the sending, if it has one."""
         trace = self.trace if trace is None else trace
@@ -118,7 +127,8 @@ class Envelope:
             headers.append(("deadline", b"%d" % self.deadline))
         if self.reply_to is not None:
             headers.append(("reply-to", b"%d" % self.reply_to))
-            headers.append(("reply-id", self.reply_id.encode()))
+            if self.reply_id != self.id:
+                headers.append(("reply-id", self.reply_id.encode()))
         if self.fingerprint:
             headers.append(("fingerprint", self.fingerprint.encode()))
         return headers

@@ -161,14 +161,19 @@ class Inbox:
         row = await self._loader.find_first(*ids)
         return None if row is None else self._outcome_of(row, message)
 
-    async def drop_messages(self, row_ids: Sequence[str]) -> None:
+    async def drop_messages(self, row_ids: Sequence[str], *, replies: bool = False) -> None:
         """Remove the messages from rows, except forwarded ones; raise PyMongoError if MongoDB is unavailable.
 
         Repeats of a forwarded message need it, since its receiver replies to each of them.
+
+        Args:
+            row_ids: the rows.
+            replies: remove their replies too. A repeat of such a message is recognized and gets no reply.
         """
-        await self._rows.update_many(
-            {"_id": {"$in": list(row_ids)}}, {"$pull": {"messages": {"forwarded": {"$in": [False, None]}}}}
-        )
+        change: Document = {"$pull": {"messages": {"forwarded": {"$in": [False, None]}}}}
+        if replies:
+            change["$set"] = {"reply": None, "answers": False}
+        await self._rows.update_many({"_id": {"$in": list(row_ids)}}, change)
 
     async def drop_sent_timers(self, row_ids: Sequence[str]) -> None:
         """Delete timers that were sent, unless they were ordered anew; raise PyMongoError if MongoDB is unavailable."""

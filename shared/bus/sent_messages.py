@@ -1,8 +1,9 @@
-"""Removal of messages from inbox rows, and of sent timers, once every consumer group has passed them.
+"""Removal of messages and replies from inbox rows, and of sent timers, once nobody needs them again.
 
 An inbox row holds the messages of its work, so that they can be sent again after a crash. Once they are acknowledged
-and every service that consumes their topics has committed a later offset, they are no longer needed. They are two
-thirds of a row, which is kept for days to recognize repeats.
+and every service that consumes their topics has committed a later offset, they are no longer needed. Nor is the reply
+to a call without an idempotency key once Kafka has acknowledged it: the gateway reads it from there, and the caller
+can't repeat the call under its ID. Both are nine tenths of a row, which is kept for days to recognize repeats.
 
 What was sent is remembered in memory only: a row whose instance stops earlier keeps its messages until it expires.
 """
@@ -13,6 +14,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final, NamedTuple
 
 from aiokafka import TopicPartition
@@ -44,12 +46,21 @@ Position = tuple[TopicPartition, int]
 
 
 class _Row(NamedTuple):
-    """A row, the positions of its messages, and when they were acknowledged (monotonic seconds)."""
+    """A row, the positions of its messages, and when they were acknowledged (monotonic seconds).
+
+    ``reply`` is the sending of a reply that is removed too; its result is True once Kafka has acknowledged it.
+    """
 
     id: str
     to_pass: tuple[Position, ...]
     sent_at: float
     timer: bool = False
+    reply: asyncio.Future[bool] | None = None
+
+    def reply_sent(self) -> bool:
+        """Return True if Kafka has acknowledged the reply that is to be removed."""
+        reply = self.reply
+        return reply is not None and reply.done() and not reply.cancelled() and reply.result()
 
 
 class SentMessages(BackgroundTask):
@@ -87,19 +98,34 @@ class SentMessages(BackgroundTask):
         """Number of the remembered rows."""
         return len(self._waiting)
 
-    def add(self, row_id: str, messages: Sequence[Envelope], positions: Sequence[Position]) -> None:
+    def add(
+        self,
+        row_id: str,
+        messages: Sequence[Envelope],
+        positions: Sequence[Position],
+        *,
+        reply: asyncio.Future[bool] | None = None,
+    ) -> None:
         """Remember that the messages of a row were acknowledged at these positions, in the same order.
 
         A forwarded message stays in its row: it is sent again for every repeat of the call, with its reply address.
+
+        Args:
+            row_id: the row.
+            messages: its messages, possibly none.
+            positions: where they are on Kafka.
+            reply: the sending of the row's reply, if no caller can ask for it again. Its result is whether Kafka has
+                acknowledged it.
         """
-        self._acknowledged[row_id] = None
-        if len(self._acknowledged) > MAX_REMEMBERED:
-            del self._acknowledged[next(iter(self._acknowledged))]
+        if messages:
+            self._acknowledged[row_id] = None
+            if len(self._acknowledged) > MAX_REMEMBERED:
+                del self._acknowledged[next(iter(self._acknowledged))]
         to_pass = tuple(
             position for message, position in zip(messages, positions, strict=True) if not message.forwarded
         )
-        if to_pass and all(partition.topic in self._groups for partition, _ in to_pass):
-            self._waiting.append(_Row(row_id, to_pass, self._clock()))
+        if (to_pass or reply) and all(partition.topic in self._groups for partition, _ in to_pass):
+            self._waiting.append(_Row(row_id, to_pass, self._clock(), reply=reply))
 
     def follows(self, message: Envelope) -> bool:
         """Return True if consumer groups read the topic of a message."""
@@ -137,11 +163,18 @@ class SentMessages(BackgroundTask):
         left = list(taken)
         try:
             committed = await self._committed({partition.topic for row in taken for partition, _ in row.to_pass})
-            passed = [row for row in taken if self._all_passed(row.to_pass, committed)]
-            for timer, drop in ((False, self._inbox.drop_messages), (True, self._inbox.drop_sent_timers)):
-                ids = [row.id for row in passed if row.timer == timer]
-                for start in range(0, len(ids), BATCH):
-                    await drop(ids[start : start + BATCH])
+            passed = [
+                row
+                for row in taken
+                if (row.reply is None or row.reply.done()) and self._all_passed(row.to_pass, committed)
+            ]
+            for drop, rows in (
+                (self._inbox.drop_messages, [row for row in passed if not (row.timer or row.reply_sent())]),
+                (partial(self._inbox.drop_messages, replies=True), [row for row in passed if row.reply_sent()]),
+                (self._inbox.drop_sent_timers, [row for row in passed if row.timer]),
+            ):
+                for start in range(0, len(rows), BATCH):
+                    await drop([row.id for row in rows[start : start + BATCH]])
             done = set(passed)
             left = [row for row in taken if row not in done]
         finally:

@@ -16,7 +16,7 @@ from services.auth.rate_limits.limiter import Quota
 from services.auth.rate_limits.models import LimitName
 from services.auth.sessions.handlers import end_session, find_session, network_of, revoke_access_token
 from services.auth.tokens.credentials import Code, RefreshTokenString, new_key
-from services.auth.tokens.models import ACCESS_TOKEN_LIFETIME, AccessToken, Grant, RefreshToken, Successor, TokenFamily
+from services.auth.tokens.models import ACCESS_TOKEN_LIFETIME, AccessToken, Grant, RefreshToken, TokenFamily
 from services.auth.tokens.signer import access_claims
 from services.auth.users.handlers import create_user, verify_identifier
 from services.auth.users.models import Identifier
@@ -269,7 +269,7 @@ async def _refresh(command: AuthenticateUser, work: Work, auth: Auth) -> TokenVi
     for access_token in access_tokens:
         revoke_access_token(access_token, work, auth)
     view, successor = _issue_tokens(token.family, Grant("refresh_token", token.id), work, auth, claims=claims)
-    auth.refresh_tokens.save(token.use(_successor(successor, view, auth), at=work.now), work)
+    auth.refresh_tokens.save(token.use(successor, at=work.now), work)
     return view
 
 
@@ -278,7 +278,7 @@ async def _repeat_or_revoke(token: RefreshToken, command: AuthenticateUser, work
 
     Raises:
         RefreshTokenStolen: the token was stolen.
-        TokenUsed: the theft was reported before, or the successor can't be unsealed.
+        TokenUsed: the theft was reported before, or the reply can't be unsealed.
         TokenExpired: the successor has expired.
         Refusal: as for ``Client.must_be_enabled``.
     """
@@ -289,27 +289,26 @@ async def _repeat_or_revoke(token: RefreshToken, command: AuthenticateUser, work
         if successor is not None and token.may_repeat(successor, client_id=command.client_id):
             successor.must_be_open(client_id=command.client_id, at=work.now)
             client.must_be_enabled()
-            view = _reply_of(token.successor, auth)
+            view = _reply_of(successor.sealed_reply or token.successor.sealed, auth)
             if token.is_recent(at=work.now):
                 return view
             if work.now < view.expires_at:
                 return view.model_copy(update={"expires_in": int((view.expires_at - work.now).total_seconds())})
             claims = await auth.entitlements.claims(client, token.user_id)
-            return await _renew_access_token(token, successor, view, work, auth, claims=claims)
+            return await _renew_access_token(successor, view, work, auth, claims=claims)
     await _revoke_stolen_family(token, work, auth)
     raise RefreshTokenStolen
 
 
 async def _renew_access_token(
-    token: RefreshToken, successor: RefreshToken, view: TokenView, work: Work, auth: Auth, *, claims: Claims
+    token: RefreshToken, view: TokenView, work: Work, auth: Auth, *, claims: Claims
 ) -> TokenView:
     """Issue another access token with an unused refresh token, since the first one expired before it was used."""
-    for access_token in await auth.access_tokens.issued_with(successor):
+    for access_token in await auth.access_tokens.issued_with(token):
         revoke_access_token(access_token, work, auth)
-    renewed = _issue_access_token(token.family, successor.grant, work, auth)
-    auth.refresh_tokens.save(successor.renew(renewed), work)
+    renewed = _issue_access_token(token.family, token.grant, work, auth)
     view = _view(renewed, view.refresh_token, auth, claims=claims)
-    auth.refresh_tokens.save(replace(token, successor=_successor(successor, view, auth)), work)
+    auth.refresh_tokens.save(token.renew(renewed, _sealed(view, auth)), work)
     return view
 
 
@@ -359,8 +358,11 @@ def _issue_tokens(
     access_token = _issue_access_token(family, grant, work, auth)
     string = RefreshTokenString(work.new_id("reftok"), new_key())
     refresh_token = RefreshToken.issue(family, grant, string, access_token=access_token, at=work.now)
+    view = _view(access_token, str(string), auth, claims=claims)
+    if grant.type == "refresh_token":
+        refresh_token = replace(refresh_token, sealed_reply=_sealed(view, auth))
     auth.refresh_tokens.add(refresh_token, work)
-    return _view(access_token, str(string), auth, claims=claims), refresh_token
+    return view, refresh_token
 
 
 def _issue_access_token(family: TokenFamily, grant: Grant, work: Work, auth: Auth) -> AccessToken:
@@ -380,18 +382,18 @@ def _view(access_token: AccessToken, refresh_token: str, auth: Auth, *, claims: 
     )
 
 
-def _successor(refresh_token: RefreshToken, view: TokenView, auth: Auth) -> Successor:
-    return Successor(refresh_token.id, auth.sealer.seal(SUCCESSORS, view.model_dump_json().encode()))
+def _sealed(view: TokenView, auth: Auth) -> str:
+    return auth.sealer.seal(SUCCESSORS, view.model_dump_json().encode())
 
 
-def _reply_of(successor: Successor, auth: Auth) -> TokenView:
-    """Unseal the reply with a successor.
+def _reply_of(sealed: str, auth: Auth) -> TokenView:
+    """Unseal the reply to a refresh.
 
     Raises:
         TokenUsed: the sealing key is no longer held, so the person has to log in again.
     """
     try:
-        return TokenView.model_validate_json(auth.sealer.unseal(SUCCESSORS, successor.sealed))
+        return TokenView.model_validate_json(auth.sealer.unseal(SUCCESSORS, sealed))
     except CannotUnseal:
         raise TokenUsed from None
 

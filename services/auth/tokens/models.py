@@ -127,13 +127,13 @@ class AccessToken(_Token):
 
 @dataclass(frozen=True, slots=True)
 class Successor:
-    """What a used refresh token was exchanged for: the ID of the next one, and the complete reply.
+    """What a used refresh token was exchanged for: the ID of the next one.
 
-    The reply is sealed for auth; the key in it is stored nowhere else.
+    ``sealed`` is the ``sealed_reply`` of the next one in documents of before 2026-11-29; empty in newer ones.
     """
 
     id: str
-    sealed: str
+    sealed: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +147,8 @@ class RefreshToken(_Token):
             that are older than the field.
         used_at: when it was exchanged for its successor; ``revoked_at`` is set at the same time.
         successor: what it was exchanged for.
+        sealed_reply: the complete reply to the refresh that issued it, for repeats of that request, sealed for auth.
+            The token's key is stored nowhere else. None once it is used or revoked, and in the first token of a family.
     """
 
     key_hash: str = stored_as("key")
@@ -156,6 +158,7 @@ class RefreshToken(_Token):
     access_token_id: str | None = None
     used_at: datetime | None = None
     successor: Successor | None = None
+    sealed_reply: str | None = None
 
     @classmethod
     def issue(
@@ -205,13 +208,22 @@ class RefreshToken(_Token):
         if client_id != self.client_id:
             raise IncorrectClient
 
-    def use(self, successor: Successor, *, at: datetime) -> Self:
-        """Mark the token as exchanged for its successor."""
-        return replace(self, used_at=at, revoked_at=at, successor=successor)
+    def revoke(self, *, at: datetime) -> Self:
+        """Mark the token as revoked; no repeat gets its reply any more."""
+        return replace(self, revoked_at=at, sealed_reply=None)
 
-    def renew(self, access_token: AccessToken) -> Self:
-        """Replace the access token that was issued with this one."""
-        return replace(self, access_token_id=access_token.id, cidr_blocks=access_token.cidr_blocks)
+    def use(self, successor: RefreshToken, *, at: datetime) -> Self:
+        """Mark the token as exchanged for its successor; no repeat gets its own reply any more."""
+        return replace(self.revoke(at=at), used_at=at, successor=Successor(successor.id))
+
+    def renew(self, access_token: AccessToken, sealed_reply: str) -> Self:
+        """Replace the access token that was issued with this one, and the reply."""
+        return replace(
+            self,
+            access_token_id=access_token.id,
+            cidr_blocks=access_token.cidr_blocks,
+            sealed_reply=sealed_reply,
+        )
 
     def is_recent(self, *, at: datetime) -> bool:
         """Whether a used token was used less than ``GRACE_PERIOD`` ago."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
-from pymongo import ASCENDING, IndexModel
+from pymongo import ASCENDING, IndexModel, UpdateOne
 
 from services.auth.tokens.credentials import RefreshTokenString, require_key
 from services.auth.tokens.models import FAMILY_LIFETIME, AccessToken, RefreshToken
 from shared.batch_loader import BatchLoader
 from shared.documents import Rows
-from shared.migrations import Migration, replacing
-from shared.mongo import Database, Document
+from shared.migrations import Migration, MigrationContext, replacing
+from shared.mongo import Collection, Database, Document
 
 RETENTION: Final = timedelta(days=30)
 """Counted from the expiry of an access token, and from the end of a refresh token's family."""
@@ -23,6 +24,10 @@ _OLDER: Final[Document] = {"rootGrant": {"$type": "string"}}
 """Documents of before 2026-11-28, whose root grant has no type and whose ``network`` is not in ``cidrBlocks``."""
 _BY_AGE: Final = IndexModel([("rootGrant", ASCENDING)], partialFilterExpression=_OLDER)
 """Holds the older documents only, so it costs nothing once they are rewritten."""
+_WITH_REPLY: Final[Document] = {"successor.sealed": {"$gt": ""}}
+"""Used refresh tokens of before 2026-11-29, which hold the reply with their successor."""
+_BY_STORED_REPLY: Final = IndexModel([("usedAt", ASCENDING)], partialFilterExpression=_WITH_REPLY)
+"""Likewise."""
 
 
 def _upgraded(document: Document) -> Document:
@@ -92,6 +97,7 @@ class RefreshTokens(Rows[RefreshToken]):
     INDEXES: Final = (
         _BY_USER,
         _BY_AGE,
+        _BY_STORED_REPLY,
         IndexModel([("chainEndsAt", ASCENDING)], expireAfterSeconds=int(RETENTION.total_seconds())),
     )
 
@@ -119,6 +125,24 @@ class RefreshTokens(Rows[RefreshToken]):
         return _upgraded_refresh_token(document)
 
 
+async def _move_replies(_context: MigrationContext, tokens: Collection, documents: Sequence[Document]) -> int:
+    """Copy the replies that repeats may still ask for to the successors, then remove them all from the used tokens."""
+    copies = [
+        # A reply that the successor already has is newer.
+        UpdateOne(
+            {"_id": each["successor"]["id"], "revokedAt": None, "sealedReply": None},
+            {"$set": {"sealedReply": each["successor"]["sealed"]}},
+        )
+        for each in documents
+    ]
+    await tokens.bulk_write(copies, ordered=False)
+    removals = [
+        UpdateOne({"_id": each["_id"], "version": each["version"]}, {"$set": {"successor.sealed": ""}})
+        for each in documents
+    ]
+    return (await tokens.bulk_write(removals, ordered=False)).modified_count
+
+
 MIGRATIONS: Final = (
     Migration(
         version=1,
@@ -134,4 +158,11 @@ MIGRATIONS: Final = (
         older=_OLDER,
         change=replacing(_upgraded_refresh_token),
     ),
+)
+REPLIES_MIGRATION: Final = Migration(
+    version=4,
+    title="replies with unused refresh tokens only",
+    collection=RefreshTokens.COLLECTION,
+    older={"usedAt": {"$type": "date"}, **_WITH_REPLY},
+    change=_move_replies,
 )

@@ -127,6 +127,7 @@ async def test_login_stores_the_documented_fields(harness: ServiceHarness) -> No
         "accessTokenId": access_token_id,
         "usedAt": None,
         "successor": None,
+        "sealedReply": None,
     }
 
 

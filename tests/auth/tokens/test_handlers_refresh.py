@@ -7,6 +7,7 @@ import jwt
 import pytest
 
 from shared.messages.auth.clients import CreateClient
+from shared.messages.auth.sessions import RevokeSessions
 from shared.messages.auth.tokens import AccessTokenRevoked, RefreshTokenReused
 from shared.messages.mailer.mails import SendMail
 from tests.auth.flows import (
@@ -330,9 +331,25 @@ async def test_token_family_ends_after_a_year(harness: ServiceHarness) -> None:
 async def test_stored_reply_can_be_unsealed_for_its_purpose_only(harness: ServiceHarness) -> None:
     first = await log_in(harness)
     second = await harness.deliver(refresh(first["refresh_token"]))
-    used = await harness.database["refresh_tokens"].find_one({"_id": token_id(first["refresh_token"])})
-    assert second["refresh_token"].split(".")[2] not in str(used)
-    assert used["successor"]["id"] == token_id(second["refresh_token"])
+    unused = await harness.database["refresh_tokens"].find_one({"_id": token_id(second["refresh_token"])})
+    assert second["refresh_token"].split(".")[2] not in str(unused)
     for receiver in ("gateway", "mailer", "auth"):
         with pytest.raises(Exception, match="not sealed for"):
-            harness.sealer.unseal(receiver, used["successor"]["sealed"])
+            harness.sealer.unseal(receiver, unused["sealedReply"])
+
+
+@pytest.mark.parametrize("ends", ["used", "revoked"])
+async def test_only_an_unused_token_has_a_stored_reply(harness: ServiceHarness, ends: str) -> None:
+    first = await log_in(harness)
+    tokens = await harness.deliver(refresh(first["refresh_token"]))
+    for _ in range(2):
+        tokens = await harness.deliver(refresh(tokens["refresh_token"]))
+    documents = await harness.database["refresh_tokens"].find().sort("createdAt").to_list()
+    assert [each["sealedReply"] is not None for each in documents] == [False, False, False, True]
+    assert "sealed" not in {name for each in documents[:3] for name, value in each["successor"].items() if value}
+    if ends == "used":
+        await harness.deliver(refresh(tokens["refresh_token"]))
+    else:
+        await harness.deliver(RevokeSessions(user_id=first["user_id"], which="all"))
+    ended = await harness.database["refresh_tokens"].find_one({"_id": documents[3]["_id"]})
+    assert ended["sealedReply"] is None

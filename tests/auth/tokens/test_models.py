@@ -14,7 +14,6 @@ from services.auth.tokens.models import (
     AccessToken,
     Grant,
     RefreshToken,
-    Successor,
     TokenFamily,
 )
 from shared.errors import Refusal
@@ -43,7 +42,7 @@ def refresh_token(number: int = 1, at: datetime = NOW) -> RefreshToken:
 
 
 def used_token(at: datetime = NOW) -> RefreshToken:
-    return refresh_token().use(Successor("reftok_2", "sealed"), at=at)
+    return refresh_token().use(refresh_token(2), at=at)
 
 
 def test_refresh_token_has_its_family() -> None:
@@ -90,7 +89,7 @@ def test_refresh_token_is_open_until_it_expires() -> None:
     [
         (refresh_token(2), "client_one", True),
         (refresh_token(2), "client_two", False),
-        (refresh_token(2).use(Successor("reftok_3", "sealed"), at=NOW), "client_one", False),
+        (refresh_token(2).use(refresh_token(3), at=NOW), "client_one", False),
         (refresh_token(2).revoke(at=NOW), "client_one", False),
         (None, "client_one", False),
     ],

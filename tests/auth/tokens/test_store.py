@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import jwt
@@ -9,9 +10,11 @@ import pytest
 
 from services.auth.app import MIGRATIONS
 from services.auth.tokens import store as token_store
+from services.auth.tokens.handlers import SUCCESSORS
 from shared.messages import Caller
 from shared.messages.auth.sessions import ListSessions
-from tests.auth.flows import log_in, refresh
+from shared.messages.auth.tokens import TokenView
+from tests.auth.flows import log_in, refresh, refusal
 from tests.service_harness import ServiceHarness
 
 HOME = Caller(client_ip="203.0.113.77")
@@ -74,7 +77,32 @@ async def test_job_rewrites_tokens_of_before(harness: ServiceHarness, monkeypatc
     assert await stored(harness) == before
 
 
+async def refreshed_before(harness: ServiceHarness) -> list[dict[str, Any]]:
+    """Refresh a login twice and give the tokens the shape that they had before 2026-11-29; return all replies."""
+    replies = [await log_in(harness)]
+    for _ in range(2):
+        replies.append(await harness.deliver(refresh(replies[-1]["refresh_token"])))
+    tokens = harness.database["refresh_tokens"]
+    for reply, following in pairwise(replies):
+        sealed = harness.sealer.seal(SUCCESSORS, TokenView(**following).model_dump_json().encode())
+        await tokens.update_one({"_id": reply["refresh_token"].split(".")[1]}, {"$set": {"successor.sealed": sealed}})
+    await tokens.update_many({}, {"$unset": {"sealedReply": ""}})
+    return replies
+
+
+@pytest.mark.parametrize("migrated", [False, True])
+async def test_replies_of_before_are_repeated(harness: ServiceHarness, migrated: bool) -> None:  # noqa: FBT001
+    replies = await refreshed_before(harness)
+    if migrated:
+        assert await harness.migrate(MIGRATIONS) == 2
+        documents = await harness.database["refresh_tokens"].find().sort("createdAt").to_list()
+        assert [bool(each.get("sealedReply")) for each in documents] == [False, False, True]
+        assert [each["successor"]["sealed"] for each in documents[:2]] == ["", ""]
+    assert await harness.deliver(refresh(replies[1]["refresh_token"])) == replies[2]
+    assert await refusal(harness, refresh(replies[0]["refresh_token"])) == ("conflict", "token_used")
+
+
 async def test_older_tokens_are_found_by_an_index(harness: ServiceHarness) -> None:
-    for migration in token_store.MIGRATIONS:
+    for migration in (*token_store.MIGRATIONS, token_store.REPLIES_MIGRATION):
         plan = await harness.database[migration.collection].find(migration.older).explain()
         assert "COLLSCAN" not in str(plan["queryPlanner"]["winningPlan"])

@@ -1,5 +1,6 @@
 """Removal of messages from inbox rows once every consumer group has passed them."""
 
+import asyncio
 from collections import deque
 from importlib import import_module
 from typing import Any
@@ -42,7 +43,7 @@ async def test_messages_stay_until_every_group_has_passed_them(bus: BusHarness) 
     message_id = new_message_id()
     command = Append(subject="s", number=1, key="s", events=3)
     async with bus.running(consumers=LEDGER_CONSUMERS) as running:
-        first = await bus.call(command, id=message_id)
+        first = await bus.call(command, id=message_id, fingerprint="aa")
         await bus.drained("ledger")
         full = (await bus.rows())[0]
         await sent_by(running).drop_passed()
@@ -55,7 +56,7 @@ async def test_messages_stay_until_every_group_has_passed_them(bus: BusHarness) 
         assert await messages_of(bus, message_id) == []
         assert sent_by(running).count == 0
         assert len(bson.encode((await bus.rows())[0])) < len(bson.encode(full)) / 2
-        repeat = await bus.call(command, id=message_id)
+        repeat = await bus.call(command, id=message_id, fingerprint="aa")
         assert (repeat.body, repeat.replayed) == (first.body, True)
         await bus.drained("ledger")
     assert len(await bus.records("ledger.events")) == 3
@@ -71,6 +72,27 @@ async def test_a_forwarded_message_stays_for_repeats_of_the_call(bus: BusHarness
         assert await messages_of(bus, message_id) == ["ledger.append"]
         second = await bus.call(Relay(subject="s", number=1, key="k"), id=message_id)
         assert (second.body, second.replayed) == (first.body, True)
+
+
+async def test_a_reply_that_no_caller_can_repeat_is_removed(bus: BusHarness) -> None:
+    command = Append(subject="s", number=1, key="s")
+    async with bus.running(consumers=LEDGER_CONSUMERS) as running, bus.running("audit"):
+        await bus.call(command, id="1" * 32)
+        await bus.call(command, id="2" * 32, fingerprint="aa")
+        # The reply to a forwarded message has the correlation ID of the call.
+        await bus.send(command, id="3" * 32, reply_to=0, reply_id="9" * 32)
+        await bus.drained("ledger", "audit")
+        await sent_by(running).drop_passed()
+        kept = {row["_id"][0]: (row["reply"], row["answers"], row["messages"]) for row in await bus.rows()}
+        assert kept == {
+            "1": (None, False, []),
+            "2": (b'{"entries":2}', True, []),
+            "3": (b'{"entries":3}', True, []),
+        }
+        # A second delivery is recognized, and sends nothing.
+        with pytest.raises(TimeoutError):
+            await bus.call(command, id="1" * 32, seconds=0.5)
+    assert await bus.numbers("s") == [1, 1, 1]
 
 
 async def test_rewound_offsets_change_nothing_after_the_removal(bus: BusHarness) -> None:
@@ -120,6 +142,30 @@ class TestWithoutKafka:
     async def test_messages_of_unknown_topics_stay(self, sent: SentMessages) -> None:
         sent.add("row", [envelope(), envelope()], [self.POSITION, (TopicPartition("other", 0), 7)])
         assert sent.count == 0
+
+    @pytest.mark.parametrize("acknowledged", [True, False, None])
+    async def test_a_reply_stays_until_kafka_has_acknowledged_it(
+        self,
+        sent: SentMessages,
+        acknowledged: bool | None,  # noqa: FBT001
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        dropped: dict[bool, list[str]] = {}
+
+        async def drop(ids: list[str], *, replies: bool = False) -> None:
+            dropped[replies] = ids
+
+        monkeypatch.setattr(sent._inbox, "drop_messages", drop)
+        reply = asyncio.get_running_loop().create_future()
+        sent.add("row", [], [], reply=reply)
+        await sent.drop_passed()
+        assert (dropped, sent.count) == ({}, 1)
+        if acknowledged is None:
+            reply.cancel()
+        else:
+            reply.set_result(acknowledged)
+        await sent.drop_passed()
+        assert (dropped, sent.count) == ({acknowledged is True: ["row"]}, 0)
 
     async def test_a_row_that_waits_for_an_hour_keeps_its_messages(
         self, sent: SentMessages, monkeypatch: pytest.MonkeyPatch
