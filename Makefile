@@ -18,7 +18,7 @@ MANIFEST_TESTS := $(addprefix tests/deploy/test_,kubernetes.py network_policies.
 	manifest_schemas.py)
 DOCUMENT_TESTS := $(addsuffix ::test_served_document_is_up_to_date,tests/reference/test_document.py tests/reference/test_events.py)
 
-.PHONY: help run run-services backing test test-slow faults stripe-contract check manifests format bench bench-recovery \
+.PHONY: help run run-services backing test test-slow faults stripe-contract check manifests format bench bench-quick bench-recovery profile \
 	bench-overload bench-status bench-sizes bench-rolls reference sbom image image-local test-image lock clean install-run install-dev install-clients \
 	install-typescript \
 	install-kustomize try-apiserver
@@ -69,8 +69,14 @@ format: install-dev ## format the code and auto-fix lint errors
 try-apiserver: ## apply the Kubernetes manifests to a kube-apiserver built from Go modules; the first build takes 8 minutes
 	@exec python3 deploy/kubernetes/try_apiserver
 
-bench: install-dev ## measure requests per second and latencies beside the floors of this machine
-	$(BIN)/python -m tests.bench
+bench: install-dev ## measure rates, latencies and CPU time beside the floors of this machine and the goals; below 20 minutes
+	$(BIN)/python -m tests.bench --json build/bench.json --plot build/bench.svg
+
+bench-quick: install-dev ## measure one short round of most rows; below 2 minutes
+	$(BIN)/python -m tests.bench --quick
+
+profile: install-dev ## show where the time of an operation goes (JOB=refresh; without JOB it lists them)
+	$(BIN)/python -m tests.bench.profile $(JOB)
 
 bench-recovery: install-dev ## measure how long callers wait for a killed, restarted or replaced process
 	$(BIN)/python -m tests.bench.recovery

@@ -22,6 +22,8 @@ class ReceivedSpan:
         kind: ``SERVER``, ``CLIENT``, ``PRODUCER``, ``CONSUMER`` or ``INTERNAL``.
         parent: empty for a root.
         failed: whether the status is Error.
+        start: Unix time in nanoseconds.
+        end: the same.
     """
 
     resource: dict[str, Any]
@@ -34,6 +36,8 @@ class ReceivedSpan:
     links: list[str]
     attributes: dict[str, Any]
     failed: bool
+    start: int
+    end: int
 
     @property
     def service(self) -> str:
@@ -105,6 +109,8 @@ def _received(span: Span, resource: dict[str, Any], schema: str) -> ReceivedSpan
         links=[link.span_id.hex() for link in span.links],
         attributes=_plain(span.attributes),
         failed=span.status.code == Status.STATUS_CODE_ERROR,
+        start=span.start_time_unix_nano,
+        end=span.end_time_unix_nano,
     )
 
 

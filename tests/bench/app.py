@@ -7,21 +7,18 @@ import hashlib
 import hmac
 import itertools
 import json
-import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterable
-from email import message_from_string, policy
+from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from services.embedded.demo import CLIENT_ID
 from tests.bench.http_client import Connection, Response
+from tests.bench.mails import Mails
 from tests.stack import API, Login
-
-PREPARED_SECONDS = 120.0
-_CODE = re.compile(r"[?&]code=([^&\s]+)")
 
 
 class App:
@@ -38,10 +35,10 @@ class App:
         assert address.port is not None
         self._connections = [Connection(address.hostname, address.port) for _ in range(connections)]
         self._webhook_secret = environment["webhook_secret"].encode()
-        self._mails = Path(environment["mails"])
+        self._mails = Mails(Path(environment["mails"]))
         self._count = itertools.count()
         self._codes: list[tuple[Login, str]] = []
-        self._known: list[Login] = []
+        self._known: deque[Login] = deque()
         """People who have logged in."""
         self._asked: dict[str, Login] = {}
         """Known people whose next link was not read yet."""
@@ -49,11 +46,18 @@ class App:
         """Where their mails begin in the file of all mails."""
         self._logins: list[dict[str, Any]] = []
         self._subscribers: list[dict[str, Any]] = []
+        self._ordered: list[tuple[str, float]] = []
+        """Address of each link that was requested since `expect_mails`, and when."""
+        self._ordered_at = 0
 
     async def connect(self) -> None:
         """Open every connection anew, so that none reaches the server's idle timeout during a round."""
         for connection in self._connections:
             await connection.connect()
+
+    def trace(self, number: int, traceparent: str) -> None:
+        """Let the next calls of a connection belong to a trace (https://www.w3.org/TR/trace-context/)."""
+        self._connections[number].every = f"traceparent: {traceparent}\r\n"
 
     def close(self) -> None:
         """Disconnect."""
@@ -62,10 +66,43 @@ class App:
 
     async def send_magic_link(self, number: int) -> None:
         """Request a magic link for a new address."""
-        await self._rpc(number, "send_magic_link", self._new_login().request(), expected=204)
+        login = self._new_login()
+        self._ordered.append((login.email, time.monotonic()))
+        await self._rpc(number, "send_magic_link", login.request(), expected=204)
+
+    async def send_magic_link_known(self, number: int) -> None:
+        """Request a magic link for somebody who has logged in before: for each of them in turn."""
+        self._known.rotate(-1)
+        login = Login(self._known[-1].email)
+        self._ordered.append((login.email, time.monotonic()))
+        await self._rpc(number, "send_magic_link", login.request(), expected=204)
+
+    def expect_mails(self) -> None:
+        """Begin to note when links are requested, for `mailed`."""
+        self._ordered.clear()
+        self._ordered_at = self._mails.size
+
+    async def mailed(self) -> tuple[list[float], float]:
+        """Wait until the sink has the mails of all links since `expect_mails`.
+
+        Returns:
+            the seconds from each request to its mail, and from the first request to the last mail.
+        """
+        ordered: dict[str, deque[float]] = {}
+        for address, at in self._ordered:
+            ordered.setdefault(address, deque()).append(at)
+        latencies, last = [], 0.0
+        async for mail in self._mails.since(self._ordered_at):
+            if mail["to"] in ordered:
+                latencies.append(mail["at"] - ordered[mail["to"]].popleft())
+                last = mail["at"]
+            if len(latencies) == len(self._ordered):
+                break
+        return latencies, last - self._ordered[0][1]
 
     async def authenticate_user_code(self, number: int) -> None:
         """Redeem an unused code; that of a new address creates its user."""
+        assert self._codes, "prepare more codes"
         login, code = self._codes.pop()
         self._logins.append(await self._json(number, "authenticate_user", login.redemption(code)))
         self._known.append(login)
@@ -73,7 +110,7 @@ class App:
     async def send_magic_link_again(self, number: int) -> None:
         """Request a magic link for somebody who has logged in before; `collect_codes` reads its code."""
         if not self._asked:
-            self._asked_at = self._mails.stat().st_size
+            self._asked_at = self._mails.size
         login = Login(self._known.pop().email)
         self._asked[login.email] = login
         await self._rpc(number, "send_magic_link", login.request(), expected=204)
@@ -108,6 +145,10 @@ class App:
         """Read the subscription status of a user on trial, with the link to the billing portal."""
         await self._as_user(number, "get_subscription_status", self._subscribers[number])
 
+    async def list_news_items(self, number: int) -> None:
+        """List the news of the app."""
+        await self._rpc(number, "list_news_items", {"client_id": CLIENT_ID}, expected=200)
+
     async def heartbeat(self, number: int) -> None:
         """Check that a user on trial has a subscription."""
         header = f"authorization: bearer {self._subscribers[number]['access_token']}\r\n"
@@ -119,14 +160,14 @@ class App:
         invoice = {"id": "in_1", "object": "invoice", "customer": f"cus_{number}", "pad": "x" * 1500}
         await self._event(number, "invoice.updated", invoice)
 
-    async def renewal(self, number: int, subscription: str) -> None:
+    async def renewal(self, number: int, subscription: str, *, event_id: str = "") -> None:
         """Send a signed event about a subscription, which billing reads from Stripe."""
         changed = {"id": subscription, "object": "subscription", "customer": f"cus_{subscription}", "pad": "x" * 1500}
-        await self._event(number, "customer.subscription.updated", changed)
+        await self._event(number, "customer.subscription.updated", changed, event_id=event_id)
 
-    async def _event(self, number: int, event_type: str, changed: dict[str, Any]) -> None:
+    async def _event(self, number: int, event_type: str, changed: dict[str, Any], *, event_id: str = "") -> None:
         event = {
-            "id": f"evt_{secrets.token_hex(12)}",
+            "id": event_id or new_event_id(),
             "object": "event",
             "type": event_type,
             "created": int(time.time()),
@@ -145,14 +186,31 @@ class App:
         if missing > 0:
             logins = {login.email: login for login in (self._new_login() for _ in range(missing))}
             await self._each(logins.values(), lambda n, login: self._request(n, "send_magic_link", login.request()))
-            async for to, code in self._codes_for(set(logins)):
+            async for to, code in self._mails.codes(set(logins)):
                 self._codes.append((logins[to], code))
 
     async def collect_codes(self) -> None:
         """Read the codes of the links of `send_magic_link_again`."""
         asked, self._asked = self._asked, {}
-        sent = {to: code async for to, code in self._codes_for(set(asked), start=self._asked_at)}
+        sent = {to: code async for to, code in self._mails.codes(set(asked), start=self._asked_at)}
         self._codes = [(login, sent[email]) for email, login in asked.items()]
+
+    async def prepare_known(self, count: int) -> None:
+        """Log new users in until so many people have logged in."""
+        missing = count - len(self._known)
+        if missing > 0:
+            await self.prepare_codes(missing)
+            await self._each(range(missing), lambda n, _item: self.authenticate_user_code(n))
+
+    async def prepare_known_codes(self, count: int) -> None:
+        """Request a link for so many people who have logged in; only their codes are unused afterwards."""
+        await self.prepare_known(count)
+        await self._each(range(count), lambda n, _item: self.send_magic_link_again(n))
+        await self.collect_codes()
+
+    async def create_trials(self, count: int) -> None:
+        """Order so many subscriptions in Stripe, of new users."""
+        await self._each(range(count), lambda n, _item: self.create_trial(n))
 
     async def prepare_logins(self, count: int) -> None:
         """Log new users in until there are so many."""
@@ -169,7 +227,7 @@ class App:
             logins.values(),
             lambda n, login: self._request(n, "create_trial_and_magic_link", _trial(login)),
         )
-        async for to, code in self._codes_for(set(logins)):
+        async for to, code in self._mails.codes(set(logins)):
             self._subscribers.append(await self._json(0, "authenticate_user", logins[to].redemption(code)))
 
     def _new_login(self) -> Login:
@@ -201,34 +259,14 @@ class App:
 
         await asyncio.gather(*(loop(number) for number in range(len(self._connections))))
 
-    async def _codes_for(self, wanted: set[str], *, start: int = 0) -> AsyncIterator[tuple[str, str]]:
-        """Yield address and code of each mail to these addresses, from ``start`` of the sink's growing file on."""
-        end = time.monotonic() + PREPARED_SECONDS
-        line = ""
-        with self._mails.open() as lines:
-            lines.seek(start)
-            while wanted:
-                # A line that is being written may arrive in two parts.
-                line = line + lines.readline()
-                if not line.endswith("\n"):
-                    assert time.monotonic() < end, f"{len(wanted)} mails did not arrive within {PREPARED_SECONDS} s"
-                    await asyncio.sleep(0.05)
-                    continue
-                mail, line = json.loads(line), ""
-                if mail["to"] in wanted and (code := _code(mail["content"])):
-                    wanted.discard(mail["to"])
-                    yield mail["to"], code
-
 
 def _trial(login: Login) -> dict[str, Any]:
     return login.request(device={"platform": "mac", "beak_id": login.state, "fingerprint": login.state})
 
 
-def _code(mail: str) -> str | None:
-    """The code of the magic link in a mail's text, if it has one."""
-    part = message_from_string(mail, policy=policy.default).get_body(("plain",))
-    found = _CODE.search(part.get_content()) if part is not None else None
-    return found[1] if found else None
+def new_event_id() -> str:
+    """A new ID as Stripe forms them."""
+    return f"evt_{secrets.token_hex(12)}"
 
 
 def _expect(response: Response, status: int) -> None:

@@ -26,9 +26,13 @@ class Connection(asyncio.Protocol):
     Args:
         host: name or address of the server.
         port: its TCP port.
+
+    Attributes:
+        every: header lines of every request, each with its line end.
     """
 
     def __init__(self, host: str, port: int) -> None:
+        self.every = ""
         self._host = host
         self._port = port
         self._buffer = bytearray()
@@ -96,7 +100,7 @@ class Connection(asyncio.Protocol):
         """Return the bytes of the request that ``post`` sends."""
         return (
             b"POST %b HTTP/1.1\r\nhost: %b:%d\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%b\r\n%b"
-            % (path.encode(), self._host.encode(), self._port, len(body), headers.encode(), body)
+            % (path.encode(), self._host.encode(), self._port, len(body), (self.every + headers).encode(), body)
         )
 
     async def closed(self) -> None:

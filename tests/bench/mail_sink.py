@@ -1,15 +1,25 @@
 """SMTP sink for benchmarks: accepts every mail at little cost, so that the measurement pays for Nest's side only.
 
 It implements the part of RFC 5321 that a pipelining client needs and writes each mail to a file as a JSON line with
-``to`` and ``content``.
+``to``, ``content`` and ``at``: when the mail was complete, in seconds of this machine's monotonic clock.
+
+``python -m tests.bench.mail_sink FILE`` runs it in a process of its own, so that its CPU time can be told apart. It
+prints its port and ends with its standard input.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self, TextIO, cast
+
+import uvloop
 
 _END = b"\r\n.\r\n"
 
@@ -63,7 +73,8 @@ class _Session(asyncio.Protocol):
             if not end:
                 return None
             self._buffer, self._in_data = rest, False
-            self._file.write(json.dumps({"to": self._to, "content": content.decode("latin-1")}) + "\n")
+            mail = {"to": self._to, "content": content.decode("latin-1"), "at": time.monotonic()}
+            self._file.write(json.dumps(mail) + "\n")
             return b"250 accepted\r\n"
         line, end, rest = self._buffer.partition(b"\r\n")
         if not end:
@@ -83,3 +94,32 @@ class _Session(asyncio.Protocol):
         if verb == b"QUIT":
             return b"221 bye\r\n"
         return b"250 ok\r\n"
+
+
+@asynccontextmanager
+async def separate_sink(file: Path) -> AsyncIterator[tuple[int, int]]:
+    """Run a sink in a process of its own; yields its port and process ID."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.bench.mail_sink", str(file)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        yield int(await process.stdout.readline()), process.pid
+    finally:
+        process.stdin.close()
+        await process.wait()
+
+
+async def main(file: Path) -> None:
+    """Run a sink until standard input ends."""
+    async with MailSink(file) as sink:
+        sys.stdout.write(f"{sink.port}\n")
+        sys.stdout.flush()
+        await asyncio.to_thread(sys.stdin.read)
+
+
+if __name__ == "__main__":
+    uvloop.run(main(Path(sys.argv[1])))

@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
@@ -16,19 +16,24 @@ Call = Callable[[int], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Round:
-    """Rate and latencies of one round."""
+    """Rate and latencies, in milliseconds, of one round.
+
+    Attributes:
+        count: the calls.
+    """
 
     per_second: float
     p50: float
     p99: float
     longest: float
+    count: int = 0
 
     @classmethod
     def of(cls, latencies: Sequence[float], seconds: float) -> Round:
         """The round with these latencies, in seconds, over so many seconds."""
         ordered = sorted(1000 * latency for latency in latencies)
         count = len(ordered)
-        return cls(count / seconds, ordered[count // 2], ordered[count * 99 // 100], ordered[-1])
+        return cls(count / seconds, ordered[count // 2], ordered[count * 99 // 100], ordered[-1], count)
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,9 @@ class Result:
 
     Attributes:
         connections: how many closed loops ran side by side; None for an open loop.
+        rate: requests a second of an open loop; None for closed loops.
+        cpu: milliseconds of CPU time per call, by process.
+        memory: resident memory in MB after the last round, by process.
     """
 
     name: str
@@ -45,6 +53,9 @@ class Result:
     p50: float
     p99: float
     longest: float
+    rate: int | None = None
+    cpu: dict[str, float] = field(default_factory=dict)
+    memory: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, name: str, connections: int | None, rounds: Sequence[Round]) -> Result:
@@ -106,3 +117,14 @@ def cpu_seconds(pids: Mapping[str, int]) -> dict[str, float]:
     ticks = os.sysconf("SC_CLK_TCK")
     stats = {name: Path(f"/proc/{pid}/stat").read_text() for name, pid in pids.items()}
     return {name: sum(map(int, stat.rpartition(")")[2].split()[11:13])) / ticks for name, stat in stats.items()}
+
+
+def cpu_of(before: Mapping[str, float], after: Mapping[str, float], count: int) -> dict[str, float]:
+    """Milliseconds of CPU time per call between two readings of `cpu_seconds`, by process."""
+    return {name: 1000 * (used - before[name]) / count for name, used in after.items()}
+
+
+def resident_megabytes(pids: Mapping[str, int]) -> dict[str, float]:
+    """Resident memory of processes, by name (proc(5): field 2 of ``statm``, in pages)."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    return {name: int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page / 1e6 for name, pid in pids.items()}

@@ -11,42 +11,54 @@ import pytest
 
 from tests.bench import record_macs, telemetry
 from tests.bench.flood import Flood
+from tests.bench.goals import GOALS
 from tests.bench.http_client import Connection
-
-ROWS = {
-    "floor: echo over Kafka",
-    "floor: record onto Kafka",
-    "floor: record onto Kafka, open loop",
-    "floor: MongoDB insert",
-    "floor: MongoDB transaction",
-    "floor: MongoDB read",
-    "send_magic_link",
-    "authenticate_user, code",
-    "authenticate_user, refresh",
-    "get_user",
-    "get_subscription_status",
-    "webhook ingress",
-    "webhook ingress, open loop",
-}
+from tests.bench.rows import JOBS
+from tests.bench.runner import Bench
 
 
 @pytest.mark.slow
-def test_every_row_runs_a_round_of_one_second(tmp_path: Path) -> None:
-    results = tmp_path / "results.json"
-    options = ("--seconds", "1", "--runs", "1", "--warm-up", "0", "--connections", "4", "--codes", "600")
+def test_every_row_runs_a_round_of_half_a_second(tmp_path: Path) -> None:
+    results, picture = tmp_path / "results.json", tmp_path / "plot.svg"
+    options = ("--seconds", "0.5", "--runs", "1", "--warm-up", "0", "--json", str(results), "--plot", str(picture))
     ran = subprocess.run(
-        [sys.executable, "-m", "tests.bench", *options, "--json", str(results)],
+        [sys.executable, "-m", "tests.bench", *options],
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    bench = Bench.of_json(json.loads(results.read_text()))
+    assert set(GOALS) == set(JOBS.values()) <= {row.name for row in bench.results}
+    assert {goal.floor for goal in GOALS.values()} <= {row.name for row in bench.results}
+    for row in bench.results:
+        assert row.per_second > 0, row.name
+        assert 0 < row.p50 <= row.p99 <= row.longest, row.name
+    assert set(bench.idle) == {"services", "kafka", "mongo"}
+    assert "504" not in bench.statuses
+    assert picture.read_text().startswith("<svg")
+
+
+@pytest.mark.slow
+def test_profile_of_a_login_shows_every_round_trip(tmp_path: Path) -> None:
+    results = tmp_path / "profile.json"
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.bench.profile", "link", "--seconds", "1", "--json", str(results)],
         capture_output=True,
         text=True,
         timeout=240,
         check=False,
     )
     assert ran.returncode == 0, ran.stderr[-3000:]
-    measured = {row["name"]: row for row in json.loads(results.read_text())}
-    assert set(measured) == ROWS
-    for name, row in measured.items():
-        assert row["per_second"] > 0, name
-        assert 0 < row["p50"] <= row["p99"] <= row["longest"], name
+    (profile,) = json.loads(results.read_text())
+    steps = [step["name"] for step in profile["steps"]]
+    assert {"record to auth", "record to mailer", "insert inbox", "commitTransaction admin", "smtp send"} <= set(steps)
+    assert 0.9 < profile["requests"]["nest-gateway: PRODUCE"][0] < 1.5
+    assert profile["alone"]["mongo"]["commitTransaction"] > profile["together"]["mongo"]["commitTransaction"]
+    assert profile["alone"]["commits"]["auth"] < profile["together"]["commits"]["auth"]
+    assert profile["together"]["kafka"]["auth.commands"] > 100
+    assert sum(profile["stacks"]["auth"]["packages"].values()) > 0.9
 
 
 @pytest.mark.slow

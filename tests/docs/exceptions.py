@@ -27,6 +27,10 @@ COMMANDS: Final[dict[tuple[str, str], str]] = {
     ("docs/compose.md", ""): DOCKER,
     ("docs/kubernetes.md", "make try-apiserver"): "builds a kube-apiserver in 8 minutes",
     ("docs/performance.md", "make bench"): "runs for minutes; tests/bench/test_bench.py runs a short one",
+    (
+        "docs/performance.md",
+        "make profile JOB=refresh",
+    ): "runs for a minute; tests/bench/test_bench.py runs a short one",
     ("docs/deploy/one-server.md", ""): SERVER,
     ("docs/nest-command.md", "nest login"): ELSEWHERE,
     ("docs/nest-command.md", "nest clients list --profile"): ELSEWHERE,
