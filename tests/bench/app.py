@@ -12,13 +12,16 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from services.embedded.demo import CLIENT_ID
 from tests.bench.http_client import Connection, Response
 from tests.bench.mails import Mails
 from tests.stack import API, Login
+
+ORDERING: Final = 8
+"""Connections that order trials: each takes several calls to Stripe, and must be answered in time."""
 
 
 class App:
@@ -210,7 +213,7 @@ class App:
 
     async def create_trials(self, count: int) -> None:
         """Order so many subscriptions in Stripe, of new users."""
-        await self._each(range(count), lambda n, _item: self.create_trial(n))
+        await self._each(range(count), lambda n, _item: self.create_trial(n), connections=ORDERING)
 
     async def prepare_logins(self, count: int) -> None:
         """Log new users in until there are so many."""
@@ -226,6 +229,7 @@ class App:
         await self._each(
             logins.values(),
             lambda n, login: self._request(n, "create_trial_and_magic_link", _trial(login)),
+            connections=ORDERING,
         )
         async for to, code in self._mails.codes(set(logins)):
             self._subscribers.append(await self._json(0, "authenticate_user", logins[to].redemption(code)))
@@ -250,14 +254,14 @@ class App:
         parsed: dict[str, Any] = json.loads((await self._rpc(number, method, body, expected=200)).body)
         return parsed
 
-    async def _each(self, items: Iterable[Any], act: Any) -> None:
+    async def _each(self, items: Iterable[Any], act: Any, *, connections: int | None = None) -> None:
         rest = iter(list(items))
 
         async def loop(number: int) -> None:
             for item in rest:
                 await act(number, item)
 
-        await asyncio.gather(*(loop(number) for number in range(len(self._connections))))
+        await asyncio.gather(*(loop(number) for number in range(connections or len(self._connections))))
 
 
 def _trial(login: Login) -> dict[str, Any]:

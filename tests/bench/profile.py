@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import secrets
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean
 from typing import Any, Final
@@ -26,7 +24,8 @@ from rich.console import Console
 from tests.bench import counters, stacks, waterfall
 from tests.bench.environment import environment
 from tests.bench.goals import CONNECTIONS
-from tests.bench.measure import Round, closed_loops, cpu_of, cpu_seconds
+from tests.bench.measure import closed_loops, cpu_of, cpu_seconds
+from tests.bench.profile_data import Load, Profile, write
 from tests.bench.profile_report import show
 from tests.bench.rows import EVENTS_IN_FLIGHT, JOBS, SETTINGS, STRIPE_SECONDS, Row, nest_rows
 from tests.traces import ReceivedSpan, Traces
@@ -46,50 +45,6 @@ examples:
 
 jobs: {", ".join(JOBS)}
 """
-
-
-@dataclass(frozen=True)
-class Load:
-    """What a call causes at some number of connections; all figures are for each call.
-
-    Attributes:
-        cpu: milliseconds of CPU time, by process.
-        mongo: commands of MongoDB by name, and bytes.
-        kafka: bytes in the segments, by topic.
-        commits: messages in a commit, by service.
-    """
-
-    connections: int
-    round: Round
-    cpu: dict[str, float]
-    mongo: dict[str, float]
-    kafka: dict[str, float]
-    commits: dict[str, float]
-
-
-@dataclass
-class Profile:
-    """The profile of one job.
-
-    Attributes:
-        row: its row in the benchmark.
-        steps: the waterfall of the median of some traced requests.
-        requests: Kafka requests of one call alone, by client and kind: their number, and the milliseconds that one
-            takes in the broker.
-        requests_idle: the same of a second without calls.
-        alone: one connection.
-        together: many connections.
-        stacks: CPU time by package and function, by process, at many connections.
-    """
-
-    job: str
-    row: str
-    steps: list[waterfall.Step] = field(default_factory=list)
-    requests: dict[str, tuple[float, float]] = field(default_factory=dict)
-    requests_together: dict[str, float] = field(default_factory=dict)
-    alone: Load | None = None
-    together: Load | None = None
-    stacks: dict[str, stacks.Shares] = field(default_factory=dict)
 
 
 async def traced(profiles: Sequence[Profile], console: Console) -> None:
@@ -138,7 +93,7 @@ async def loaded(profiles: Sequence[Profile], seconds: float, console: Console) 
                 load = await _load(running, row, connections, seconds)
                 profile.alone, profile.together = (load, None) if connections == 1 else (profile.alone, load)
             await _prepare(row, many, row.most_calls(many, seconds + 2))
-            profile.stacks = await _sampled(running, row, many, seconds)
+            profile.stacks = await _sampled(running, row, many, seconds, console)
 
 
 @asynccontextmanager
@@ -223,14 +178,19 @@ async def _load(running: Mapping[str, Any], row: Row, connections: int, seconds:
     )
 
 
-async def _sampled(running: Mapping[str, Any], row: Row, connections: int, seconds: float) -> dict[str, stacks.Shares]:
+async def _sampled(
+    running: Mapping[str, Any], row: Row, connections: int, seconds: float, console: Console
+) -> dict[str, stacks.Shares]:
+    """Shares of the CPU time of each service; empty, with a line that says why, if py-spy may not sample them."""
     with tempfile.TemporaryDirectory(prefix="nest-profile-") as name:
         files = {process: Path(name) / process for process in SAMPLED}
         load = asyncio.create_task(closed_loops(row.call, connections, seconds + 1))
-        await asyncio.gather(
-            *(stacks.sample(running["all_pids"][process], seconds, file) for process, file in files.items())
-        )
+        sampling = (stacks.sample(running["all_pids"][process], seconds, file) for process, file in files.items())
+        failures = [str(failure) for failure in await asyncio.gather(*sampling) if failure]
         await load
+        if failures:
+            console.print(f"[bold]no CPU time by package and function:[/bold] {failures[0]}")
+            return {}
         return {process: stacks.shares(file.read_text()) for process, file in files.items()}
 
 
@@ -259,7 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Profile]:
     for profile in profiles:
         show(profile, console)
     if options.json is not None:
-        options.json.write_text(json.dumps([asdict(profile) for profile in profiles], indent=1) + "\n")
+        write(options.json, profiles)
     return profiles
 
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rich.console import Console
 from rich.table import Table
 
 from tests.bench import waterfall
+from tests.bench.profile_data import Load, Profile
 from tests.bench.report import TOOLS
-
-if TYPE_CHECKING:
-    from tests.bench.profile import Load, Profile
 
 FUNCTIONS: Final = 12
 PACKAGES: Final = 8

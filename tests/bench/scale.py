@@ -7,9 +7,8 @@ measures the costs.
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +22,7 @@ from services.billing.settings import BillingSettings
 from services.mailer.settings import MailerSettings
 from shared.bus.topics import TOPICS
 from shared.settings import ServiceSettings
+from tests.bench.markdown import render, table
 from tests.bench.sizes import Cost
 
 DOCUMENT: Final = Path("docs/scale.md")
@@ -129,7 +129,7 @@ def tables(costs: Sequence[Cost]) -> dict[str, str]:
     """The tables of the document, by name."""
     model = Model({cost.name: cost for cost in costs})
     return {
-        "costs": _table(
+        "costs": table(
             ("operation", "MongoDB", "largest", "Kafka", "largest", "CPU, ms", "MongoDB", "services", "Kafka"),
             [
                 (
@@ -148,7 +148,7 @@ def tables(costs: Sequence[Cost]) -> dict[str, str]:
                 for cost in costs
             ],
         ),
-        "rates": _table(
+        "rates": table(
             ("operation", "a user and month", "a second, mean", "a second, busiest hour"),
             [
                 (name, f"{often:g}", f"{model.per_second(name):.2f}", f"{PEAK * model.per_second(name):.1f}")
@@ -157,25 +157,12 @@ def tables(costs: Sequence[Cost]) -> dict[str, str]:
         ),
         "collections": _sizes("collection", model.collections(), kept=_kept),
         "topics": _sizes("topic", model.topics(), kept=_topic_kept),
-        "cores": _table(
+        "cores": table(
             ("process", "cores in the busiest hour"),
             [(name, f"{cores:.2f}") for name, cores in model.cores().most_common()]
             + [("**all**", f"**{sum(model.cores().values()):.2f}**")],
         ),
     }
-
-
-def render(document: str, costs: Sequence[Cost]) -> str:
-    """The document with its tables written anew, each between its two comments."""
-    for name, table in tables(costs).items():
-        begin, end = f"<!-- table {name} -->\n", "<!-- end -->"
-        document = re.sub(
-            f"{re.escape(begin)}.*?{re.escape(end)}",
-            lambda _, text=begin + table + end: text,  # type: ignore[misc]
-            document,
-            flags=re.DOTALL,
-        )
-    return document
 
 
 def load(file: Path = COSTS) -> list[Cost]:
@@ -200,7 +187,7 @@ def _sizes(title: str, sizes: Counter[str], *, kept: object) -> str:
     shown = [(name, size) for name, size in sizes.most_common() if size >= total / 500]
     rest = total - sum(size for _, size in shown)
     rows = [(f"`{name}`", kept(name), _bytes(size), _bytes(size * REPLICAS)) for name, size in shown]
-    return _table(
+    return table(
         (title, "kept", "one copy", "three copies"),
         [
             *rows,
@@ -222,14 +209,9 @@ def _bytes(size: float) -> str:
     return f"{size:.0f} B"
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
 def main() -> None:
     """Write the tables of the document anew."""
-    DOCUMENT.write_text(render(DOCUMENT.read_text(), load()))
+    DOCUMENT.write_text(render(DOCUMENT.read_text(), tables(load())))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 SAMPLES_PER_SECOND: Final = 200
-FUNCTIONS: Final = 25
+FUNCTIONS: Final = 15
 _FRAME: Final = re.compile(r"^(?P<function>.+) \((?P<file>[^:()]+)(?::\d+)?\)$")
 _WAITING: Final = frozenset({"select", "poll", "_wait_for_tstate_lock", "wait"})
 _LOOP: Final = "asyncio/runners.py"
@@ -37,11 +37,11 @@ class Shares:
     own: dict[str, float] = field(default_factory=dict)
 
 
-async def sample(pid: int, seconds: float, file: Path) -> None:
+async def sample(pid: int, seconds: float, file: Path) -> str:
     """Sample the stacks of a process, without pausing it.
 
-    Raises:
-        RuntimeError: py-spy cannot; its output says why, for example that it needs root.
+    Returns:
+        an empty text; or why py-spy could not, for example that it needs root.
     """
     spy = Path(sys.executable).with_name("py-spy")
     process = await asyncio.create_subprocess_exec(
@@ -51,8 +51,7 @@ async def sample(pid: int, seconds: float, file: Path) -> None:
         stderr=subprocess.STDOUT,
     )
     output, _ = await process.communicate()
-    if process.returncode:
-        raise RuntimeError(f"py-spy: {output.decode(errors='replace')[-500:]}")
+    return f"py-spy: {output.decode(errors='replace')[-500:]}" if process.returncode else ""
 
 
 def shares(samples: str) -> Shares:
@@ -90,18 +89,20 @@ def _within_loop(frames: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def package(file: str) -> str:
-    """The package of a source file: Nest's by its two first folders, a library's by its name, or ``Python``.
+    """The package of a source file: Nest's by its two first folders, a library's by its name.
 
-    py-spy shortens paths by the folders of ``sys.path``.
+    Those of Python's own library are below ``Python``.
     """
-    path = file.rpartition("site-packages/")[2]
-    parts = Path(path).with_suffix("").parts
+    parts = _module(file).split(".")
     if parts[0] in ("services", "shared"):
         return ".".join(parts[:2])
-    if parts[0] in sys.stdlib_module_names or parts[0] == "<frozen importlib":
-        return f"Python: {parts[0]}"
-    return parts[0]
+    return f"Python: {parts[0]}" if parts[0] in sys.stdlib_module_names else parts[0]
+
+
+def _module(file: str) -> str:
+    """The dotted name of a source file. py-spy shortens paths by the folders of ``sys.path``."""
+    return ".".join(Path(file.rpartition("site-packages/")[2]).with_suffix("").parts)
 
 
 def _named(function: str, file: str) -> str:
-    return f"{function} ({file.rpartition('site-packages/')[2]})"
+    return f"{_module(file)}: {function}"

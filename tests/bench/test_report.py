@@ -148,7 +148,7 @@ def test_samples_are_shared_out_by_package_and_function() -> None:
     )
     assert shares.packages == {"pymongo": 0.375, "uvloop": 0.5, "shared.bus": 0.125}
     assert shares.functions == {
-        "commit (shared/bus/inbox.py)": 0.5,
-        "send (pymongo/pool.py)": 0.375,
-        "event loop (uvloop)": 0.5,
+        "shared.bus.inbox: commit": 0.5,
+        "pymongo.pool: send": 0.375,
+        "uvloop: event loop": 0.5,
     }

@@ -8,6 +8,7 @@ import pytest
 from services.auth.audit.store import AuditEntries
 from shared.bus.topics import TOPICS
 from tests.bench import scale
+from tests.bench.markdown import render
 from tests.bench.sizes import Cost
 
 ROOT = Path(__file__).parents[2]
@@ -15,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_tables_of_the_document_are_computed_from_the_measured_costs() -> None:
     document = (ROOT / scale.DOCUMENT).read_text()
-    assert scale.render(document, scale.load(ROOT / scale.COSTS)) == document
+    assert render(document, scale.tables(scale.load(ROOT / scale.COSTS))) == document
 
 
 def test_every_operation_of_the_model_was_measured() -> None:
