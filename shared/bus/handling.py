@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from inspect import iscoroutinefunction
 from types import ModuleType
-from typing import Any, Final, Protocol, get_type_hints
+from typing import Any, Final, Protocol, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 
@@ -33,6 +33,20 @@ from shared.sealing import Sealer
 Handler = Callable[[Any, Work, Any], Awaitable[BaseModel | None]]
 """``async def verb_object(message, work, context) -> view | None``."""
 Handlers = Mapping[type[Message], Handler]
+AnyHandler = TypeVar("AnyHandler", bound=Callable[..., Awaitable[Any]])
+FRESH_SECONDS: Final = 1.0
+"""Age up to which a message is taken for one that was not delivered before: replacing a consumer takes longer."""
+
+
+def without_search(handler: AnyHandler) -> AnyHandler:
+    """Decorate a handler so that it runs before the inbox is searched for an earlier outcome of its message.
+
+    For handlers that have no effects but those of their work. A message that was delivered before is recognized by its
+    inbox row at the commit, or by a search before a refusal. So a search is saved for each of the others; only fresh
+    messages without an idempotency key count on that, since a repeat costs more than it.
+    """
+    handler.without_search = True  # type: ignore[attr-defined]
+    return handler
 
 
 def handlers_in(*modules: ModuleType) -> Handlers:
@@ -126,6 +140,9 @@ class Handling:
         self._handled_events = {
             wire.encode(): kind for wire, (kind, _) in self._handlers.items() if issubclass(kind, Event)
         }
+        self._without_search = {
+            kind.wire for kind, handler in handlers.items() if getattr(handler, "without_search", False)
+        }
         self._inbox = inbox
         self._ids = ids
         self._sealer = sealer
@@ -183,17 +200,22 @@ class Handling:
         """
         if isinstance(message, Query):
             return await self._run_query(envelope, message)
-        try:
-            earlier = await self._inbox.find(envelope)
-        except MessageIdReused:
-            return refused(IdempotencyKeyReused())
-        if earlier is not None:
+        searched = not self._is_new(envelope)
+        if searched and (earlier := await self._earlier(envelope)) is not None:
             return earlier
         # A forced replay counts from the time of the operator's order.
         oldest = unix_milliseconds() - self._inbox.retention.total_seconds() * 1000
         if max(envelope.time, envelope.replayed_at) < oldest:
             raise TooOld(f"sent at {envelope.time}, longer ago than the inbox retention of {self._inbox.retention}")
-        return await self._run(envelope, message)
+        return await self._run(envelope, message, searched=searched)
+
+    def _is_new(self, envelope: Envelope) -> bool:
+        """Return True if a message was probably not delivered before, and its handler may find out by running."""
+        return (
+            envelope.wire in self._without_search
+            and not envelope.fingerprint
+            and self._clock().timestamp() - envelope.time / 1000 < FRESH_SECONDS
+        )
 
     async def _run_query(self, envelope: Envelope, query: Query) -> Outcome:
         """Run a query. Nothing is committed; it may only send audit entries and forward to another query."""
@@ -213,22 +235,12 @@ class Handling:
             outcome.messages = [*work.immediate(), *forwarded]
         return outcome
 
-    async def _run(self, envelope: Envelope, message: Message) -> Outcome:
-        """Run the handler and commit its work, until a commit succeeds."""
+    async def _run(self, envelope: Envelope, message: Message, *, searched: bool) -> Outcome:
+        """Run the handler and commit its work, until a commit succeeds; the inbox was ``searched`` before, or not."""
         conflict: WriteConflict | None = None
         for run in range(MAX_RUNS):
-            work = self._work(envelope)
             try:
-                try:
-                    reply = await self._call(message, work)
-                except Refusal as refusal:
-                    return await self._refuse(work, refusal)
-                work.run_outcome_hook(None)
-                outcome = Outcome(DONE, self._body(reply, envelope), work.immediate(), replies=work.replies)
-                try:
-                    await self._inbox.commit(work, outcome)
-                except Refusal as refusal:  # raised for an Insert that a unique index rejected
-                    return await self._refuse(work, refusal)
+                return await self._run_once(envelope, message, searched=searched)
             except WriteConflict as raised:
                 conflict = raised
                 await asyncio.sleep(_conflict_pause(run))
@@ -237,10 +249,28 @@ class Handling:
             except VersionConflict:
                 conflict = None
             except AlreadyHandled:
-                return await self._earlier(envelope)
-            else:
-                return outcome
+                earlier = await self._earlier(envelope)
+                if earlier is None:
+                    raise RuntimeError(f"the inbox row of {envelope.id} exists and was not found") from None
+                return earlier
         raise conflict or RuntimeError(f"{envelope.wire} lost {MAX_RUNS} times against other messages")
+
+    async def _run_once(self, envelope: Envelope, message: Message, *, searched: bool) -> Outcome:
+        work = self._work(envelope)
+        try:
+            reply = await self._call(message, work)
+        except Refusal as refusal:
+            # It may be due to what the message did when it was delivered before.
+            if not searched and (earlier := await self._earlier(envelope)) is not None:
+                return earlier
+            return await self._refuse(work, refusal)
+        work.run_outcome_hook(None)
+        outcome = Outcome(DONE, self._body(reply, envelope), work.immediate(), replies=work.replies)
+        try:
+            await self._inbox.commit(work, outcome)
+        except Refusal as refusal:  # raised for an Insert that a unique index rejected
+            return await self._refuse(work, refusal)
+        return outcome
 
     async def _refuse(self, work: Work, refusal: Refusal) -> Outcome:
         """Commit a refusal: with the state of the work if the refusal is ``remembered``, otherwise without."""
@@ -262,15 +292,12 @@ class Handling:
             await self._inbox.commit(work, outcome)
         return outcome
 
-    async def _earlier(self, envelope: Envelope) -> Outcome:
-        """Return the outcome that another delivery of the message has just committed."""
+    async def _earlier(self, envelope: Envelope) -> Outcome | None:
+        """Return the outcome of an earlier delivery of the message; None if there was none."""
         try:
-            earlier = await self._inbox.find(envelope)
+            return await self._inbox.find(envelope)
         except MessageIdReused:
             return refused(IdempotencyKeyReused())
-        if earlier is None:
-            raise RuntimeError(f"the inbox row of {envelope.id} exists and was not found")
-        return earlier
 
     async def _call(self, message: Message, work: Work) -> BaseModel | None:
         handler = self._handlers[type(message).wire][1]

@@ -15,6 +15,7 @@ from services.auth.rate_limits.known_devices import device_ids
 from services.auth.rate_limits.models import LimitName
 from services.auth.tokens.credentials import Code, new_key
 from services.auth.users.handlers import find_or_order_user
+from shared.bus.handling import without_search
 from shared.bus.work import Work
 from shared.email_addresses import normal_email
 from shared.messages import Sealed
@@ -35,6 +36,7 @@ MAIL_WITHIN: Final = 1 / 2
 """A link that waits longer than this fraction of its lifetime is not mailed: the person would have too little time."""
 
 
+@without_search
 @login_step("mail", "asked")
 @audited("send_magic_link")
 async def send_magic_link(command: SendMagicLink, work: Work, auth: Auth) -> None:
@@ -51,6 +53,7 @@ async def send_magic_link(command: SendMagicLink, work: Work, auth: Auth) -> Non
     await _send_link(command, work, auth, with_digits=False)
 
 
+@without_search
 @login_step("mail", "asked")
 @audited("send_magic_link")
 async def send_magic_link_and_code(command: SendMagicLinkAndCode, work: Work, auth: Auth) -> None:

@@ -20,6 +20,7 @@ from services.auth.tokens.models import ACCESS_TOKEN_LIFETIME, AccessToken, Gran
 from services.auth.tokens.signer import access_claims
 from services.auth.users.handlers import create_user, verify_identifier
 from services.auth.users.models import Identifier
+from shared.bus.handling import without_search
 from shared.bus.work import Work
 from shared.errors import Refusal
 from shared.messages import Sealed
@@ -46,6 +47,7 @@ SUCCESSORS: Final = "auth.successors"
 """Sealing purpose of the replies stored for repeated requests; no other secret of auth is sealed for it."""
 
 
+@without_search
 @audited("authenticate_user")
 async def authenticate_user(command: AuthenticateUser, work: Work, auth: Auth) -> TokenView:
     """Exchange the code of a link or a refresh token for an access token and a refresh token.
@@ -56,6 +58,7 @@ async def authenticate_user(command: AuthenticateUser, work: Work, auth: Auth) -
     return await _exchange(command, work, auth)
 
 
+@without_search
 @audited("authenticate_user")
 async def redeem_grant(command: RedeemGrant, work: Work, auth: Auth) -> TokenView:
     """Exchange the code of a link, a typed code or a refresh token for an access token and a refresh token.

@@ -11,6 +11,7 @@ from services.mailer.mails.addresses import UnusableAddress, usable_address
 from services.mailer.mails.mime import compose
 from services.mailer.smtp.smtp_client import Mail
 from services.mailer.suppressions.handlers import find_suppression, suppress
+from shared.bus.handling import without_search
 from shared.bus.work import Work
 from shared.fault_points import fault_point
 from shared.messages.mailer.mails import MailHandedOver, NoteLinkRedeemed, SendMail, Template
@@ -69,6 +70,7 @@ async def send_mail(command: SendMail, work: Work, mailer: Mailer) -> None:
                 await suppress("bounce", delivery, work, mailer)
 
 
+@without_search
 async def note_link_redeemed(command: NoteLinkRedeemed, work: Work, mailer: Mailer) -> None:
     """Note that the link in a mail was redeemed; links whose delivery has expired are ignored."""
     delivery = await mailer.deliveries.find(command.order_id)

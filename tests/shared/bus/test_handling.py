@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -13,9 +14,10 @@ from pymongo.errors import OperationFailure, PyMongoError
 from shared.bus import handling as handling_module
 from shared.bus.bulk_writes import VersionConflict
 from shared.bus.envelope import Envelope, Undecodable, unix_milliseconds
-from shared.bus.handling import EventNotHandled, Handler, TooOld, UnknownType
+from shared.bus.handling import EventNotHandled, Handler, TooOld, UnknownType, without_search
 from shared.bus.inbox import DONE, Outcome, WriteConflict
 from shared.bus.work import Work
+from shared.errors import Kind, Refusal
 from shared.ids import new_message_id
 from shared.messages import Message, Sealed
 from shared.messages.mailer.consents import GetMarketingConsent
@@ -33,6 +35,10 @@ from tests.shared.sample_services import (
     Total,
     append,
 )
+
+
+class SubjectTaken(Refusal, kind=Kind.CONFLICT):
+    pass
 
 
 async def handled(harness: InboxHarness, sent: Envelope) -> Outcome:
@@ -525,3 +531,72 @@ async def test_the_reads_of_a_query_share_its_time_limit(
     assert timed_out(failure.value)
     monkeypatch.setattr(Total, "read_seconds", 30.0)
     assert (await handled(harness, enveloped(Total(subject="s")))).kind == DONE
+
+
+class TestWithoutSearch:
+    """Handlers that run before the inbox is searched."""
+
+    @pytest.fixture
+    def searches(self, harness: InboxHarness, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """IDs of the messages that the inbox was searched for."""
+        searched: list[str] = []
+        find = harness.inbox.find
+
+        async def find_and_record(message: Envelope) -> Outcome | None:
+            searched.append(message.id)
+            return await find(message)
+
+        monkeypatch.setattr(harness.inbox, "find", find_and_record)
+        return searched
+
+    @staticmethod
+    def new(number: int) -> Envelope:
+        """Return a message that stays new for a minute, so that the test may be slow."""
+        return replace(enveloped(Append(subject="s", number=number)), time=unix_milliseconds() + 60_000)
+
+    @staticmethod
+    async def handled(harness: InboxHarness, sent: Envelope) -> Outcome:
+        """Deliver to a handler that adds a subject once, and refuses it when it exists."""
+
+        @without_search
+        async def add_subject(command: Append, work: Work, ledger: Ledger) -> None:
+            if await ledger.subjects.find_one({"_id": command.subject}):
+                raise SubjectTaken
+            work.insert(ledger.subjects, {"_id": command.subject, "version": 1})
+            work.publish(Appended(subject=command.subject, number=command.number))
+
+        handling = harness.handling({Append: add_subject})
+        return await handling.handle(sent, handling.decode(sent))
+
+    async def test_a_new_message_is_not_searched_for(self, harness: InboxHarness, searches: list[str]) -> None:
+        outcome = await self.handled(harness, self.new(1))
+        assert (outcome.kind, searches) == (DONE, [])
+
+    async def test_a_refusal_after_an_earlier_delivery_is_its_outcome(
+        self, harness: InboxHarness, searches: list[str]
+    ) -> None:
+        sent = self.new(1)
+        first = await self.handled(harness, sent)
+        second = await self.handled(harness, sent)
+        assert second.replayed
+        assert (second.kind, second.messages) == (DONE, first.messages)
+        assert searches == [sent.id]
+        assert (await self.handled(harness, self.new(2))).kind == "conflict"
+
+    async def test_an_earlier_delivery_is_found_at_the_commit(self, harness: InboxHarness, searches: list[str]) -> None:
+        sent = self.new(1)
+        first = await self.handled(harness, sent)
+        await harness.database["subjects"].delete_many({})
+        second = await self.handled(harness, sent)
+        assert second.replayed
+        assert second.messages == first.messages
+        assert searches == [sent.id]
+        assert await harness.database["subjects"].count_documents({}) == 0
+
+    @pytest.mark.parametrize("fields", [{"fingerprint": "ab"}, {"time": unix_milliseconds() - 2_000}])
+    async def test_a_probable_repeat_is_searched_for(
+        self, harness: InboxHarness, searches: list[str], fields: dict[str, Any]
+    ) -> None:
+        sent = replace(self.new(1), **fields)
+        assert (await self.handled(harness, sent)).kind == DONE
+        assert searches == [sent.id]
