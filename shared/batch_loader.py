@@ -1,7 +1,7 @@
 """Batch loader: combines concurrent lookups of single documents into one MongoDB query.
 
 A query costs the driver some 200 µs of CPU, whatever it finds. Messages are handled in batches, so that the lookups of
-32 messages cost little more than one.
+32 messages cost little more than one. While a query is running, further lookups wait for the next one.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 MAX_VALUES: Final = 256
 """Values in one query."""
+MAX_WAIT: Final = 0.02
+"""Longest time that a query waits for the end of the one before it, seconds. A query takes less than a millisecond; one
+that hangs does not delay the next ones."""
 
 
 class BatchLoader:
@@ -34,6 +37,7 @@ class BatchLoader:
         self._where = where or {}
         self._values: set[Any] = set()
         self._query: asyncio.Task[dict[Any, list[Document]]] | None = None
+        self._running: asyncio.Task[Any] | None = None
 
     async def find(self, value: str) -> list[Document]:
         """Return the documents whose field has this value, in any order.
@@ -69,9 +73,16 @@ class BatchLoader:
         ACTIVE.set(active)
         # One turn of the event loop, in which further lookups add their values.
         await asyncio.sleep(0)
+        if self._running is not None:
+            await asyncio.wait([self._running], timeout=MAX_WAIT)
         if self._values is values:
             self._query = None
+        self._running = own = asyncio.current_task()
         documents: dict[Any, list[Document]] = defaultdict(list)
-        async for document in self._collection.find({self._field: {"$in": list(values)}, **self._where}):
-            documents[document[self._field]].append(document)
+        try:
+            async for document in self._collection.find({self._field: {"$in": list(values)}, **self._where}):
+                documents[document[self._field]].append(document)
+        finally:
+            if self._running is own:
+                self._running = None
         return documents

@@ -19,6 +19,7 @@ from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
 from shared.mongo_urls import InvalidMongoUrl, check_url, parsed_url
+from shared.pymongo_patch import patch_pymongo
 
 Document = dict[str, Any]
 Collection = AsyncCollection[Document]
@@ -76,6 +77,7 @@ def connect(
         InvalidMongoUrl: as ``check_url``, or the driver refuses its options.
     """
     check_url(url if isinstance(url, SecretStr) else SecretStr(url))
+    patch_pymongo()
     try:
         return _client(url, application=application, timeout=timeout, listeners=listeners)
     except (ValueError, OSError, PyMongoError) as failure:

@@ -409,6 +409,7 @@ def test_mongodb_is_spoken_to_in_stores_and_in_shared() -> None:
         "shared/mongo.py",
         "shared/mongo_spans.py",
         "shared/mongo_urls.py",
+        "shared/pymongo_patch.py",
         "shared/database_version.py",
         "shared/migrations.py",
         "shared/paging.py",

@@ -41,6 +41,29 @@ async def test_concurrent_lookups_share_one_query(harness: InboxHarness) -> None
     assert await queries(harness) - before == 1
 
 
+async def test_lookups_during_a_query_share_the_next_one(harness: InboxHarness) -> None:
+    await harness.things.insert_many([{"_id": str(number)} for number in range(20)])
+    loader = BatchLoader(harness.things, where={"$where": "if (this._id == '0') sleep(100); return true"})
+    before = await queries(harness)
+    lookups = [asyncio.create_task(loader.find_one("0"))]
+    for number in range(1, 20):
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        lookups.append(asyncio.create_task(loader.find_one(str(number))))
+    assert await asyncio.gather(*lookups) == [{"_id": str(number)} for number in range(20)]
+    assert await queries(harness) - before <= 3
+
+
+async def test_a_slow_query_does_not_hold_up_the_next_one(harness: InboxHarness) -> None:
+    await harness.things.insert_many([{"_id": "slow"}, {"_id": "fast"}])
+    loader = BatchLoader(harness.things, where={"$where": "if (this._id == 'slow') sleep(500); return true"})
+    slow = asyncio.create_task(loader.find_one("slow"))
+    await asyncio.sleep(0.01)
+    assert await loader.find_one("fast") == {"_id": "fast"}
+    assert not slow.done()
+    assert await slow == {"_id": "slow"}
+
+
 async def test_more_values_than_one_query_takes_are_all_found(harness: InboxHarness) -> None:
     count = 2 * MAX_VALUES + 10
     await harness.things.insert_many([{"_id": str(number)} for number in range(count)])

@@ -1,0 +1,71 @@
+"""Patch of pymongo: a command is sent and its reply is read without tasks of their own.
+
+pymongo creates three asyncio tasks for every command: one that writes, one that reads, and one that looks every half
+second whether the connection was interrupted. They cost a fifth of a command's CPU time in the client, and eight turns
+of the event loop. With the patch the caller itself writes and reads, and a timer limits the time and notices the
+interruption. Results and errors are the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from typing import Final
+
+from pymongo import _csot
+from pymongo.asynchronous import pool
+from pymongo.asynchronous.pool import AsyncConnection
+from pymongo.common import MAX_MESSAGE_SIZE
+from pymongo.errors import ProtocolError, _OperationCancelled
+from pymongo.message import _UNPACK_REPLY, _OpMsg
+from pymongo.network_layer import PyMongoProtocol
+
+INTERRUPTION_SECONDS: Final = 0.5
+"""Interval at which a waiting command notices that its connection was interrupted, as in pymongo."""
+
+
+async def _send(conn: PyMongoProtocol, buf: bytes) -> None:
+    # It only fills a buffer, so it needs no time limit.
+    await conn.write(buf)
+
+
+async def _receive(conn: AsyncConnection, request_id: int | None, max_message_size: int = MAX_MESSAGE_SIZE) -> _OpMsg:
+    protocol: PyMongoProtocol = conn.conn.get_conn
+    loop = asyncio.get_running_loop()
+    deadline = _deadline(conn.conn.gettimeout)
+    timer: asyncio.TimerHandle
+
+    def check() -> None:
+        nonlocal timer
+        if conn.cancel_context.cancelled:
+            protocol.close(_OperationCancelled("operation cancelled"))
+        elif time.monotonic() >= deadline:
+            protocol.close(TimeoutError("timed out"))
+        else:
+            timer = loop.call_later(next_check(), check)
+
+    def next_check() -> float:
+        return min(max(deadline - time.monotonic(), 0.0), INTERRUPTION_SECONDS)
+
+    timer = loop.call_later(next_check(), check)
+    try:
+        data, operation = await protocol.read(request_id, max_message_size)
+    finally:
+        timer.cancel()
+    unpack = _UNPACK_REPLY.get(operation)
+    if unpack is None:
+        raise ProtocolError(f"the reply has the unknown operation code {operation}")
+    return unpack(data)
+
+
+def _deadline(limit: float | None) -> float:
+    if _csot.get_timeout():
+        return _csot.get_deadline()
+    return time.monotonic() + limit if limit else math.inf
+
+
+def patch_pymongo() -> None:
+    """Patch all clients of this process; may be called repeatedly."""
+    pool.async_sendall = _send  # type: ignore[attr-defined]
+    pool.async_receive_message = _receive  # type: ignore[attr-defined]

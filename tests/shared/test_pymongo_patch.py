@@ -1,0 +1,142 @@
+"""Commands that are sent and read without tasks, and their time limits."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from pymongo import AsyncMongoClient
+from pymongo.errors import AutoReconnect, NetworkTimeout
+
+from shared.mongo import connect, database, dependency_down, time_limit
+from shared.pymongo_patch import patch_pymongo
+
+
+class Link:
+    """A TCP connection through this process to MongoDB, which can hold back its replies.
+
+    Attributes:
+        url: connection string of the server behind it.
+        silent: set while replies are held back.
+    """
+
+    def __init__(self) -> None:
+        self.url = ""
+        self._open = asyncio.Event()
+        self._open.set()
+
+    def silence(self) -> None:
+        """Hold back all replies from now on."""
+        self._open.clear()
+
+    def restore(self) -> None:
+        """Forward replies again."""
+        self._open.set()
+
+    async def forward(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, *, replies: bool) -> None:
+        """Copy one direction until it ends."""
+        try:
+            while data := await source.read(65536):
+                if replies:
+                    await self._open.wait()
+                target.write(data)
+        except OSError:
+            pass
+        finally:
+            target.close()
+
+
+@asynccontextmanager
+async def link_to(mongo_url: str) -> AsyncIterator[Link]:
+    """Open a port that forwards to MongoDB."""
+    link = Link()
+    host, port = mongo_url.removeprefix("mongodb://").partition("/")[0].split(":")
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        back, there = await asyncio.open_connection(host, int(port))
+        await asyncio.gather(link.forward(reader, there, replies=False), link.forward(back, writer, replies=True))
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    link.url = f"mongodb://127.0.0.1:{server.sockets[0].getsockname()[1]}/?directConnection=true"
+    try:
+        yield link
+    finally:
+        link.restore()
+        server.close()
+
+
+async def test_a_command_creates_no_task(mongo_url: str) -> None:
+    """Fails if a release of pymongo no longer calls the patched functions."""
+    created: list[str] = []
+
+    def recording(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+        created.append(coroutine.__qualname__)
+        return asyncio.Task(coroutine, loop=loop, **options)
+
+    loop = asyncio.get_running_loop()
+    async with connect(mongo_url, application="test") as client:
+        await client.admin.command("ping")
+        loop.set_task_factory(recording)
+        try:
+            for _ in range(5):
+                await client.admin.command("ping")
+        finally:
+            loop.set_task_factory(None)
+    # The monitors of the server have tasks.
+    assert len(created) < 5, created
+
+
+async def test_a_server_that_does_not_reply_is_left_at_the_time_limit(mongo_url: str) -> None:
+    async with link_to(mongo_url) as link, connect(link.url, application="test", timeout=5.0) as client:
+        things = database(client, "test")["things"]
+        await things.find_one({"_id": "a"})
+        link.silence()
+        began = time.monotonic()
+        with pytest.raises(NetworkTimeout) as failed, time_limit(0.3):
+            await things.find_one({"_id": "a"})
+        assert 0.25 < time.monotonic() - began < 2
+        assert dependency_down(failed.value)
+        link.restore()
+        assert await things.find_one({"_id": "a"}) is None
+
+
+async def test_a_cancelled_command_does_not_confuse_the_next_reply(mongo_url: str) -> None:
+    async with link_to(mongo_url) as link, connect(link.url, application="test", timeout=5.0) as client:
+        things = database(client, "test")["things"]
+        await things.find_one({"_id": "a"})
+        link.silence()
+        task = asyncio.create_task(things.find_one({"_id": "a"}))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        link.restore()
+        assert (await client.admin.command("ping"))["ok"] == 1
+
+
+async def test_an_interrupted_connection_ends_its_command(mongo_url: str) -> None:
+    """The monitor interrupts all connections to a server whose heartbeat has failed."""
+    async with link_to(mongo_url) as link:
+        patch_pymongo()
+        client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
+            link.url, connectTimeoutMS=200, heartbeatFrequencyMS=500, timeoutMS=20_000, retryReads=False
+        )
+        async with client:
+            await client.admin.command("ping")
+            link.silence()
+            began = time.monotonic()
+            with pytest.raises(AutoReconnect):
+                await client.admin.command("ping")
+            assert time.monotonic() - began < 5
+
+
+async def test_large_replies_and_documents_pass(mongo_url: str) -> None:
+    async with connect(mongo_url, application="test") as client:
+        things = database(client, "test_pymongo_patch")["things"]
+        await things.insert_many([{"_id": number, "text": "x" * 3_000_000} for number in range(8)])
+        assert [len(each["text"]) async for each in things.find()] == [3_000_000] * 8
+        await things.drop()
