@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from pymongo import ASCENDING, IndexModel, ReplaceOne
+from pymongo import ASCENDING, IndexModel
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from shared.batch_loader import BatchLoader
-from shared.bus.bulk_writes import Targets, VersionConflict, targets, write_all
+from shared.bus.bulk_writes import Targets, VersionConflict, insert, put, targets, write_all
 from shared.bus.envelope import Envelope
 from shared.bus.row_encryption import RowEncryption
 from shared.bus.work import Insert, Work
@@ -316,18 +316,14 @@ class Inbox:
             for pending in group
             if pending.work.cause.waited_for or not pending.outcome.throttled
         ]
-        if rows:
-            await self._rows.insert_many(rows, session=session)
+        await insert(self._rows, rows, session)
         timers = [
             {"_id": message.id, "at": at, **self._encryption.message_row(message)}
             for pending in group
             for at, message in pending.work.timers
         ]
-        if timers:
-            # A timer with the same message ID orders the same effect, so it is replaced.
-            await self._timers.bulk_write(
-                [ReplaceOne({"_id": timer["_id"]}, timer, upsert=True) for timer in timers], session=session
-            )
+        # A timer with the same message ID orders the same effect, so it is replaced.
+        await put(self._timers, timers, session)
         await write_all([write for pending in group for write in pending.work.writes], session)
 
     def _row(self, work: Work, outcome: Outcome) -> Document:

@@ -108,6 +108,19 @@ async def test_two_deliveries_at_the_same_time_take_effect_once(harness: InboxHa
     assert await harness.things.count_documents({}) == 1
 
 
+async def test_a_work_larger_than_a_command_is_committed_or_refused_as_a_whole(harness: InboxHarness) -> None:
+    """MongoDB and pymongo permit 16 MiB for a command."""
+    await harness.things.insert_one({"_id": "theirs", "name": "taken"})
+    for names, expected in (({17: "taken"}, NameTaken), ({17: "free"}, type(None))):
+        work = harness.work()
+        for number in range(18):
+            thing = {"_id": number, "name": names.get(number, f"n{number}"), "text": "x" * 1_000_000}
+            work.insert(harness.things, thing, taken=NameTaken if number in names else AddressTaken)
+        (result,) = await results_of(harness, [work])
+        assert type(result) is expected
+        assert await harness.things.count_documents({}) == (1 if result else 19)
+
+
 async def test_two_works_on_one_document_do_not_share_a_commit(harness: InboxHarness) -> None:
     await harness.things.insert_one({"_id": "counter", "version": 1, "count": 0})
     works = [harness.work() for _ in range(2)]
