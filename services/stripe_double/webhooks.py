@@ -157,6 +157,8 @@ class Webhooks:
         self.secrets = list(secrets)
         self.retries = retries
         self.faults = DeliveryFaults()
+        self.enabled_events: Sequence[str] = ("*",)
+        """Event types that the configured endpoint receives, as in `enabled_events` of an endpoint of the API."""
         self.thin = False
         """Deliver thin events, which contain the object's URL, instead of snapshot events."""
         self.api_version = API_VERSION
@@ -294,10 +296,11 @@ class Webhooks:
         created = [
             endpoint["id"]
             for endpoint in self._account.all("webhook_endpoint")
-            if endpoint["status"] == "enabled"
-            and any(matches(pattern, event_type) for pattern in endpoint["enabled_events"])
+            if endpoint["status"] == "enabled" and _includes(endpoint["enabled_events"], event_type)
         ]
-        return [CONFIGURED_ENDPOINT, *created] if self.secrets else created
+        return (
+            [CONFIGURED_ENDPOINT, *created] if self.secrets and _includes(self.enabled_events, event_type) else created
+        )
 
     def _index(self, entry: Json) -> None:
         if entry["object"] != "_delivery":
@@ -396,3 +399,7 @@ class Webhooks:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return None, f"{type(error).__name__}: {error}"
         return answer.status_code, None
+
+
+def _includes(patterns: Sequence[str], event_type: str) -> bool:
+    return any(matches(pattern, event_type) for pattern in patterns)

@@ -20,6 +20,7 @@ from typing import Any
 
 import uvloop
 
+from services.billing.events.handlers import NEEDED_EVENTS
 from services.embedded.kafka import EmbeddedKafka
 from services.embedded.mongo import EmbeddedMongo
 from services.stripe_double import FaultKind
@@ -105,6 +106,8 @@ async def main(folder: Path, settings: Mapping[str, str], stripe_seconds: float)
         if stripe_seconds:
             nest.stripe.faults.add(FaultKind.SLOW, seconds=stripe_seconds)
         pids = {name: process.pid for name, process in nest.processes.items()}
+        # As `nest stripe setup` sets up an endpoint: Stripe sends no other events.
+        nest.stripe.webhooks.enabled_events = sorted(NEEDED_EVENTS)
         ready = {
             "url": nest.urls[0],
             "kafka": kafka.bootstrap,

@@ -80,6 +80,13 @@ async def test_without_a_secret_the_configured_endpoint_receives_nothing(receive
     assert receiver.bodies == []
 
 
+async def test_the_configured_endpoint_receives_its_event_types(shop: Shop, receiver: Receiver) -> None:
+    shop.double.webhooks.enabled_events = ("customer.subscription.*", "invoice.paid")
+    await shop.subscription()
+    await shop.double.webhooks.drain()
+    assert sorted(receiver.types) == ["customer.subscription.created", "invoice.paid"]
+
+
 async def test_a_failed_delivery_is_retried_until_a_2xx(shop: Shop, receiver: Receiver) -> None:
     receiver.statuses = [500, 302, 404]
     await shop.customer(None)

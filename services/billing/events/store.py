@@ -57,7 +57,9 @@ class StripeEvents(Rows[EventRow]):
         Those are the events about the object, and for a payment intent also the events about other objects that were
         found to belong to it. An event about a charge that belongs to a payment intent waits only for the latter.
         """
-        found = await asyncio.gather(self._by_object.find(object_id), self._by_payment_intent.find(object_id))
+        # Events lead to nothing but payment intents.
+        loaders = (self._by_object, self._by_payment_intent) if object_id.startswith("pi_") else (self._by_object,)
+        found = await asyncio.gather(*(loader.find(object_id) for loader in loaders))
         rows = [self._read(document) for documents in found for document in documents]
         return [row for row in rows if row.payment_intent_id in (None, object_id)]
 
