@@ -125,8 +125,9 @@ async def _redeem_code(command: AuthenticateUser, work: Work, auth: Auth) -> Tok
         if digits is None
         else {"typed-codes-per-address": address, "wrong-keys-per-prefix": work.caller.client_ip}
     )
-    client, identifier, others, guesses, recognition = await asyncio.gather(
-        auth.clients.get_recent(authorization.client_id),
+    # Apart from the gathered reads, since it hardly ever reads anything, and a task costs more than that.
+    client = await auth.clients.get_recent(authorization.client_id)
+    identifier, others, guesses, recognition = await asyncio.gather(
         auth.identifiers.find_by_value(authorization.identifier_type, address),
         auth.authorizations.open_others(authorization, at=work.now),
         auth.rate_limits.quota(limits, work, device_ids=() if digits is None else known),
@@ -263,10 +264,9 @@ async def _refresh(command: AuthenticateUser, work: Work, auth: Auth) -> TokenVi
     if token.used_at is not None:
         return await _repeat_or_revoke(token, command, work, auth)
     token.must_be_open(client_id=command.client_id, at=work.now)
-    client, access_tokens = await asyncio.gather(
-        auth.clients.get_recent(token.client_id), auth.access_tokens.issued_with(token)
-    )
+    client = await auth.clients.get_recent(token.client_id)
     client.must_be_enabled()
+    access_tokens = await auth.access_tokens.issued_with(token)
     claims = await auth.entitlements.claims(client, token.user_id)
 
     for access_token in access_tokens:
@@ -286,9 +286,8 @@ async def _repeat_or_revoke(token: RefreshToken, command: AuthenticateUser, work
         Refusal: as for ``Client.must_be_enabled``.
     """
     if token.successor is not None:
-        successor, client = await asyncio.gather(
-            auth.refresh_tokens.find(token.successor.id), auth.clients.get_recent(token.client_id)
-        )
+        client = await auth.clients.get_recent(token.client_id)
+        successor = await auth.refresh_tokens.find(token.successor.id)
         if successor is not None and token.may_repeat(successor, client_id=command.client_id):
             successor.must_be_open(client_id=command.client_id, at=work.now)
             client.must_be_enabled()

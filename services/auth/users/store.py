@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Sequence
 from typing import Final, get_args
@@ -74,8 +73,7 @@ class Identifiers(Rows[Identifier]):
         A number is also found in its former spellings; the present one is preferred.
         """
         values = spellings(identifier_type, identifier_value)
-        found = await asyncio.gather(*map(self._by_value[identifier_type].find_one, values))
-        return self._read_or_none(next(filter(None, found), None))
+        return self._read_or_none(await self._by_value[identifier_type].find_first(*values))
 
     async def containing(self, part: str, *, limit: int, cursor: str | None) -> list[Identifier]:
         """The identifiers that users have now and that contain a text, in the order of their values, and one more.
