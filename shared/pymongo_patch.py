@@ -31,38 +31,47 @@ async def _send(conn: PyMongoProtocol, buf: bytes) -> None:
 
 
 async def _receive(conn: AsyncConnection, request_id: int | None, max_message_size: int = MAX_MESSAGE_SIZE) -> _OpMsg:
-    protocol: PyMongoProtocol = conn.conn.get_conn
-    loop = asyncio.get_running_loop()
-    deadline = _deadline(conn.conn.gettimeout)
-    timer: asyncio.TimerHandle
-
-    def check() -> None:
-        nonlocal timer
-        if conn.cancel_context.cancelled:
-            protocol.close(_OperationCancelled("operation cancelled"))
-        elif time.monotonic() >= deadline:
-            protocol.close(TimeoutError("timed out"))
-        else:
-            timer = loop.call_later(next_check(), check)
-
-    def next_check() -> float:
-        return min(max(deadline - time.monotonic(), 0.0), INTERRUPTION_SECONDS)
-
-    timer = loop.call_later(next_check(), check)
+    watch = _Watch(conn)
     try:
-        data, operation = await protocol.read(request_id, max_message_size)
+        data, operation = await watch.protocol.read(request_id, max_message_size)
     finally:
-        timer.cancel()
+        watch.end()
     unpack = _UNPACK_REPLY.get(operation)
     if unpack is None:
         raise ProtocolError(f"the reply has the unknown operation code {operation}")
     return unpack(data)
 
 
-def _deadline(limit: float | None) -> float:
-    if _csot.get_timeout():
-        return _csot.get_deadline()
-    return time.monotonic() + limit if limit else math.inf
+class _Watch:
+    """Closes a connection that waits for a reply, at its time limit or when it was interrupted."""
+
+    __slots__ = ("_conn", "_deadline", "_timer", "protocol")
+
+    def __init__(self, conn: AsyncConnection) -> None:
+        self._conn = conn
+        self.protocol: PyMongoProtocol = conn.conn.get_conn
+        if _csot.get_timeout():
+            self._deadline = _csot.get_deadline()
+        else:
+            limit = conn.conn.gettimeout
+            self._deadline = time.monotonic() + limit if limit else math.inf
+        self._start()
+
+    def end(self) -> None:
+        # It also removes the references that the timer and this object have to each other.
+        self._timer.cancel()
+
+    def _start(self) -> None:
+        seconds = min(max(self._deadline - time.monotonic(), 0.0), INTERRUPTION_SECONDS)
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._check)
+
+    def _check(self) -> None:
+        if self._conn.cancel_context.cancelled:
+            self.protocol.close(_OperationCancelled("operation cancelled"))
+        elif time.monotonic() >= self._deadline:
+            self.protocol.close(TimeoutError("timed out"))
+        else:
+            self._start()
 
 
 def patch_pymongo() -> None:
