@@ -18,7 +18,7 @@ MANIFEST_TESTS := $(addprefix tests/deploy/test_,kubernetes.py network_policies.
 	manifest_schemas.py)
 DOCUMENT_TESTS := $(addsuffix ::test_served_document_is_up_to_date,tests/reference/test_document.py tests/reference/test_events.py)
 
-.PHONY: help run run-services backing test test-slow faults stripe-contract check manifests format bench bench-quick bench-recovery profile \
+.PHONY: help run run-services backing test test-slow faults stripe-contract check manifests format bench bench-quick bench-recovery profile performance \
 	bench-overload bench-status bench-sizes bench-rolls reference sbom image image-local test-image lock clean install-run install-dev install-clients \
 	install-typescript \
 	install-kustomize try-apiserver
@@ -77,6 +77,11 @@ bench-quick: install-dev ## measure one short round of most rows; below 2 minute
 
 profile: install-dev ## show where the time of an operation goes (JOB=refresh; without JOB it lists them)
 	$(BIN)/python -m tests.bench.profile $(JOB)
+
+performance: install-dev ## measure everything that docs/performance.md shows, and write its tables and its plot; 25 minutes
+	$(BIN)/python -m tests.bench --json docs/performance.json --plot docs/pictures/performance.svg
+	$(BIN)/python -m tests.bench.profile link_known code refresh get_user applied --json docs/profile.json
+	$(BIN)/python -m tests.bench.performance
 
 bench-recovery: install-dev ## measure how long callers wait for a killed, restarted or replaced process
 	$(BIN)/python -m tests.bench.recovery

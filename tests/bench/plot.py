@@ -46,8 +46,11 @@ class Bar:
 def svg(bench: Bench) -> str:
     """The plot, as the text of an SVG file."""
     charts = (
-        (f"Calls a second at {CONNECTIONS} connections; the mark is the goal", list(_rates(bench))),
-        ("Latency of one call alone, ms: p50 dark, p99 light; the mark is the goal of p50", list(_latencies(bench))),
+        (f"Calls a second at {CONNECTIONS} connections, root scale; the mark is the goal", list(_rates(bench))),
+        (
+            "Latency of one call alone, ms, root scale: p50 dark, p99 light; the mark is the goal of p50",
+            list(_latencies(bench)),
+        ),
     )
     height, parts = 10, []
     for title, bars in charts:
@@ -70,7 +73,8 @@ def _rates(bench: Bench) -> Iterator[Bar]:
             if wanted is None and goal.of_floor is not None and floor is not None:
                 wanted = goal.of_floor * floor.per_second
             reached = wanted is None or found.per_second >= wanted
-            yield Bar(name, found.per_second, wanted, f"{number(found.per_second)}/s", reached=reached)
+            load = "" if found.connections == CONNECTIONS else f" at {found.connections} connections"
+            yield Bar(name, found.per_second, wanted, f"{number(found.per_second)}/s{load}", reached=reached)
 
 
 def _latencies(bench: Bench) -> Iterator[Bar]:

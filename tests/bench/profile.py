@@ -34,6 +34,7 @@ PROXY: Final = "b7ad6b7169203331"
 """Span ID of the caller in its traces."""
 TRACED_CALLS: Final = 20
 COUNTED_CALLS: Final = 100
+COUNTED_SECONDS: Final = 0.6
 SAMPLED: Final = ("gateway", "auth", "billing", "mailer", "news")
 EXPORT_SECONDS: Final = 3.0
 """Within it every process has exported its spans."""
@@ -72,7 +73,7 @@ async def traced(profiles: Sequence[Profile], console: Console) -> None:
                 profile.requests = _by_kind(log.requests(begin, log.position()), COUNTED_CALLS)
                 await _prepare(row, CONNECTIONS, _most(row))
                 begin = log.position()
-                measured = await closed_loops(row.call, _connections(row), 1.0)
+                measured = await closed_loops(row.call, _connections(row), COUNTED_SECONDS)
                 profile.requests_together = {
                     name: count
                     for name, (count, _) in _by_kind(log.requests(begin, log.position()), measured.count).items()
@@ -113,7 +114,7 @@ def _connections(row: Row) -> int:
 
 
 def _most(row: Row) -> int:
-    return row.most_calls(CONNECTIONS, 1.5)
+    return row.most_calls(CONNECTIONS, COUNTED_SECONDS)
 
 
 async def _prepare(row: Row, connections: int, calls: int) -> None:
