@@ -36,6 +36,8 @@ PING_SECONDS: Final = 1.0
 """Timeout of a ping."""
 INDEX_SECONDS: Final = 60.0
 """Timeout of creating indexes, which takes long on a large collection."""
+STORAGE: Final = {"wiredTiger": {"configString": "block_compressor=zstd"}}
+"""Storage of new collections. Documents need a third less than with MongoDB's default, snappy, for 2 µs each."""
 
 IDLE_TRANSACTION_SECONDS: Final = 3.0
 """A transaction without a statement for so long belongs to a dead process; Nest's transactions take milliseconds."""
@@ -214,7 +216,7 @@ async def create_collection(database: Database, name: str) -> None:
     """Create a collection, unless another instance has just created it."""
     try:
         # Without the driver's own check, which is not atomic and raises an error of its own.
-        await database.create_collection(name, check_exists=False)
+        await database.create_collection(name, check_exists=False, storageEngine=STORAGE)
     except OperationFailure as failure:
         if failure.code != 48:  # noqa: PLR2004 -- NamespaceExists
             raise

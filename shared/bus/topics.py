@@ -26,6 +26,9 @@ MIN_REPLICATION_FOR_TWO: Final = 3
 """From this replication factor on, a write waits for two in-sync replicas; below, for one."""
 LEADER_SECONDS: Final = 60.0
 """How long a busy broker may take to elect the leaders of new topics."""
+SEGMENT: Final = DAY
+"""Longest time whose records Kafka puts into one segment. It deletes whole segments, the active one never. By default a
+segment has a week or a gigabyte, and a topic of ten minutes would be kept for a week."""
 COMPACTED: Final = {
     # Every start reads these topics completely. Kafka never compacts the active segment, so segments are short.
     "segment.ms": str(60 * MINUTE),
@@ -75,6 +78,11 @@ class Topic:
         """
         return bool(self.consumers) and self.partitions > 1 and not (self.compacted or self.readers)
 
+    @property
+    def segment(self) -> int:
+        """Longest time whose records are in one segment, milliseconds: how much longer than ``retention`` one stays."""
+        return int(COMPACTED["segment.ms"]) if self.compacted else min(self.retention, SEGMENT)
+
     def settings(self, replication: int) -> dict[str, str]:
         """Return the topic's Kafka settings for a replication factor."""
         policy = "delete" if not self.compacted else "compact" if self.retention == FOREVER else "compact,delete"
@@ -84,7 +92,7 @@ class Topic:
             "min.insync.replicas": "2" if replication >= MIN_REPLICATION_FOR_TWO else "1",
             # A dead letter contains the largest possible record and its own headers.
             "max.message.bytes": str(2 * MEBIBYTE if self.name.endswith(".dead") else MEBIBYTE),
-            **(COMPACTED if self.compacted else {}),
+            **(COMPACTED if self.compacted else {"segment.ms": str(self.segment)}),
             **({"message.timestamp.type": "LogAppendTime"} if self.append_time else {}),
         }
 

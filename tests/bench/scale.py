@@ -72,12 +72,47 @@ KEPT: Final[Mapping[str, timedelta]] = {
 BRIEF: Final = timedelta(days=1)
 """Counters of rate limits and timers, whose documents expire within a day."""
 BRIEFLY_KEPT: Final = ("auth.limits", "auth.tallies", "billing.timers")
+LOGIN: Final = ("send_magic_link, known address", "authenticate_user, code of a known user")
+"""The operations of one login."""
+LOGINS_PER_SECOND: Final = 100
+PERIOD: Final = timedelta(days=8)
+"""Period of the example with ``LOGINS_PER_SECOND``."""
+PRINCIPAL: Final = (
+    "send_magic_link, known address",
+    "authenticate_user, code of a known user",
+    "authenticate_user, refresh",
+    "create_trial_and_magic_link, new user",
+    "Stripe event, applied",
+)
+"""Operations whose traces are shown by collection and topic."""
+SHOWN: Final = 20
+"""Bytes below which an operation's trace in a collection or topic is not shown."""
 ONCE: Final = (
     "authenticate_user, code of a new user",
     "create_trial_and_magic_link, new user",
 )
 """Operations that create what is kept for ever: of each user once, and of one in twenty once."""
 SUBSCRIBERS: Final = 0.05
+
+
+def lifetime(collection: str) -> timedelta | None:
+    """How long a collection keeps what an operation adds; None for ever."""
+    return KEPT.get(collection, BRIEF if collection in BRIEFLY_KEPT else None)
+
+
+def topic_lifetime(topic: str) -> timedelta | None:
+    """How long a topic keeps a record at most: its retention, and the time of a segment.
+
+    None for topics that are kept for ever, which have few records, and for those of Kafka itself.
+    """
+    return next(
+        (
+            timedelta(milliseconds=each.retention + each.segment)
+            for each in TOPICS
+            if each.name == topic and each.retention > 0
+        ),
+        None,
+    )
 
 
 @dataclass(frozen=True)
@@ -99,7 +134,7 @@ class Model:
         sizes = Counter[str]()
         for name, cost in self.costs.items():
             for collection, size in cost.collections.items():
-                if kept := KEPT.get(collection, BRIEF if collection in BRIEFLY_KEPT else None):
+                if kept := lifetime(collection):
                     sizes[collection] += round(size * self.per_second(name) * kept.total_seconds())
                 elif name in ONCE:
                     sizes[collection] += round(size * USERS * (1 if name == ONCE[0] else SUBSCRIBERS))
@@ -107,14 +142,32 @@ class Model:
 
     def topics(self) -> Counter[str]:
         """Bytes in one copy, by topic."""
-        kept = {topic.name: topic.retention / 1000 for topic in TOPICS}
         sizes = Counter[str]()
         for name, cost in self.costs.items():
             for topic, size in cost.topics.items():
                 # What Kafka keeps of offsets is compacted to one record for each partition.
-                if topic in kept:
-                    sizes[topic] += round(size * self.per_second(name) * kept[topic])
+                if kept := topic_lifetime(topic):
+                    sizes[topic] += round(size * self.per_second(name) * kept.total_seconds())
         return sizes
+
+    def after_logins(self) -> dict[str, tuple[float, timedelta, float, float]]:
+        """What ``LOGINS_PER_SECOND`` leave in one copy, by collection and topic.
+
+        Returns:
+            Bytes of one login, how long they are kept, bytes after ``PERIOD``, and bytes once as much expires as is
+            added.
+        """
+        rows = {}
+        for stores, kept_by in (("collections", lifetime), ("topics", topic_lifetime)):
+            sizes = Counter[str]()
+            for operation in LOGIN:
+                sizes.update(getattr(self.costs[operation], stores))
+            for store, size in sizes.items():
+                if kept := kept_by(store):
+                    second = size * LOGINS_PER_SECOND
+                    after = second * min(kept, PERIOD).total_seconds()
+                    rows[store] = size, kept, after, second * kept.total_seconds()
+        return rows
 
     def cores(self) -> Counter[str]:
         """Cores in the busiest hour, by process."""
@@ -148,6 +201,8 @@ def tables(costs: Sequence[Cost]) -> dict[str, str]:
                 for cost in costs
             ],
         ),
+        "traces": _traces(model),
+        "logins": _logins(model),
         "rates": table(
             ("operation", "a user and month", "a second, mean", "a second, busiest hour"),
             [
@@ -170,15 +225,53 @@ def load(file: Path = COSTS) -> list[Cost]:
     return [Cost(**each) for each in json.loads(file.read_text())]
 
 
+def _traces(model: Model) -> str:
+    """Bytes that one operation leaves in each collection and topic."""
+    rows = []
+    for stores, kept in (("collections", _kept), ("topics", _topic_kept)):
+        left = [getattr(model.costs[name], stores) for name in PRINCIPAL]
+        sums = Counter[str]()
+        for each in left:
+            sums.update(each)
+        rows += [
+            (f"`{name}`", kept(name), *(f"{each.get(name, 0):,.0f}" for each in left))
+            for name, _ in sums.most_common()
+            if max(each.get(name, 0) for each in left) >= SHOWN and not name.startswith("__")
+        ]
+        total = [f"**{sum(each.values()):,.0f}**" for each in left]
+        rows.append(("**all of MongoDB**" if stores == "collections" else "**all of Kafka**", "", *total))
+    return table(("collection or topic", "kept", "link", "code", "refresh", "trial", "Stripe event"), rows)
+
+
+def _logins(model: Model) -> str:
+    """What many logins leave."""
+    rows = sorted(model.after_logins().items(), key=lambda item: -item[1][2])
+    total = [sum(each[number] for _, each in rows) for number in (0, 2, 3)]
+    return table(
+        ("collection or topic", "bytes of a login", "kept", f"after {PERIOD.days} days", "in the end"),
+        [
+            *(
+                (f"`{name}`", f"{size:,.0f}", _duration(kept), _bytes(after), _bytes(end))
+                for name, (size, kept, after, end) in rows
+                if size >= SHOWN
+            ),
+            ("**all**", f"**{total[0]:,.0f}**", "", f"**{_bytes(total[1])}**", f"**{_bytes(total[2])}**"),
+        ],
+    )
+
+
+def _duration(kept: timedelta) -> str:
+    return f"{kept.days} days" if kept.days > 1 else "up to a day" if kept.days else f"{kept.seconds // 60} minutes"
+
+
 def _kept(collection: str) -> str:
-    kept = KEPT.get(collection, BRIEF if collection in BRIEFLY_KEPT else None)
-    return "for ever" if kept is None else f"{kept.days} days" if kept.days > 1 else "up to a day"
+    kept = lifetime(collection)
+    return "for ever" if kept is None else _duration(kept)
 
 
 def _topic_kept(topic: str) -> str:
-    milliseconds = next(each.retention for each in TOPICS if each.name == topic)
-    kept = timedelta(milliseconds=milliseconds)
-    return f"{kept.days} days" if kept.days else f"{kept.seconds // 60} minutes"
+    kept = topic_lifetime(topic)
+    return "for ever" if kept is None else _duration(kept)
 
 
 def _sizes(title: str, sizes: Counter[str], *, kept: object) -> str:

@@ -147,10 +147,9 @@ class Sizes:
                 cursor = await database[collection].aggregate([{"$collStats": {"storageStats": {}}}])
                 stats = (await cursor.to_list())[0]["storageStats"]
                 key = f"{name.removeprefix('nest_')}.{collection}"
-                # Without the blocks that are free for later documents.
-                free = stats["wiredTiger"]["block-manager"]["file bytes available for reuse"]
-                indexes[key] = stats["totalIndexSize"]
-                collections[key] = stats["storageSize"] - free + stats["totalIndexSize"]
+                # Without the blocks that are free for later documents and keys.
+                indexes[key] = stats["totalIndexSize"] - sum(map(_free, stats["indexDetails"].values()))
+                collections[key] = stats["storageSize"] - _free(stats["wiredTiger"]) + indexes[key]
         return _Reading(collections, indexes, self._topics())
 
     async def _counts(self) -> tuple[int, int]:
@@ -212,6 +211,11 @@ async def run(options: argparse.Namespace, console: Console) -> list[Cost]:
         app.close()
         await sizes.close()
     return sizes.costs
+
+
+def _free(file: Mapping[str, Any]) -> int:
+    free: int = file["block-manager"]["file bytes available for reuse"]
+    return free
 
 
 def table(costs: Sequence[Cost]) -> Table:

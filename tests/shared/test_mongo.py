@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
-from pymongo import AsyncMongoClient
+from pymongo import AsyncMongoClient, IndexModel
 from pymongo.errors import OperationFailure, ServerSelectionTimeoutError
 from pymongo.read_preferences import ReadPreference
 
@@ -22,6 +22,7 @@ from shared.mongo import (
     database,
     dependency_down,
     describe_failure,
+    ensure_indexes,
     refusal,
     responds,
     usable,
@@ -210,3 +211,13 @@ async def test_fit_server_passes_the_check_and_the_probe(mongo_url: str) -> None
         async with connect(text, application="test") as client:
             await check_server(client, SecretStr(text))
             assert await usable(database(client, "test").rows)
+
+
+async def test_new_collections_are_compressed_with_zstd(mongo_url: str, database_prefix: str) -> None:
+    async with connect(mongo_url, application="test") as client:
+        created = database(client, f"{database_prefix}compression")
+        await ensure_indexes(created, {"rows": [IndexModel("at")]})
+        await created["rows"].insert_one({"_id": 1})
+        (stats,) = await (await created["rows"].aggregate([{"$collStats": {"storageStats": {}}}])).to_list()
+        await client.drop_database(created.name)
+    assert "block_compressor=zstd" in stats["storageStats"]["wiredTiger"]["creationString"]

@@ -8,7 +8,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from shared.bus import topics
 from shared.bus.kafka_connection import KafkaConnection
-from shared.bus.topics import DAY, FOREVER, Topic, declared
+from shared.bus.topics import DAY, FOREVER, MINUTE, Topic, declared
 from shared.settings import ServiceSettings
 from tests.shared.bus_harness import wait_until
 
@@ -80,6 +80,14 @@ def test_new_installations_have_48_partitions_per_command_topic() -> None:
     commands = {topic.partitions for topic in topics.TOPICS if topic.name.endswith(("commands", "stripe.webhooks"))}
     assert commands == {48}
     assert {topic.partitions for topic in declared(max_partitions=4) if topic.name.endswith(".commands")} == {4}
+
+
+def test_no_topic_is_kept_for_more_than_a_day_longer_than_its_retention() -> None:
+    """Kafka deletes whole segments. By default one has a week, and a topic of ten minutes would be kept for that."""
+    segments = {topic.name: int(topic.settings(1)["segment.ms"]) for topic in declared()}
+    assert max(segments.values()) == DAY
+    assert segments["gateway.replies"] == 10 * MINUTE
+    assert segments["auth.revocations"] == 60 * MINUTE
 
 
 async def test_a_changed_setting_is_reported_and_restored(
