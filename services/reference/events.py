@@ -65,6 +65,7 @@ _TOPIC_TEXTS: Final = {
     "auth.service-commands": "Reports and orders of other processes to auth.",
     "republishing": "Orders of services to each other to send expired messages again.",
     "auth.events": "Events about users, sessions and clients.",
+    "auth.audit": "Audit entries. The collection `audit` keeps them for longer.",
     "billing.events": "Events about subscriptions, trials and payments.",
     "mailer.events": "Events about mails, consent and suppressions.",
     "news.events": "Events about news items, which every instance of news follows.",

@@ -130,7 +130,7 @@ class Handling:
         self._handlers = {kind.wire: (kind, handler) for kind, handler in handlers.items()}
         self._known_services = {kind.service for kind in MESSAGES.values()}
         self._skipped_topics = {
-            wire.encode(): kind.topic
+            wire.encode(): (kind.topic, kind.former_topic)
             for wire, kind in MESSAGES.items()
             if issubclass(kind, Event | RepublishMessages) and wire not in self._handlers
         }
@@ -158,7 +158,7 @@ class Handling:
             if name == "type":
                 if self._wanted_events is not None and (kind := self._handled_events.get(value)) is not None:
                     return kind.topic == topic and self._wanted_events.skips(kind.wire)
-                return self._skipped_topics.get(value) == topic
+                return topic in self._skipped_topics.get(value, ())
         return False
 
     def decode(self, envelope: Envelope) -> Message:
@@ -170,9 +170,7 @@ class Handling:
             EventNotHandled: a known event without a handler in this service.
         """
         kind = MESSAGES.get(envelope.wire)
-        # Until they had a topic of their own, all commands to a service were on this one.
-        former = kind is not None and not issubclass(kind, Event) and envelope.topic == f"{kind.service}.commands"
-        if kind is not None and kind.topic != envelope.topic and not former:
+        if kind is not None and envelope.topic not in (kind.topic, kind.former_topic):
             raise Undecodable(f"{kind.wire} does not belong on this topic")
         known = self._handlers.get(envelope.wire)
         if known is None:

@@ -129,6 +129,8 @@ TOPICS: Final = (
     # Orders of services to each other to send expired messages again.
     Topic("republishing", 1, 7 * DAY, consumers=SERVICES, writers=SERVICES),
     Topic("auth.events", COMMAND_PARTITIONS, 7 * DAY, consumers=("billing", "mailer"), writers=("auth",)),
+    # Half of all events, and no service reads them. The collection keeps the entries.
+    Topic("auth.audit", 12, DAY, consumed=False, writers=("auth",)),
     Topic("billing.events", COMMAND_PARTITIONS, 7 * DAY, consumers=("auth", "mailer", "news"), writers=("billing",)),
     Topic("mailer.events", 12, 7 * DAY, writers=("mailer",)),
     Topic("news.events", 12, 7 * DAY, readers=("news",), writers=("news",)),

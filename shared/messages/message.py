@@ -49,6 +49,8 @@ class Message(Part):
     """First part of the wire name."""
     topic: ClassVar[str] = ""
     """Kafka topic, without the deployment's prefix; empty for a query that the gateway answers itself."""
+    former_topic: ClassVar[str] = ""
+    """Topic of its service on which it was before it had one of its own, and where its records may still be."""
     channel: ClassVar[str] = "commands"
     """Second part of the default topic."""
     reply: ClassVar[type[BaseModel] | None] = None
@@ -116,7 +118,8 @@ class Message(Part):
             raise TypeError(f"wire name {wire} is taken by {MESSAGES[wire].__qualname__}")
         cls.wire = wire
         cls.service = wire.partition(".")[0]
-        cls.topic = topic if topic or cls.service == GATEWAY else f"{cls.service}.{cls.channel}"
+        cls.former_topic = "" if cls.service == GATEWAY else f"{cls.service}.{cls.channel}"
+        cls.topic = topic or cls.former_topic
         MESSAGES[wire] = cls
 
 

@@ -118,6 +118,7 @@ async def test_a_process_writes_to_no_other_topic_than_the_declared_ones(secured
     ("topic", "writers"),
     [
         ("auth.events", {"auth"}),
+        ("auth.audit", {"auth"}),
         ("auth.keys", {"auth"}),
         ("auth.clients", {"auth"}),
         ("auth.revocations", {"auth"}),

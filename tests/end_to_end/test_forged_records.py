@@ -36,7 +36,7 @@ READ = {
 """Topics that are read without a consumer group, with the least number of readers: two gateways, auth for its keys, the
 four services, and all of them."""
 PARTITIONS = {topic.name: topic.partitions for topic in TOPICS}
-UNREAD = {"mailer.events", "news.events"}
+UNREAD = {"auth.audit", "mailer.events", "news.events"}
 """Topics without a reader in Nest."""
 INTERNAL = b'{"kind":"internal"}'
 

@@ -169,7 +169,7 @@ def test_topics_of_all_messages_are_declared() -> None:
 def test_default_topic_follows_the_kind_of_message() -> None:
     others = {cls.topic for cls in OURS.values() if cls.topic and not re.search(r"\.(commands|events)$", cls.topic)}
     assert others == {
-        *("auth.clients", "auth.keys", "auth.revocations", "auth.service-commands"),
+        *("auth.audit", "auth.clients", "auth.keys", "auth.revocations", "auth.service-commands"),
         *("paused-partitions", "republishing", "stripe.webhooks"),
     }
     for cls in OURS.values():

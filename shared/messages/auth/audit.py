@@ -108,7 +108,7 @@ class AuditEntryView(Part):
     together, and for ``refused_orders``, those of a minute from the network that is ``client_ip``."""
 
 
-class Audited(Event, wire="auth.audited", personal=True):
+class Audited(Event, wire="auth.audited", topic="auth.audit", personal=True):
     """An audit entry was written. The key is the user's ID, if there is one."""
 
     entry: AuditEntryView

@@ -448,6 +448,10 @@ def test_an_event_without_a_handler_is_not_decoded(harness: InboxHarness) -> Non
         ([("id", b"\xff"), ("type", b"ledger.appended"), ("type", b"ledger.append")], "ledger.events", True),
         ([("type", b"ledger.appended")], "ledger.commands", False),
         ([("type", b"ledger.posted")], "ledger.webhooks", False),
+        # The release before wrote it to the topic of all events.
+        ([("type", b"auth.audited")], "auth.events", True),
+        ([("type", b"auth.audited")], "auth.audit", True),
+        ([("type", b"auth.audited")], "billing.events", False),
         ([("type", b"ledger.append")], "ledger.commands", False),
         ([("type", b"ledger.from-the-future")], "ledger.events", False),
         ([("type", b"\xff")], "ledger.events", False),
