@@ -129,7 +129,7 @@ class Delivery:
         self._sent = sent
         self._service = handling.service
         self._stopping = asyncio.Event()
-        self._replies: set[asyncio.Task[bool]] = set()
+        self._replies: set[asyncio.Task[None]] = set()
         self._outage = outage
         self.unknown_types = unknown_types
         self.waiting: dict[str, Waiting] = {}
@@ -348,30 +348,32 @@ class Delivery:
                 log.warning("bus down", error=str(down))
                 await self._pause(OUTAGE_PAUSE)
 
-    def _send_reply_soon(self, envelope: Envelope, outcome: Outcome) -> asyncio.Task[bool] | None:
+    def _send_reply_soon(self, envelope: Envelope, outcome: Outcome) -> asyncio.Future[bool] | None:
         """Send a reply in the background: a failing reply topic must not delay the next message of the key.
 
         Returns:
-            The sending, whose result is that of ``_send_reply``; None if no reply is expected.
+            Whether Kafka has acknowledged it, once that is known; None if no reply is expected. It is no task, since
+            that would keep the context of its message in memory for as long as the row is remembered.
         """
         if envelope.reply_to is None:
             return None
-        task = asyncio.create_task(self._send_reply(envelope, outcome))
+        acknowledged: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(self._send_reply(envelope, outcome, acknowledged))
         self._replies.add(task)
         task.add_done_callback(self._replies.discard)
-        return task
+        return acknowledged
 
     async def replies_sent(self) -> None:
         """Wait until every reply is sent or given up."""
         while self._replies:
             await asyncio.wait(self._replies)
 
-    async def _send_reply(self, envelope: Envelope, outcome: Outcome) -> bool:
+    async def _send_reply(self, envelope: Envelope, outcome: Outcome, acknowledged: asyncio.Future[bool]) -> None:
         """Send a reply, or give up after a timeout: by then the caller has timed out too and may repeat its request.
 
-        Returns:
-            True if Kafka has acknowledged it.
+        ``acknowledged`` gets whether Kafka has acknowledged it.
         """
+        sent = False
         headers = [("id", envelope.reply_id.encode()), ("kind", outcome.kind.encode())]
         if envelope.delivery_began:
             headers.append((HANDLING_TIME, b"%d" % (1000 * (time.monotonic() - envelope.delivery_began))))
@@ -380,11 +382,12 @@ class Delivery:
         try:
             async with asyncio.timeout(REPLY_SECONDS):
                 await self._producer.send_record(REPLIES, outcome.body or b"", headers, partition=envelope.reply_to)
+            sent = True
         except (BusDown, TimeoutError, AssertionError) as failure:  # aiokafka asserts that the partition exists
             REPLIES_LOST.labels(self._service).inc()
             log.warning("reply lost", id=envelope.id, type=envelope.wire, error=str(failure))
-            return False
-        return True
+        finally:
+            acknowledged.set_result(sent)
 
     async def dead_letter(
         self, record: Record, topic: str, reason: str, detail: str, failure: BaseException | None = None

@@ -33,7 +33,7 @@ CHECK_SECONDS: Final = 5.0
 """Pause between two checks, each of which costs a request per consumer group and an update per ``BATCH`` rows."""
 BATCH: Final = 500
 MAX_WAITING: Final = 50_000
-"""Bound on the remembered rows while a consumer is away, about 20 MB. The oldest rows beyond it keep their messages."""
+"""Bound on the remembered rows while a consumer is away, about 30 MB. The oldest rows beyond it keep their messages."""
 MAX_REMEMBERED: Final = 50_000
 """Bound on the remembered IDs of rows whose messages were acknowledged, about 6 MB."""
 MAX_AGE_SECONDS: Final = 3600.0
@@ -48,7 +48,7 @@ Position = tuple[TopicPartition, int]
 class _Row(NamedTuple):
     """A row, the positions of its messages, and when they were acknowledged (monotonic seconds).
 
-    ``reply`` is the sending of a reply that is removed too; its result is True once Kafka has acknowledged it.
+    ``reply`` is for a reply that is removed too: whether Kafka has acknowledged it.
     """
 
     id: str
@@ -60,7 +60,7 @@ class _Row(NamedTuple):
     def reply_sent(self) -> bool:
         """Return True if Kafka has acknowledged the reply that is to be removed."""
         reply = self.reply
-        return reply is not None and reply.done() and not reply.cancelled() and reply.result()
+        return reply is not None and reply.done() and reply.result()
 
 
 class SentMessages(BackgroundTask):
@@ -114,8 +114,7 @@ class SentMessages(BackgroundTask):
             row_id: the row.
             messages: its messages, possibly none.
             positions: where they are on Kafka.
-            reply: the sending of the row's reply, if no caller can ask for it again. Its result is whether Kafka has
-                acknowledged it.
+            reply: whether Kafka has acknowledged the row's reply, if no caller can ask for the reply again.
         """
         if messages:
             self._acknowledged[row_id] = None
