@@ -150,15 +150,15 @@ class Model:
                     sizes[topic] += round(size * self.per_second(name) * kept.total_seconds())
         return sizes
 
-    def after_logins(self) -> dict[str, tuple[float, timedelta, float, float]]:
-        """What ``LOGINS_PER_SECOND`` leave in one copy, by collection and topic.
+    def after_logins(self) -> dict[tuple[str, str], tuple[float, timedelta, float, float]]:
+        """What ``LOGINS_PER_SECOND`` leave in one copy, by database and its collection or topic.
 
         Returns:
             Bytes of one login, how long they are kept, bytes after ``PERIOD``, and bytes once as much expires as is
             added.
         """
         rows = {}
-        for stores, kept_by in (("collections", lifetime), ("topics", topic_lifetime)):
+        for where, stores, kept_by in (("MongoDB", "collections", lifetime), ("Kafka", "topics", topic_lifetime)):
             sizes = Counter[str]()
             for operation in LOGIN:
                 sizes.update(getattr(self.costs[operation], stores))
@@ -166,7 +166,7 @@ class Model:
                 if kept := kept_by(store):
                     second = size * LOGINS_PER_SECOND
                     after = second * min(kept, PERIOD).total_seconds()
-                    rows[store] = size, kept, after, second * kept.total_seconds()
+                    rows[where, store] = size, kept, after, second * kept.total_seconds()
         return rows
 
     def cores(self) -> Counter[str]:
@@ -248,14 +248,14 @@ def _logins(model: Model) -> str:
     rows = sorted(model.after_logins().items(), key=lambda item: -item[1][2])
     total = [sum(each[number] for _, each in rows) for number in (0, 2, 3)]
     return table(
-        ("collection or topic", "bytes of a login", "kept", f"after {PERIOD.days} days", "in the end"),
+        ("in", "collection or topic", "bytes of a login", "kept", f"after {PERIOD.days} days", "in the end"),
         [
             *(
-                (f"`{name}`", f"{size:,.0f}", _duration(kept), _bytes(after), _bytes(end))
-                for name, (size, kept, after, end) in rows
+                (where, f"`{name}`", f"{size:,.0f}", _duration(kept), _bytes(after), _bytes(end))
+                for (where, name), (size, kept, after, end) in rows
                 if size >= SHOWN
             ),
-            ("**all**", f"**{total[0]:,.0f}**", "", f"**{_bytes(total[1])}**", f"**{_bytes(total[2])}**"),
+            ("**all**", "", f"**{total[0]:,.0f}**", "", f"**{_bytes(total[1])}**", f"**{_bytes(total[2])}**"),
         ],
     )
 

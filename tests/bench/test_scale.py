@@ -47,15 +47,16 @@ def test_topics_are_kept_for_their_retention_and_a_segment(topic: str, kept: str
 
 def test_logins_leave_what_their_operations_leave_for_as_long_as_it_is_kept() -> None:
     link, code = (
-        Cost(name, {"auth.inbox": size, "auth.audit": size}, {}, {"gateway.replies": size})
+        Cost(name, {"auth.inbox": size, "auth.audit": size}, {}, {"auth.audit": size, "gateway.replies": size})
         for name, size in zip(scale.LOGIN, (1.0, 2.0), strict=True)
     )
     rows = scale.Model({each.name: each for each in (link, code)}).after_logins()
     day = 3 * 86_400 * scale.LOGINS_PER_SECOND
     assert {store: (after, end) for store, (_, _, after, end) in rows.items()} == {
-        "auth.inbox": (8 * day, 8 * day),
-        "auth.audit": (8 * day, 180 * day),
-        "gateway.replies": (day / 72, day / 72),
+        ("MongoDB", "auth.inbox"): (8 * day, 8 * day),
+        ("MongoDB", "auth.audit"): (8 * day, 180 * day),
+        ("Kafka", "auth.audit"): (2 * day, 2 * day),
+        ("Kafka", "gateway.replies"): (day / 72, day / 72),
     }
 
 
