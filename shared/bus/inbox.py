@@ -108,8 +108,8 @@ class Inbox:
     """Inbox and timers of one service; the only writer of its state.
 
     A message is remembered for ``retention``; older ones must not be handled. Works that no caller waits for arrive one
-    by one, and a commit costs a millisecond of CPU for one as for twenty: they are committed with the next work whose
-    caller waits, but no sooner than ``background_interval`` seconds after the last commit.
+    by one, and a commit costs a millisecond of CPU for one as for twenty: they are committed with the next urgent work,
+    such as one whose caller waits, or else no sooner than ``background_interval`` seconds after the last commit.
     """
 
     COLLECTION: Final = "inbox"
@@ -229,7 +229,7 @@ class Inbox:
             self._committer = None
 
     async def _background_pause(self) -> None:
-        """Wait until the interval is over, or for a work whose caller waits, or until the next group is full."""
+        """Wait until the interval is over, or for an urgent work, or until the next group is full."""
         pause = self._last_commit + self._background_interval - time.monotonic()
         if pause > 0 and not any(map(self._ends_pause, self._waiting)):
             self._pause_over.clear()
@@ -238,7 +238,7 @@ class Inbox:
                     await self._pause_over.wait()
 
     def _ends_pause(self, pending: _Pending) -> bool:
-        return pending.work.cause.waited_for or len(self._waiting) >= GROUP_SIZE
+        return pending.work.urgent or len(self._waiting) >= GROUP_SIZE
 
     def _next_group(self) -> list[_Pending]:
         """Take up to ``GROUP_SIZE`` waiting works, no two of which conflict."""

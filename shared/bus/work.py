@@ -72,10 +72,11 @@ class Work:
         annotations: fields for the audit entry of the message.
         outgoing: the published messages with their envelopes, in order.
         replies: False if the reply to the caller comes from a forwarded command.
+        urgent: True if its commit waits for no further works.
     """
 
     __slots__ = (
-        *("annotations", "cause", "now", "outgoing", "replies", "timers", "writes"),
+        *("annotations", "cause", "now", "outgoing", "replies", "timers", "urgent", "writes"),
         *("_counts", "_created", "_ids", "_on_outcome", "_sealer"),
     )
 
@@ -92,6 +93,7 @@ class Work:
         self.now = now.astimezone(UTC).replace(microsecond=now.microsecond // 1000 * 1000)
         self.outgoing: list[tuple[Message, Envelope]] = []
         self.replies = True
+        self.urgent = cause.waited_for
 
     @property
     def id(self) -> str:
@@ -157,6 +159,13 @@ class Work:
         as unavailable, because that one may be retried. A second call replaces the first function.
         """
         self._on_outcome = hook
+
+    def commit_at_once(self) -> None:
+        """Have the work committed without waiting for further ones, although no caller waits.
+
+        For an effect outside of the work that only the commit keeps from being repeated, such as a mail sent.
+        """
+        self.urgent = True
 
     def count(self, counter: Counter) -> None:
         """Increment a metric once the work is committed. A handler may run several times, and a refusal discards it."""

@@ -50,6 +50,7 @@ async def send_mail(command: SendMail, work: Work, mailer: Mailer) -> None:
         count_delivery(delivery, delivery.state, work)
         return
     outcome = await _send(command, address, delivery, work, mailer)
+    work.commit_at_once()
     if isinstance(outcome, Accepted):
         fault_point("M1")
     delivery = delivery.after(outcome, at=work.now, until=command.expires_at)

@@ -26,6 +26,7 @@ async def send_text(command: SendText, work: Work, mailer: Mailer) -> None:
     number = mailer.unseal(command.to)
     delivery = stored or _new_delivery(command, number, work, mailer)
     outcome = await _send(command, number, delivery, work, mailer)
+    work.commit_at_once()
     delivery = delivery.after(outcome, at=work.now, until=command.expires_at)
     mailer.deliveries.add_or_save(delivery, work, stored=stored)
     count_delivery(delivery, delivery.state, work)

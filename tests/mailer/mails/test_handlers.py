@@ -13,7 +13,8 @@ import pytest
 
 from services.mailer.deliveries import models
 from shared.bus.envelope import encode
-from shared.bus.inbox import Inbox
+from shared.bus.inbox import Inbox, Outcome
+from shared.bus.work import Work
 from shared.fault_points import EXIT_CODE
 from shared.messages import Sealed
 from shared.messages.mailer.mails import MailHandedOver, SendMail, Template
@@ -68,6 +69,20 @@ async def test_mail_has_headers_and_link(harness: ServiceHarness, server: SmtpSe
     assert html is not None
     assert LINK in text.get_content()
     assert f'href="{LINK.replace("&", "&amp;")}"' in html.get_content()
+
+
+async def test_commit_of_a_sent_mail_waits_for_no_other_work(
+    harness: ServiceHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit, urgent = Inbox.commit, []
+
+    async def spy(inbox: Inbox, work: Work, outcome: Outcome) -> None:
+        urgent.append(work.urgent)
+        await commit(inbox, work, outcome)
+
+    monkeypatch.setattr(Inbox, "commit", spy)
+    await harness.deliver(mail_command())
+    assert urgent == [True]
 
 
 async def test_english_mail_is_sent_unencoded(harness: ServiceHarness, server: SmtpServer) -> None:

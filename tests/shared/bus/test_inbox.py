@@ -395,6 +395,16 @@ async def test_works_without_waiting_callers_share_a_commit_after_the_interval(h
     assert harness.commits() == (2, 6)
 
 
+async def test_effect_outside_of_a_work_ends_the_interval(harness: InboxHarness) -> None:
+    background = with_interval(harness, 60.0)
+    await background.commit(background.work())
+    sent = background.work()
+    sent.commit_at_once()
+    async with asyncio.timeout(10):
+        await results_of(background, [background.work(), sent])
+    assert harness.commits() == (2, 3)
+
+
 @pytest.mark.parametrize(("others", "fields"), [(1, {"reply_to": 1}), (GROUP_SIZE - 1, {})], ids=["caller", "full"])
 async def test_a_waiting_caller_or_a_full_group_ends_the_interval(
     harness: InboxHarness, others: int, fields: dict[str, Any]
