@@ -184,6 +184,29 @@ def indexes_of(*stores: Any) -> dict[str, Sequence[IndexModel]]:
     return {store.COLLECTION: store.INDEXES for store in stores}
 
 
+def former_indexes_of(*stores: Any) -> dict[str, Sequence[str]]:
+    """Return the names of indexes that earlier releases created, ``FORMER_INDEXES`` of stores, by collection name."""
+    return {store.COLLECTION: store.FORMER_INDEXES for store in stores}
+
+
+async def drop_indexes(database: Database, names: Mapping[str, Sequence[str]]) -> None:
+    """Drop indexes, given by collection name, that exist."""
+    with pymongo.timeout(INDEX_SECONDS):
+        for collection, unwanted in names.items():
+            existing = {index["name"] async for index in await database[collection].list_indexes()}
+            for name in existing.intersection(unwanted):
+                await _drop_index(database[collection], name)
+
+
+async def _drop_index(collection: Collection, name: str) -> None:
+    try:
+        await collection.drop_index(name)
+    except OperationFailure as failure:
+        # Another instance has just dropped it.
+        if failure.code != 27:  # noqa: PLR2004 -- IndexNotFound
+            raise
+
+
 async def ensure_indexes(database: Database, indexes: Mapping[str, Sequence[IndexModel]]) -> None:
     """Create the missing collections and indexes, given by collection name.
 

@@ -1,13 +1,15 @@
 """Pages of a collection in the order of a time.
 
 Documents with the same time are ordered by an ID. Reading a page costs no more than the page, whatever the size of the
-collection and the position of the page, if an index has the filtered field followed by time and ID.
+collection and the position of the page, if an index has the filtered fields followed by time and ID. One index of
+several fields with few values serves every filter on some of them: see ``with_all_values``.
 """
 
 from __future__ import annotations
 
 import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import ClassVar, Final
@@ -47,6 +49,7 @@ class TimeOrder:
         cursor: str | None,
         since: datetime | None = None,
         until: datetime | None = None,
+        index: IndexModel | None = None,
     ) -> list[Document]:
         """Return the documents of a page, and one more if another page follows.
 
@@ -57,6 +60,7 @@ class TimeOrder:
             cursor: ``cursor_of`` the last document of the previous page; None for the first page.
             since: earliest time.
             until: time before which the documents are.
+            index: an existing index of the collection to read; None lets MongoDB choose one.
 
         Raises:
             InvalidCursor: no page ended with this cursor.
@@ -72,7 +76,7 @@ class TimeOrder:
         if any(bounds.values()):
             query[self.time] = {operator: moment for operator, moment in bounds.items() if moment is not None}
         return (
-            await collection.find(query)
+            await collection.find(query, hint=None if index is None else index.document["name"])
             .sort([(self.time, self.direction), (self.id, self.direction)])
             .limit(limit + 1)
             .to_list()
@@ -91,6 +95,21 @@ class OldestFirst(TimeOrder):
 
     direction = ASCENDING
     next_time, seen_id = "$gte", "$lte"
+
+
+def with_all_values(conditions: Document, values: Mapping[str, Sequence[str]]) -> Document:
+    """Return a MongoDB filter with a condition for each of some fields: its own, or any value that the field can have.
+
+    So an index of these fields, followed by time and ID, serves a filter on any of them. MongoDB reads a range of the
+    index for each combination of values and merges the ranges in their order, which costs one index entry per range.
+    There may be 200 combinations, MongoDB's ``internalQueryMaxScansToExplode``; with more it would sort in memory. Pass
+    the index to ``page``, since MongoDB may prefer another one.
+
+    Args:
+        conditions: the filter.
+        values: all values of each field.
+    """
+    return {**{field: {"$in": list(each)} for field, each in values.items()}, **conditions}
 
 
 def cursor_of(at: datetime, last_id: str) -> str:

@@ -14,6 +14,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Final, Protocol, Self
 
 import structlog
@@ -63,6 +64,7 @@ from shared.mongo import (
     check_server,
     connect,
     database,
+    drop_indexes,
     ensure_indexes,
     responds,
     usable,
@@ -126,6 +128,7 @@ class Service:
         handlers: Handlers,
         topics: Sequence[str],
         indexes: Mapping[str, Sequence[IndexModel]],
+        former_indexes: Mapping[str, Sequence[str]] = MappingProxyType({}),
         open_context: OpenContext,
         migrations: Migrations = NO_MIGRATIONS,
         consumers: Mapping[str, Sequence[str]] = CONSUMERS,
@@ -139,6 +142,7 @@ class Service:
         self._handlers = handlers
         self._topics = topics
         self._indexes = indexes
+        self._former_indexes = former_indexes
         self._open_context = open_context
         self._migrations = migrations
         self._version: DatabaseVersion | None = None
@@ -359,6 +363,7 @@ class Service:
             await check_server(client, self.settings.mongo_url)
             await version.check()
             await ensure_indexes(own, {**VERSION_INDEXES, **inbox.indexes(), **self._indexes})
+            await drop_indexes(own, self._former_indexes)
             await committed_topics.load()
 
         await retry_until_available("MongoDB", prepare)

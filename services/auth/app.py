@@ -46,7 +46,7 @@ from shared.messages.auth.clients import AnnounceClient
 from shared.messages.auth.signing_keys import SigningKeyPublished
 from shared.messages.republishing import REPUBLISHING
 from shared.migrations import Migrations
-from shared.mongo import indexes_of
+from shared.mongo import former_indexes_of, indexes_of
 from shared.service import Resources, Service
 from shared.settings import load
 from shared.telemetry import log
@@ -96,6 +96,7 @@ def create(settings: AuthSettings | None = None) -> Service:
             **INDEXES,
             AuditEntries.COLLECTION: (*AuditEntries.INDEXES, AuditEntries.expiry(chosen.audit_retention)),
         },
+        former_indexes=former_indexes_of(AuditEntries),
         open_context=partial(opened, settings=chosen),
         migrations=MIGRATIONS,
     )

@@ -35,7 +35,7 @@ from services.mailer.webhooks.store import Endpoints, WebhookDeliveries
 from services.mailer.webhooks.wanted_events import WantedEvents
 from shared.messages.republishing import REPUBLISHING
 from shared.migrations import Migrations
-from shared.mongo import indexes_of
+from shared.mongo import former_indexes_of, indexes_of
 from shared.personal_data.erasure import ErasedIds
 from shared.service import Resources, Service
 from shared.settings import SettingsError, load
@@ -76,6 +76,7 @@ def create(settings: MailerSettings | None = None) -> Service:
                 WebhookDeliveries.expiry(loaded.webhook_retention),
             ),
         },
+        former_indexes=former_indexes_of(Deliveries, WebhookDeliveries),
         open_context=partial(open_context, settings=loaded),
         migrations=MIGRATIONS,
     )

@@ -23,6 +23,7 @@ from shared.mongo import (
     dependency_down,
     describe_failure,
     ensure_indexes,
+    drop_indexes,
     refusal,
     responds,
     usable,
@@ -221,3 +222,10 @@ async def test_new_collections_are_compressed_with_zstd(mongo_url: str, database
         (stats,) = await (await created["rows"].aggregate([{"$collStats": {"storageStats": {}}}])).to_list()
         await client.drop_database(created.name)
     assert "block_compressor=zstd" in stats["storageStats"]["wiredTiger"]["creationString"]
+async def test_former_indexes_are_dropped_and_missing_ones_ignored(mongo_url: str, database_prefix: str) -> None:
+    async with connect(mongo_url, application="test") as client:
+        own = database(client, f"{database_prefix}former")
+        await own.things.create_indexes([IndexModel([("old", 1)]), IndexModel([("new", 1)])])
+        for _start in range(2):
+            await drop_indexes(own, {"things": ["old_1", "older_1"], "none": ["old_1"]})
+            assert set(await own.things.index_information()) == {"_id_", "new_1"}

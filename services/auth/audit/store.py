@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Final
+from typing import Final, get_args
 
 from pymongo import ASCENDING, IndexModel
 
 from shared.bus.work import Work
 from shared.documents import document_of, entity_of
-from shared.messages.auth.audit import AuditEntryView, ListAuditEntries
+from shared.messages.auth.audit import Action, AuditEntryView, AuditOutcome, ListAuditEntries
 from shared.mongo import Collection, Database, Document
-from shared.paging import NewestFirst
+from shared.paging import NewestFirst, with_all_values
+
+_VALUES: Final = {"action": get_args(Action), "outcome": get_args(AuditOutcome)}
 
 
 class AuditEntries:
@@ -19,15 +21,18 @@ class AuditEntries:
 
     COLLECTION: Final = "audit"
     _ORDER: Final = NewestFirst("at")
+    # MongoDB uses a partial index only for queries that imply its filter; a query for any user ID implies this one.
+    _BY_USER: Final = _ORDER.index("userId", partial={"userId": {"$gt": ""}})
+    _BY_VALUES: Final = _ORDER.index(*_VALUES)
     INDEXES: Final = (
         _ORDER.index(),
-        # MongoDB uses a partial index only for queries that imply its filter; a query for any user ID implies this one.
-        _ORDER.index("userId", partial={"userId": {"$gt": ""}}),
-        _ORDER.index("action"),
-        _ORDER.index("outcome"),
+        _BY_USER,
+        _BY_VALUES,
         # For an erasure: when a link is requested, the user is not known yet.
         IndexModel([("sessionId", ASCENDING)], partialFilterExpression={"sessionId": {"$gt": ""}}),
     )
+
+    FORMER_INDEXES: Final = ("action_1_at_-1__id_-1", "outcome_1_at_-1__id_-1")
 
     def __init__(self, database: Database) -> None:
         self._collection: Collection = database[self.COLLECTION]
@@ -51,6 +56,12 @@ class AuditEntries:
         """
         fields = {"userId": query.user_id, "action": query.action, "outcome": query.outcome}
         conditions: Document = {name: {"$eq": value} for name, value in fields.items() if value is not None}
+        index = None
+        if query.user_id is not None:
+            # A user has so few entries that they are filtered as they are read.
+            index = self._BY_USER
+        elif conditions:
+            index, conditions = self._BY_VALUES, with_all_values(conditions, _VALUES)
         found = await self._ORDER.page(
             self._collection,
             conditions,
@@ -58,5 +69,6 @@ class AuditEntries:
             cursor=query.cursor,
             since=query.since,
             until=query.until,
+            index=index,
         )
         return [entity_of(AuditEntryView, document) for document in found]

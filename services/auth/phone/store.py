@@ -24,6 +24,8 @@ class PhoneCodes(Rows[PhoneCode]):
     COLLECTION: Final = "phone_codes"
     INDEXES: Final = (
         IndexModel([("nonce", ASCENDING)], unique=True),
+        # For exports and erasures.
+        IndexModel([("phoneNumber", ASCENDING)]),
         IndexModel([("expiresAt", ASCENDING)], expireAfterSeconds=int(RETENTION.total_seconds())),
     )
 

@@ -30,7 +30,7 @@ from shared.messages.billing.subscriptions import DuplicateSubscriptionFound
 PAUSES: Final = tuple(timedelta(seconds=seconds) for seconds in (0.5, 1, 2, 4, 8, 15, 30, 60))
 """Pauses between the checks whether the commands of a page are handled; after the last one the final comparison finds
 what is missing."""
-USERS_PER_STEP: Final = 200
+SUBSCRIPTIONS_PER_STEP: Final = 1_000
 
 
 async def take_customers(step: Step) -> StepResult:
@@ -123,7 +123,9 @@ async def _record_page(page: Page, listed: Sequence[StripePayment | None], step:
 async def duplicates(step: Step) -> StepResult:
     """Announce live duplicates that were taken over: Nest does not cancel them, a person decides."""
     run, at, billing = step.run, step.work.now, step.billing
-    users = await billing.records.subscriptions.users_with_several(LIVE, after=run.cursor, limit=USERS_PER_STEP)
+    users, ended = await billing.records.subscriptions.users_with_several(
+        LIVE, after=run.cursor, limit=SUBSCRIPTIONS_PER_STEP
+    )
     drifts = []
     for user_id in users:
         subscriptions = await billing.subscriptions.of_user(user_id)
@@ -147,8 +149,8 @@ async def duplicates(step: Step) -> StepResult:
                 id=derived_message_id("duplicate-found", duplicate.id, kept.id),
             )
     run = run.counted(duplicates=await add_found(drifts, step))
-    if len(users) == USERS_PER_STEP:
-        return StepResult(run.continued(users[-1], at=at))
+    if ended is not None:
+        return StepResult(run.continued(ended, at=at))
     return StepResult(run.stage_completed(at=at))
 
 

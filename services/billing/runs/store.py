@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection as Collection_
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -222,19 +223,29 @@ class RecordReader(Generic[Entity]):
         found = self._collection.find(query, {self._field: 1}).sort("_id", ASCENDING).limit(limit)
         return [(document["_id"], document[self._field]) async for document in found]
 
-    async def users_with_several(self, statuses: Iterable[str], *, after: str | None, limit: int) -> list[str]:
-        """The next users, in the order of their IDs, who have more than one record with one of these statuses."""
-        wanted: Document = {"status": {"$in": list(statuses)}}
-        if after is not None:
-            wanted["userId"] = {"$gt": after}
-        steps: list[Document] = [
-            {"$match": wanted},
-            {"$group": {"_id": "$userId", "count": {"$sum": 1}}},
-            {"$match": {"count": {"$gt": 1}}},
-            {"$sort": {"_id": 1}},
-            {"$limit": limit},
-        ]
-        return [str(document["_id"]) async for document in await self._collection.aggregate(steps)]
+    async def users_with_several(
+        self, statuses: Collection_[str], *, after: str | None, limit: int
+    ) -> tuple[list[str], str | None]:
+        """Users who have more than one record with one of these statuses, among the next records by user.
+
+        Args:
+            statuses: the statuses that count.
+            after: the user that the previous call ended with; None for the first call.
+            limit: records to read, more than any user has.
+
+        Returns:
+            The users, and the user that the call ended with; None if no record follows.
+        """
+        found = self._collection.find({"userId": {"$gt": after or ""}}, {"userId": 1, "status": 1})
+        records = await found.sort("userId", ASCENDING).limit(limit).to_list()
+        ended = None
+        if len(records) == limit:
+            # Further records of the last user may follow, unless it alone has so many.
+            last = records[-1]["userId"]
+            records = [each for each in records if each["userId"] != last] or records
+            ended = records[-1]["userId"]
+        counts = Counter(each["userId"] for each in records if each["status"] in statuses)
+        return [user for user, count in counts.items() if count > 1], ended
 
 
 class RecordReaders:

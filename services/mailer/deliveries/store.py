@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Final
+from typing import Final, get_args
 
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
 from services.mailer.deliveries.models import Delivery
 from shared.batch_loader import BatchLoader
 from shared.documents import Rows
-from shared.messages.mailer.deliveries import ListDeliveries
+from shared.messages.mailer.deliveries import DeliveryState, ListDeliveries, Medium
+from shared.messages.mailer.mails import Template
+from shared.messages.mailer.texts import TextTemplate
 from shared.mongo import Database, Document
-from shared.paging import NewestFirst
+from shared.paging import NewestFirst, with_all_values
 
 LAST_BRANDED: Final = 20
 """Deliveries among which the one that was redeemed last is searched."""
+_TEMPLATES: Final[dict[Medium | None, tuple[str, ...]]] = {
+    None: (*get_args(Template), *get_args(TextTemplate)),
+    "mail": get_args(Template),
+    "text": get_args(TextTemplate),
+}
+"""Templates of each medium. None is for both."""
 
 
 class Deliveries(Rows[Delivery]):
@@ -24,16 +32,21 @@ class Deliveries(Rows[Delivery]):
 
     COLLECTION: Final = "deliveries"
     _ORDER: Final = NewestFirst("createdAt")
+    _BY_RECIPIENT: Final = _ORDER.index("recipientHash")
+    _BY_TEMPLATE: Final = _ORDER.index("template", "state")
+    _BY_CLIENT: Final = _ORDER.index("clientId", "template", "state")
     INDEXES: Final = (
         IndexModel([("orderId", ASCENDING)], unique=True),
         _ORDER.index(),
-        _ORDER.index("recipientHash"),
-        _ORDER.index("channel"),
-        _ORDER.index("state"),
-        _ORDER.index("template"),
-        _ORDER.index("clientId"),
+        _BY_RECIPIENT,
+        # A medium is found by its templates.
+        _BY_TEMPLATE,
+        _BY_CLIENT,
         # Partial, since most mail servers keep the Message-ID.
         IndexModel([("providerId", ASCENDING)], partialFilterExpression={"providerId": {"$type": "string"}}),
+    )
+    FORMER_INDEXES: Final = tuple(
+        f"{field}_1_createdAt_-1__id_-1" for field in ("channel", "state", "template", "clientId")
     )
 
     def __init__(self, database: Database) -> None:
@@ -76,15 +89,18 @@ class Deliveries(Rows[Delivery]):
         Raises:
             InvalidCursor: no page ended with the query's cursor.
         """
-        filters = {
-            "channel": query.medium,
-            "state": query.state,
-            "template": query.template,
-            "clientId": query.client_id,
-        }
+        filters = {"state": query.state, "template": query.template, "clientId": query.client_id}
         conditions: Document = {name: {"$eq": value} for name, value in filters.items() if value is not None}
+        templates, index = _TEMPLATES[query.medium], None
+        if query.medium is not None:
+            conditions["template"] = {"$in": [each for each in templates if query.template in (None, each)]}
         if recipient_hashes is not None:
+            # The deliveries to a recipient are few enough to be filtered as they are read.
+            index = self._BY_RECIPIENT
             conditions["recipientHash"] = {"$in": list(recipient_hashes)}
+        elif conditions:
+            index = self._BY_TEMPLATE if query.client_id is None else self._BY_CLIENT
+            conditions = with_all_values(conditions, {"template": templates, "state": get_args(DeliveryState)})
         found = await self._ORDER.page(
             self._collection,
             conditions,
@@ -92,6 +108,7 @@ class Deliveries(Rows[Delivery]):
             cursor=query.cursor,
             since=query.since,
             until=query.until,
+            index=index,
         )
         return list(map(self._read, found))
 

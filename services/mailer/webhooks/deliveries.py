@@ -294,7 +294,7 @@ async def continue_webhook_replay(command: ContinueWebhookReplay, work: Work, ma
     Events of erased users are not sent again, apart from that of the erasure.
     """
     found = await mailer.webhook_deliveries.selected(
-        command.endpoint_id, command, before=command.ordered_at, after=command.after, limit=BATCH
+        command.endpoint_id, command, before=command.ordered_at, cursor=command.cursor, limit=BATCH
     )
     first: dict[str, WebhookDelivery] = {}
     for delivery in found:
@@ -308,7 +308,8 @@ async def continue_webhook_replay(command: ContinueWebhookReplay, work: Work, ma
     for delivery in first.values():
         _order_attempt(delivery, work)
     if len(found) == BATCH:
-        work.publish(command.model_copy(update={"key": work.key, "after": found[-1].id}))
+        cursor = cursor_of(found[-1].created_at, found[-1].id)
+        work.publish(command.model_copy(update={"key": work.key, "cursor": cursor}))
 
 
 async def list_webhook_deliveries(query: ListWebhookDeliveries, _work: Work, mailer: Mailer) -> WebhookDeliveriesView:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, get_args
 
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
 from services.mailer.webhooks.models import Endpoint, WebhookDelivery
 from shared.documents import Rows
 from shared.messages.mailer.errors import WebhookEndpointNotFound
-from shared.messages.mailer.webhooks import ListWebhookDeliveries, WebhookSelection
+from shared.messages.mailer.webhook_events import EVENT_TYPES, TEST
+from shared.messages.mailer.webhooks import DeliveryState, ListWebhookDeliveries, WebhookSelection
 from shared.mongo import Document
-from shared.paging import NewestFirst
+from shared.paging import NewestFirst, OldestFirst, with_all_values
 
 MAX_LISTED: Final = 1_000
 MAX_PENDING_COUNTED: Final = 1_000
 MAX_REPLAYED_COUNTED: Final = 100_000
+_FEW: Final = frozenset({"eventId", "userId"})
+"""Fields of whose values each has so few deliveries that they are filtered as they are read."""
+_VALUES: Final = {"type": (*EVENT_TYPES, TEST), "state": get_args(DeliveryState)}
 
 
 class Endpoints(Rows[Endpoint], missing=WebhookEndpointNotFound):
@@ -55,18 +59,22 @@ class WebhookDeliveries(Rows[WebhookDelivery]):
 
     COLLECTION: Final = "webhook_deliveries"
     _ORDER: Final = NewestFirst("createdAt")
+    _BY_EVENT: Final = _ORDER.index("eventId")
+    _BY_USER: Final = _ORDER.index("userId")
+    _BY_TYPE: Final = _ORDER.index(*_VALUES)
+    _BY_ENDPOINT: Final = _ORDER.index("endpointId", *_VALUES)
     INDEXES: Final = (
         IndexModel([("endpointId", ASCENDING), ("subject", ASCENDING), ("position", ASCENDING)], unique=True),
         # Finds what is pending: of a subject, and of the whole endpoint by subject.
         IndexModel([("endpointId", ASCENDING), ("state", ASCENDING), ("subject", ASCENDING), ("position", ASCENDING)]),
         IndexModel([("endpointId", ASCENDING), ("deliveredAt", DESCENDING)]),
         _ORDER.index(),
-        _ORDER.index("endpointId"),
-        _ORDER.index("eventId"),
-        _ORDER.index("userId"),
-        _ORDER.index("type"),
-        _ORDER.index("state"),
+        _BY_EVENT,
+        _BY_USER,
+        _BY_TYPE,
+        _BY_ENDPOINT,
     )
+    FORMER_INDEXES: Final = tuple(f"{field}_1_createdAt_-1__id_-1" for field in ("endpointId", "type", "state"))
 
     @staticmethod
     def expiry(retention: timedelta) -> IndexModel:
@@ -116,17 +124,33 @@ class WebhookDeliveries(Rows[WebhookDelivery]):
         return await self._all(self._collection.find({"endpointId": endpoint_id}).limit(limit))
 
     async def selected(
-        self, endpoint_id: str, selection: WebhookSelection, *, before: datetime, after: str | None, limit: int
+        self, endpoint_id: str, selection: WebhookSelection, *, before: datetime, cursor: str | None, limit: int
     ) -> list[WebhookDelivery]:
-        """Return the next selected deliveries of an endpoint that were added before a time, in the order of IDs."""
-        query = _selection(endpoint_id, selection, before)
-        if after is not None:
-            query["_id"] = {"$gt": after}
-        return await self._all(self._collection.find(query).sort("_id", ASCENDING).limit(limit))
+        """Return the next selected deliveries of an endpoint that were added before a time, oldest first.
+
+        ``cursor`` is ``cursor_of`` the last one of the call before.
+
+        Raises:
+            InvalidCursor: no call ended with this cursor.
+        """
+        query = _selection(endpoint_id, selection)
+        found = await OldestFirst("createdAt").page(
+            self._collection,
+            query,
+            limit=limit - 1,
+            cursor=cursor,
+            since=selection.since,
+            until=_until(selection, before),
+            index=self._index(query),
+        )
+        return list(map(self._read, found))
 
     async def count_selected(self, endpoint_id: str, selection: WebhookSelection, *, before: datetime) -> int:
         """Return the number of selected deliveries, up to ``MAX_REPLAYED_COUNTED``."""
-        query = _selection(endpoint_id, selection, before)
+        query = _selection(endpoint_id, selection)
+        query["createdAt"] = {"$lt": _until(selection, before)}
+        if selection.since is not None:
+            query["createdAt"]["$gte"] = selection.since
         return await self._collection.count_documents(query, limit=MAX_REPLAYED_COUNTED)
 
     async def list_page(self, query: ListWebhookDeliveries) -> list[WebhookDelivery]:
@@ -142,26 +166,40 @@ class WebhookDeliveries(Rows[WebhookDelivery]):
             "type": query.type,
             "state": query.state,
         }
+        conditions = _conditions(filters)
         found = await self._ORDER.page(
             self._collection,
-            {name: {"$eq": value} for name, value in filters.items() if value is not None},
+            conditions,
             limit=query.limit,
             cursor=query.cursor,
             since=query.since,
             until=query.until,
+            index=self._index(conditions),
         )
         return list(map(self._read, found))
 
+    def _index(self, conditions: Document) -> IndexModel | None:
+        by_field = {
+            "eventId": self._BY_EVENT,
+            "userId": self._BY_USER,
+            "endpointId": self._BY_ENDPOINT,
+            "type": self._BY_TYPE,
+        }
+        return next((index for field, index in by_field.items() if field in conditions), None)
 
-def _selection(endpoint_id: str, selection: WebhookSelection, before: datetime) -> Document:
-    until = before if selection.until is None else min(before, selection.until)
+
+def _conditions(filters: dict[str, str | None]) -> Document:
+    conditions: Document = {name: {"$eq": value} for name, value in filters.items() if value is not None}
+    return with_all_values(conditions, _VALUES) if conditions and _FEW.isdisjoint(conditions) else conditions
+
+
+def _selection(endpoint_id: str, selection: WebhookSelection) -> Document:
     filters = {"eventId": selection.event_id, "type": selection.type, "state": selection.state}
-    period = {"$lt": until} if selection.since is None else {"$lt": until, "$gte": selection.since}
-    return {
-        "endpointId": endpoint_id,
-        "createdAt": period,
-        **{name: {"$eq": value} for name, value in filters.items() if value is not None},
-    }
+    return _conditions({"endpointId": endpoint_id, **filters})
+
+
+def _until(selection: WebhookSelection, before: datetime) -> datetime:
+    return before if selection.until is None else min(before, selection.until)
 
 
 def next_position(last: int | None, *, at: datetime) -> int:

@@ -306,8 +306,9 @@ class ContinueWebhookReplay(WebhookSelection, wire="mailer.continue-webhook-repl
     endpoint_id: str
     ordered_at: Moment
     """Deliveries that were added later are not replayed."""
-    after: str | None = None
-    """Last replayed ID; None at the start."""
+    cursor: str | None = None
+    """Position after the last replayed delivery; None at the start. A replay that an earlier release began, which
+    counted by ID in ``after``, starts again."""
 
 
 class WebhookTestView(Reply):
