@@ -311,9 +311,9 @@ WebhookDeliveries.last_position WebhookDeliveries.list_page WebhookDeliveries.se
 """In ``test_list_queries``."""
 BY_ID: Final = """
 ApplicationUsers.get_of_application Authorizations.get_by_code BillingHistory.add_events BillingHistory.record
-Catalog.price Catalog.product Clients.get_recent CounterSlots.write EntitlementRows.claims FailedPaymentMails.claim KnownDevicesStore.get
-Payers.serialize RefreshTokens.get_by_string SigningKeys.add_first SigningKeys.get_key_set SigningKeys.reseal
-Subscriptions.store_status Takeover.covers Takeover.extend Takeover.happened UseLogs.get
+Catalog.price Catalog.product Clients.get_recent CounterSlots.write EntitlementRows.claims FailedPaymentMails.claim
+KnownDevicesStore.get Payers.serialize RefreshTokens.get_by_string SigningKeys.add_first SigningKeys.get_key_set
+SigningKeys.reseal Subscriptions.store_status Takeover.covers Takeover.extend Takeover.happened UseLogs.get
 """
 """Reads of the documents of given IDs."""
 BY_ANOTHER: Final = """
