@@ -22,8 +22,8 @@ from shared.mongo import (
     database,
     dependency_down,
     describe_failure,
-    ensure_indexes,
     drop_indexes,
+    ensure_indexes,
     refusal,
     responds,
     usable,
@@ -222,6 +222,8 @@ async def test_new_collections_are_compressed_with_zstd(mongo_url: str, database
         (stats,) = await (await created["rows"].aggregate([{"$collStats": {"storageStats": {}}}])).to_list()
         await client.drop_database(created.name)
     assert "block_compressor=zstd" in stats["storageStats"]["wiredTiger"]["creationString"]
+
+
 async def test_former_indexes_are_dropped_and_missing_ones_ignored(mongo_url: str, database_prefix: str) -> None:
     async with connect(mongo_url, application="test") as client:
         own = database(client, f"{database_prefix}former")
