@@ -19,7 +19,7 @@ MANIFEST_TESTS := $(addprefix tests/deploy/test_,kubernetes.py network_policies.
 DOCUMENT_TESTS := $(addsuffix ::test_served_document_is_up_to_date,tests/reference/test_document.py tests/reference/test_events.py)
 
 .PHONY: help run run-services backing test test-slow faults stripe-contract check manifests format bench bench-quick bench-recovery profile performance \
-	bench-overload bench-status bench-sizes bench-rolls reference sbom image image-local test-image lock clean install-run install-dev install-clients \
+	bench-overload bench-status bench-sizes bench-growth bench-scale-out bench-rolls reference sbom image image-local test-image lock clean install-run install-dev install-clients \
 	install-typescript \
 	install-kustomize try-apiserver
 .PHONY: up down logs dashboards docs docs-serve test-docs install-docs
@@ -98,6 +98,12 @@ bench-status: install-dev ## measure the subscription status with a million reco
 bench-sizes: install-dev ## measure the bytes and the CPU time of each operation, and compute the tables of docs/scale.md
 	$(BIN)/python -m tests.bench.sizes --json docs/scale.json
 	$(BIN)/python -m tests.bench.scale
+
+bench-growth: install-dev ## measure every operation with a million users, beside a small deployment; about an hour
+	$(BIN)/python -m tests.bench.growth --soak 60 --json build/growth.json
+
+bench-scale-out: install-dev ## measure two instances of each service beside one, and hot keys; needs root and control groups
+	$(BIN)/python -m tests.bench.scale_out --json build/scale_out.json
 
 bench-rolls: install-dev ## measure the pauses of a roll of 20 instances, and the connections of each process
 	$(BIN)/python -m tests.bench.rebalance

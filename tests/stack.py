@@ -280,6 +280,7 @@ async def running_stack(
     mongo_url: str,
     topic_prefix: str,
     database_prefix: str,
+    max_partitions: int | None = MAX_PARTITIONS,
     gateways: int = 1,
     instances: Mapping[str, int] | None = None,
     separate: Sequence[str] = (),
@@ -295,6 +296,7 @@ async def running_stack(
         mongo_url: connection string of MongoDB.
         topic_prefix: of the topics, which are created here.
         database_prefix: of the databases.
+        max_partitions: of a topic; None for as many as in production.
         gateways: number of gateways.
         instances: number of instances of other services, by name; one by default.
         separate: services that run in their own processes; the others run in this one.
@@ -302,7 +304,7 @@ async def running_stack(
         settings: additional variables of all services.
         operator: connection that creates the topics; without TLS and login by default.
     """
-    await topics.apply(operator or KafkaConnection(kafka_bootstrap), prefix=topic_prefix, max_partitions=MAX_PARTITIONS)
+    await topics.apply(operator or KafkaConnection(kafka_bootstrap), prefix=topic_prefix, max_partitions=max_partitions)
     stripe_key, webhook_secret = f"sk_test_{secrets.token_hex(8)}", f"whsec_{secrets.token_hex(16)}"
     internal_key = secrets.token_hex(16)
     gateway_ports = [ports.any_free() for _ in range(gateways)]

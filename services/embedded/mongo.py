@@ -16,7 +16,7 @@ from services.embedded.console import Progress
 from services.embedded.errors import CannotStart
 from services.embedded.folder import make_writable
 
-_CACHE_GB = 0.25
+SMALLEST_CACHE_GB = 0.25
 """The minimum that mongod accepts."""
 _LIBRARIES = ("libcurl.so.4", "libssl.so.3", "libcrypto.so.3")
 """Libraries that the packaged mongod needs: a slim machine may lack libcurl, an older one OpenSSL 3."""
@@ -26,15 +26,23 @@ class EmbeddedMongo(Server):
     """A MongoDB replica set `rs0` of one node on loopback.
 
     Acknowledged writes survive `kill`. With `test_commands` tests can inject faults (`configureFailPoint`).
+    `cache_gb` is the size of WiredTiger's cache in GiB.
     """
 
     NAME = "mongo"
     TITLE = "MongoDB"
 
     def __init__(
-        self, folder: Path, port: int = 0, *, test_commands: bool = False, progress: Progress | None = None
+        self,
+        folder: Path,
+        port: int = 0,
+        *,
+        test_commands: bool = False,
+        cache_gb: float = SMALLEST_CACHE_GB,
+        progress: Progress | None = None,
     ) -> None:
         super().__init__(folder, port, progress)
+        self._cache_gb = cache_gb
         self._test_commands = test_commands
 
     @property
@@ -65,7 +73,7 @@ class EmbeddedMongo(Server):
             *("--dbpath", self._data),
             *("--bind_ip", ports.LOOPBACK),
             *("--port", str(self._port)),
-            *("--wiredTigerCacheSizeGB", str(_CACHE_GB)),
+            *("--wiredTigerCacheSizeGB", str(self._cache_gb)),
             # By default a twentieth of the disk.
             *("--oplogSize", "256"),
             "--nounixsocket",

@@ -10,7 +10,7 @@ import json
 import secrets
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -24,8 +24,12 @@ ORDERING: Final = 8
 """Connections that order trials: each takes several calls to Stripe, and must be answered in time."""
 
 
+NEWEST = "/1/2026-12-01"
+"""Version of the API that has every method."""
+
+
 class App:
-    """An app with some connections to one gateway.
+    """An app with some connections, divided evenly among the gateways.
 
     Args:
         environment: the addresses and secrets that ``environment`` yields.
@@ -33,10 +37,10 @@ class App:
     """
 
     def __init__(self, environment: dict[str, Any], connections: int) -> None:
-        address = urlsplit(environment["url"])
-        assert address.hostname is not None
-        assert address.port is not None
-        self._connections = [Connection(address.hostname, address.port) for _ in range(connections)]
+        urls = itertools.cycle(map(urlsplit, environment["urls"]))
+        self._connections = [
+            Connection(str(url.hostname), int(url.port or 0)) for url in itertools.islice(urls, connections)
+        ]
         self._webhook_secret = environment["webhook_secret"].encode()
         self._mails = Mails(Path(environment["mails"]))
         self._count = itertools.count()
@@ -131,6 +135,22 @@ class App:
     async def get_user(self, number: int) -> None:
         """Read this connection's user."""
         await self._as_user(number, "get_user", self._logins[number])
+
+    async def call_internally(self, number: int, method: str, body: Mapping[str, Any], key: str) -> None:
+        """Call a method as an operator."""
+        header = f"authorization: internal {key}\r\n"
+        _expect(await self._connections[number].post(f"{NEWEST}/{method}", json.dumps(body).encode(), header), 200)
+
+    async def get_user_of(self, number: int, user: int) -> None:
+        """Read the user of another connection."""
+        await self._as_user(number, "get_user", self._logins[user])
+
+    async def send_magic_link_to(self, number: int, address: str) -> None:
+        """Request a magic link for one address, whose rate limit refuses most of them."""
+        body = json.dumps(Login(address).request()).encode()
+        response = await self._connections[number].post(f"{API}/send_magic_link", body)
+        if response.status != 429:
+            _expect(response, 204)
 
     def get_user_requests(self) -> list[bytes]:
         """``get_user`` of each logged-in user, as complete HTTP requests."""

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.bench import growth, scale_out
+from tests.bench.cpu_shares import CpuShares, NoCpuShares
+from tests.bench.environment import short_names
+from tests.bench.measure import Round
+
+
+def test_processes_have_short_names() -> None:
+    names = short_names(["gateway-8080", "gateway-8081", "auth", "auth-2", "news"])
+    assert list(names.values()) == ["gateway", "gateway-2", "auth", "auth-2", "news"]
+
+
+def test_a_row_compares_cpu_time() -> None:
+    measured = Round.of([0.001], 1.0)
+    assert growth.Row("get_user", measured, measured, (0.5, 0.6)).ratio == pytest.approx(1.2)
+
+
+def test_ratios_compare_two_instances_with_one() -> None:
+    one, two = (scale_out.Result("get_user", 96, rate, 1, 1, 1) for rate in (100, 170))
+    assert scale_out.Measured(0.1, jobs={"get_user": [one, two]}).ratios() == {"get_user": 1.7}
+
+
+def test_a_missing_process_gets_no_share() -> None:
+    with pytest.raises(NoCpuShares), CpuShares({"auth": 2**22 + 1}, 0.1):
+        pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("bench", "options"),
+    [
+        ("growth", ["--users", "2000", "--codes", "500", "--inbox", "3000", "--audit", "3000", "--settle", "1"]),
+        ("scale_out", ["--share", "0.2"]),
+    ],
+)
+def test_bench_runs_a_short_round_of_every_row(tmp_path: Path, bench: str, options: list[str]) -> None:
+    results = tmp_path / "results.json"
+    arguments = ["--runs", "1", "--seconds", "0.5", "--json", str(results), *options]
+    ran = subprocess.run(
+        [sys.executable, "-m", f"tests.bench.{bench}", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    assert json.loads(results.read_text())
