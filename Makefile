@@ -100,10 +100,10 @@ bench-sizes: install-dev ## measure the bytes and the CPU time of each operation
 	$(BIN)/python -m tests.bench.scale
 
 bench-growth: install-dev ## measure every operation with a million users, beside a small deployment; about an hour
-	$(BIN)/python -m tests.bench.growth --soak 60 --json build/growth.json
+	$(BIN)/python -m tests.bench.growth --soak 60 --document --json build/growth.json
 
 bench-scale-out: install-dev ## measure two instances of each service beside one, and hot keys; needs root and control groups
-	$(BIN)/python -m tests.bench.scale_out --json build/scale_out.json
+	$(BIN)/python -m tests.bench.scale_out --document --json build/scale_out.json
 
 bench-rolls: install-dev ## measure the pauses of a roll of 20 instances, and the connections of each process
 	$(BIN)/python -m tests.bench.rebalance

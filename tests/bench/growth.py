@@ -23,11 +23,12 @@ import uvloop
 from pymongo import AsyncMongoClient
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 from tests.bench.app import App
 from tests.bench.environment import environment
 from tests.bench.measure import Call, Round, closed_loops, cpu_seconds, open_loop
+from tests.bench.scale import DOCUMENT
+from tests.bench.scale_out import Cells, show, write
 
 GOAL: Final = 1.2
 """CPU time of a call in the large deployment, compared with that in the small one."""
@@ -325,20 +326,24 @@ async def run(options: argparse.Namespace, console: Console) -> Growth:
     return growth
 
 
-def table(title: str, rows: Sequence[Row]) -> Table:
-    """Rows beside the goal."""
-    shown = Table(title=title, title_justify="left")
-    for column in ("operation", "CPU ms small", "CPU ms large", "ratio", "p50 ms small", "p50 ms large", ""):
-        shown.add_column(column, justify="left" if column == "operation" else "right")
-    for row in rows:
-        shown.add_row(
-            row.name,
-            *(f"{each:.2f}" for each in row.cpu),
-            f"{row.ratio:.2f}",
-            *(f"{each.p50:.1f}" for each in (row.small, row.large)),
-            "within" if row.ratio <= GOAL else "above",
-        )
-    return shown
+def tables(growth: Growth) -> dict[str, Cells]:
+    """What was measured, as tables by name."""
+    head = ("operation", "CPU ms small", "CPU ms large", "ratio", "p50 ms small", "p50 ms large")
+    documents = [(name, f"{count:,}") for name, count in growth.documents.items()]
+    named: dict[str, Cells] = {"growth-documents": (("collection", "documents"), documents)}
+    for name, rows in (("growth", growth.rows), ("growth-soaked", growth.soaked)):
+        cells = [
+            (
+                row.name,
+                *(f"{each:.2f}" for each in row.cpu),
+                f"{row.ratio:.2f}",
+                *(f"{each.p50:.1f}" for each in (row.small, row.large)),
+            )
+            for row in rows
+        ]
+        if cells:
+            named[name] = (head, cells)
+    return named
 
 
 def main(arguments: Sequence[str] | None = None) -> Growth:
@@ -355,14 +360,17 @@ def main(arguments: Sequence[str] | None = None) -> Growth:
     option("--settle", type=float, default=60.0, help="seconds between the fill and the rounds (default 60)")
     option("--cache-gb", type=float, default=1.0, help="MongoDB's cache in GiB, of each deployment (default 1)")
     option("--codes-per-second", type=int, default=400, help="codes that no round exceeds (default 400)")
+    option("--document", action="store_true", help=f"write the tables into {DOCUMENT}")
     option("--json", type=Path, metavar="FILE", help="write the results to this file too")
     options = parser.parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 132)
     growth = uvloop.run(run(options, console))
-    documents = f"{sum(growth.documents.values()):,} documents"
-    console.print(table(f"Small deployment and one with {documents}", growth.rows))
-    if growth.soaked:
-        console.print(table(f"The same after {options.soak:g} minutes of load", growth.soaked))
+    show(console, tables(growth))
+    if options.document:
+        write(tables(growth))
+    for row in growth.soaked or growth.rows:
+        verdict = "reaches" if row.ratio <= GOAL else "misses"
+        console.print(f"{row.name}: {row.ratio:.2f} times its CPU time, {verdict} the goal of {GOAL}")
     if options.json is not None:
         options.json.write_text(json.dumps(asdict(growth), indent=1) + "\n")
     return growth

@@ -11,7 +11,7 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -23,10 +23,12 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from rich.console import Console
 from rich.table import Table
 
+from tests.bench import markdown
 from tests.bench.app import App
 from tests.bench.cpu_shares import CpuShares, NoCpuShares
 from tests.bench.environment import SERVICES, environment
 from tests.bench.measure import Call, Result, Round, closed_loops, cpu_seconds, open_loop
+from tests.bench.scale import DOCUMENT
 
 GOAL: Final = 1.6
 """Throughput of two instances, compared with that of one."""
@@ -200,45 +202,48 @@ async def _measure_hot_keys(nest: Nest, measured: Measured, options: argparse.Na
     hot.close()
 
 
-def tables(measured: Measured) -> list[Table]:
-    """What was measured, as tables."""
-    percent = f"{100 * measured.share:.0f} %"
-    jobs = _table(
-        f"Throughput, each process with {percent} of a core, {CONNECTIONS} connections",
-        ("operation", "one of each /s", "two of each /s", "ratio", "p50 ms one", "p50 ms two", "busiest of two"),
-    )
+Cells = tuple[tuple[str, ...], list[tuple[str, ...]]]
+"""Head and rows of a table."""
+
+
+def tables(measured: Measured) -> dict[str, Cells]:
+    """What was measured, as tables by name."""
+    jobs = []
     for job, (one, two) in measured.jobs.items():
         name, used = max(measured.busy[job].items(), key=lambda each: each[1])
-        jobs.add_row(
-            job,
-            *(f"{each.per_second:,.0f}" for each in (one, two)),
-            f"{two.per_second / one.per_second:.2f}",
-            *(f"{each.p50:.0f}" for each in (one, two)),
-            f"{name} {100 * used:.0f} % of its share",
-        )
-    division = _table("Records per partition", ("topic", "partitions", "records", "most / mean", "fewest / mean"))
+        rates = (f"{one.per_second:,.0f}", f"{two.per_second:,.0f}", f"{two.per_second / one.per_second:.2f}")
+        jobs.append((job, *rates, f"{one.p50:.0f}", f"{two.p50:.0f}", f"{name} {100 * used:.0f} %"))
+    division = []
     for topic, records in measured.partitions.items():
         mean = sum(records) / len(records)
-        division.add_row(
-            topic,
-            str(len(records)),
-            f"{sum(records):,}",
-            f"{max(records) / mean:.2f}",
-            f"{min(records) / mean:.2f}",
-        )
-    hot = _table(
-        f"get_user of {OTHERS_CONNECTIONS} users, {OTHERS_RATE}/s, without limits", ("beside them", "p50 ms", "p99 ms")
-    )
-    for result in measured.hot:
-        hot.add_row(result.name, f"{result.p50:.1f}", f"{result.p99:.1f}")
-    return [jobs, division, hot]
+        shares = (f"{max(records) / mean:.2f}", f"{min(records) / mean:.2f}")
+        division.append((topic, str(len(records)), f"{sum(records):,}", *shares))
+    hot = [(result.name, f"{result.p50:.1f}", f"{result.p99:.1f}") for result in measured.hot]
+    return {
+        "scale-out": (
+            ("operation", "one of each /s", "two of each /s", "ratio", "p50 ms one", "p50 ms two", "used of its share"),
+            jobs,
+        ),
+        "records-per-partition": (("topic", "partitions", "records", "most / mean", "fewest / mean"), division),
+        "hot-keys": (("beside the others", "p50 ms of the others", "p99 ms"), hot),
+    }
 
 
-def _table(title: str, columns: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left")
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left")
-    return table
+def show(console: Console, named: Mapping[str, Cells]) -> None:
+    """Print tables."""
+    for name, (head, rows) in named.items():
+        table = Table(title=name, title_justify="left")
+        for number, column in enumerate(head):
+            table.add_column(column, justify="right" if number else "left")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+
+
+def write(named: Mapping[str, Cells]) -> None:
+    """Write tables into the document."""
+    texts = {name: markdown.table(head, rows) for name, (head, rows) in named.items()}
+    DOCUMENT.write_text(markdown.render(DOCUMENT.read_text(), texts))
 
 
 def main(arguments: Sequence[str] | None = None) -> Measured:
@@ -249,6 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> Measured:
     option("--runs", type=int, default=3, help="measured rounds, of which the median counts (default 3)")
     option("--seconds", type=float, default=4.0, help="duration of a round (default 4)")
     option("--codes-per-second", type=int, default=400, help="codes that no round exceeds (default 400)")
+    option("--document", action="store_true", help=f"write the tables into {DOCUMENT}")
     option("--json", type=Path, metavar="FILE", help="write the results to this file too")
     options = parser.parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 132)
@@ -256,8 +262,9 @@ def main(arguments: Sequence[str] | None = None) -> Measured:
         measured = uvloop.run(run(options, console))
     except NoCpuShares as refusal:
         parser.exit(1, f"{refusal}\n")
-    for table in tables(measured):
-        console.print(table)
+    show(console, tables(measured))
+    if options.document:
+        write(tables(measured))
     for job, ratio in measured.ratios().items():
         verdict = "reaches" if ratio >= GOAL else "misses"
         console.print(f"{job}: {ratio:.2f} times with two of each, {verdict} the goal of {GOAL}")

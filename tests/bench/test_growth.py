@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import growth, scale_out
+from tests.bench import growth, scale, scale_out
 from tests.bench.cpu_shares import CpuShares, NoCpuShares
 from tests.bench.environment import short_names
 from tests.bench.measure import Round
@@ -26,6 +26,18 @@ def test_a_row_compares_cpu_time() -> None:
 def test_ratios_compare_two_instances_with_one() -> None:
     one, two = (scale_out.Result("get_user", 96, rate, 1, 1, 1) for rate in (100, 170))
     assert scale_out.Measured(0.1, jobs={"get_user": [one, two]}).ratios() == {"get_user": 1.7}
+
+
+def test_every_measured_table_has_a_place_in_the_document() -> None:
+    measured = Round.of([0.001], 1.0)
+    row = growth.Row("get_user", measured, measured, (0.5, 0.6))
+    results = [scale_out.Result("get_user", 96, rate, 1, 1, 1) for rate in (100, 170)]
+    hot = scale_out.Measured(0.1, {"get_user": results}, {"get_user": {"auth": 0.9}}, {"auth.events": [9, 11]}, results)
+    named = {**growth.tables(growth.Growth({}, {"auth.users": 9}, 1.0, [row], [row])), **scale_out.tables(hot)}
+    document = Path(scale.DOCUMENT).read_text()
+    for name, (head, rows) in named.items():
+        assert f"<!-- table {name} -->\n" in document
+        assert all(len(cells) == len(head) for cells in rows)
 
 
 def test_a_missing_process_gets_no_share() -> None:
