@@ -33,7 +33,7 @@ from tests.bench.scale import DOCUMENT
 GOAL: Final = 1.6
 """Throughput of two instances, compared with that of one."""
 INSTANCES: Final = (1, 2)
-CONNECTIONS: Final = 96
+CONNECTIONS: Final = 48
 """So many that the commits of each instance are shared by many messages, with one instance and with two."""
 OTHERS_RATE: Final = 40
 """Calls a second of the users beside the hot key."""
