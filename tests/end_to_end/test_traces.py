@@ -80,7 +80,7 @@ async def test_a_magic_link_is_one_trace_from_the_call_to_the_mail(separate: Sta
     mailed = process_of(tree, order, "nest-mailer")
     smtp = tree.one("CLIENT", "smtp send", mailed.id)
     reply = tree.one("PRODUCER", f"send {prefix}gateway.replies", handled.id)
-    found = next(each for each in tree.below(handled.id) if each.name == "find inbox")
+    found = next(each for each in tree.below(mailed.id) if each.name == "find inbox")
     commit = tree.one("INTERNAL", "commit", handled.id)
     insert = tree.one("CLIENT", "insert inbox", commit.id)
     tree.one("CLIENT", "commitTransaction admin", commit.id)
