@@ -8,8 +8,8 @@ from tests.auth.flows import ADDRESS, log_in, redemption, refresh, refusal, requ
 from tests.service_harness import ServiceHarness
 
 USERS = 20
-LOGINS = {"clients", "users", "identifiers", "authorizations", "access_tokens", "refresh_tokens", "audit"}
-"""Collections that logins and refreshes read and write."""
+LOGINS = {"users", "identifiers", "authorizations", "access_tokens", "refresh_tokens", "audit"}
+"""Collections that logins and refreshes read and write; clients are read from memory."""
 
 
 async def test_every_read_and_write_uses_an_index(harness: ServiceHarness) -> None:
