@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY, Counter
 
-from shared.bus.bulk_writes import VersionConflict
+from shared.bus.bulk_writes import MAX_COMMAND_BYTES, VersionConflict
 from shared.bus.inbox import GROUP_SIZE, AlreadyHandled, Inbox, MessageIdReused, Outcome, WriteConflict
 from shared.bus.work import Work
 from shared.errors import Kind, Refusal
@@ -108,13 +108,21 @@ async def test_two_deliveries_at_the_same_time_take_effect_once(harness: InboxHa
     assert await harness.things.count_documents({}) == 1
 
 
-async def test_a_work_larger_than_a_command_is_committed_or_refused_as_a_whole(harness: InboxHarness) -> None:
+@pytest.mark.parametrize(
+    ("limit", "size"),
+    [(150_000, 10_000), pytest.param(MAX_COMMAND_BYTES, 1_000_000, marks=pytest.mark.slow)],
+    ids=["small", "whole"],
+)
+async def test_a_work_larger_than_a_command_is_committed_or_refused_as_a_whole(
+    harness: InboxHarness, monkeypatch: pytest.MonkeyPatch, limit: int, size: int
+) -> None:
     """MongoDB and pymongo permit 16 MiB for a command."""
+    monkeypatch.setattr("shared.bus.bulk_writes.MAX_COMMAND_BYTES", limit)
     await harness.things.insert_one({"_id": "theirs", "name": "taken"})
     for names, expected in (({17: "taken"}, NameTaken), ({17: "free"}, type(None))):
         work = harness.work()
         for number in range(18):
-            thing = {"_id": number, "name": names.get(number, f"n{number}"), "text": "x" * 1_000_000}
+            thing = {"_id": number, "name": names.get(number, f"n{number}"), "text": "x" * size}
             work.insert(harness.things, thing, taken=NameTaken if number in names else AddressTaken)
         (result,) = await results_of(harness, [work])
         assert type(result) is expected
