@@ -121,7 +121,7 @@ async def test_calls_over_the_limit_get_429(stack: GatewayStack, make_settings: 
         create(settings) as gateway,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.port}", timeout=20) as http,
     ):
-        calls = [asyncio.create_task(http.post(PATH, json=BODY)) for _ in range(4)]
+        calls = [asyncio.create_task(http.post(PATH, json={"client_id": f"c{number}"})) for number in range(4)]
         await eventually(lambda: gateway._rpc_client.waiting == 4)
         over_limit = await http.post(PATH, json=BODY)
         assert (over_limit.status_code, over_limit.json()["code"]) == (429, "too_many_requests")

@@ -369,7 +369,9 @@ async def test_connection_gets_429_if_all_others_have_requests_in_progress(
 
     stack.services.before_reply = wait
     async with create(make_settings(topic_prefix=stack.settings.topic_prefix, **limits)) as gateway:
-        working = [asyncio.create_task(talk(gateway.port, CLOSING, wait=30)) for _ in range(2)]
+        # Equal requests would share a message.
+        requests = [CLOSING.replace(b'"c"', b'"%d"' % number) for number in range(2)]
+        working = [asyncio.create_task(talk(gateway.port, each, wait=30)) for each in requests]
         await eventually(lambda: len(stack.services.received) == 2)
         statuses, received = await talk(gateway.port, GOOD)
         assert statuses == [429], received
