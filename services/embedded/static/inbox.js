@@ -50,8 +50,13 @@ function replace(id, fresh) {
   const old = element(id);
   const focused = old.contains(document.activeElement) ? document.activeElement.id : "";
   const scrolled = element("scroll")?.scrollTop ?? 0;
+  // A question stays open, with its present number of arrivals.
+  const asking = document.querySelector("#list details[open]") !== null;
   old.replaceWith(fresh);
-  if (id === "list") element("scroll").scrollTop = scrolled;
+  if (id === "list") {
+    element("scroll").scrollTop = scrolled;
+    if (asking && element("delete-all")) element("delete-all").open = true;
+  }
   if (focused) element(focused)?.focus({ preventScroll: true });
 }
 
@@ -108,6 +113,7 @@ document.addEventListener("submit", async (event) => {
   } else if ("delete" in form.dataset) {
     event.preventDefault();
     const next = neighbour(chosenId());
+    form.closest("details").open = false;
     await load(form.action, { push: true, options: { method: "POST" } });
     if (form.closest("#delete-one")) focusRow(next);
   }
