@@ -41,7 +41,7 @@ from shared.bus.republisher import Republisher, order_republishing
 from shared.bus.row_encryption import RowEncryption
 from shared.bus.sealed_message_counts import SealedMessageCounts
 from shared.bus.sent_messages import SentMessages
-from shared.bus.timers import Timers
+from shared.bus.timers import Timers, TimerWakeups
 from shared.bus.topic_growth import GrowthFollower
 from shared.bus.topic_reader import OnRecord, TopicReader
 from shared.bus.topics import CONSUMERS, TOPICS
@@ -253,6 +253,7 @@ class Service:
         republisher = Republisher(
             own, producer, service=self.name, encryption=encryption, retention=settings.inbox_retention
         )
+        wakeups = TimerWakeups()
         handling = Handling(
             service=self.name,
             handlers={**self._handlers, **self._bus_handlers(republisher)},
@@ -260,6 +261,7 @@ class Service:
             inbox=inbox,
             ids=ids,
             sealer=sealer,
+            on_timer=wakeups.add,
         )
         await retry_until_available("MongoDB", lambda: version.begin(instance))
         self._stack.push_async_callback(version.stop)
@@ -280,6 +282,7 @@ class Service:
             service=self.name,
             encryption=encryption,
             sent=sent,
+            wakeups=wakeups,
             paused=lambda: growth.pausing,
         )
         deliver = partial(

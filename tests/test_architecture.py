@@ -436,6 +436,7 @@ def test_kafka_is_spoken_to_in_shared_alone() -> None:
             "shared/dead_letters/queue.py",
             "shared/bus/aiokafka_patch.py",
             "shared/bus/connection_backoff.py",
+            "shared/bus/fetch_waits.py",
             "shared/bus/consumer_lag.py",
             "shared/bus/group_member.py",
             "shared/bus/kafka_connection.py",

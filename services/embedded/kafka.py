@@ -34,6 +34,7 @@ _TEMPLATE_CLUSTER_ID = "TmVzdEVtYmVkZGVkS2Fma2"
 # session.timeout: a killed broker may register again only after it, by default 9 s.
 # index.size.max: by default two files of 10 MB per partition, and tests create many partitions.
 # rebalance.delay: by default a consumer group waits 3 s for more members.
+# max.idle.interval: by default the controller writes a record without effect twice a second, for its followers.
 _PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
@@ -65,7 +66,8 @@ share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 share.coordinator.state.topic.num.partitions=1
 broker.session.timeout.ms=2000
-broker.heartbeat.interval.ms=500
+broker.heartbeat.interval.ms=750
+metadata.max.idle.interval.ms=0
 controller.quorum.election.timeout.ms=200
 controller.quorum.fetch.timeout.ms=500
 """

@@ -20,6 +20,7 @@ from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import MemoryRecords, _MemoryRecordsPy
 
 from shared.bus.connection_backoff import use_connection_backoff
+from shared.bus.fetch_waits import IdleFetcher
 
 
 class _LenientBytes(bytearray):
@@ -86,12 +87,12 @@ class _PatchedRecords(fetcher.PartitionRecords):  # type: ignore[misc]
             return super().__next__()
 
 
-class _PatchedFetcher(fetcher.Fetcher):  # type: ignore[misc]
+class _PatchedFetcher(IdleFetcher):
     """A fetcher that can be closed while a failed fetch waits for its next try."""
 
     async def _proc_fetch_request(self, assignment: Any, node_id: int, request: Any) -> bool:
         try:
-            return bool(await super()._proc_fetch_request(assignment, node_id, request))
+            return await super()._proc_fetch_request(assignment, node_id, request)
         except asyncio.CancelledError:
             return False
 

@@ -24,6 +24,7 @@ from faststream.kafka.subscriber.usecase import BatchSubscriber
 from shared.bus.aiokafka_patch import patch_aiokafka
 from shared.bus.committed_topics import CommittedTopics
 from shared.bus.delivery import Delivery, Stopping
+from shared.bus.fetch_waits import IDLE_WAIT_MILLISECONDS, fetched_end
 from shared.bus.group_member import (
     HEARTBEAT_SECONDS,
     SESSION_SECONDS,
@@ -43,8 +44,8 @@ from shared.metrics import EXPIRED, IN_FLIGHT, PARTITIONS
 from shared.telemetry import log
 
 COMMIT_SECONDS: Final = 0.1
-"""Interval of offset commits. After a crash the records since the last commit are delivered again; the inbox absorbs
-them."""
+"""Interval of offset commits while records are finished. After a crash the records since the last commit are delivered
+again; the inbox absorbs them."""
 REVOKE_SECONDS: Final = 15.0
 """How long a rebalance waits for running records. Below the rebalance timeout of 30 s, after which the group continues
 without this consumer."""
@@ -115,6 +116,8 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._stopping = False
         self._record_ended = asyncio.Event()
         self._committer: asyncio.Task[None] | None = None
+        self._to_commit = asyncio.Event()
+        """Set once there may be offsets to commit, partitions to check or to release."""
         self._on_gaps = on_gaps
         self._committed_topics = committed_topics
         self._unchecked: set[TopicPartition] = set()
@@ -146,7 +149,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             max_records=in_flight,
             ack_policy=AckPolicy.MANUAL,
             auto_offset_reset="earliest",
-            fetch_max_wait_ms=50,
+            fetch_max_wait_ms=IDLE_WAIT_MILLISECONDS,
             group_instance_id=instance,
             session_timeout_ms=int(SESSION_SECONDS * 1000),
             heartbeat_interval_ms=int(HEARTBEAT_SECONDS * 1000),
@@ -187,6 +190,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         except TimeoutError:
             log.warning("stopped with unfinished messages", count=self._executor.count, group=self.group)
         self._delivery.stop()
+        self._delivery.unknown_types.clear()
         if self._committer is not None:
             self._committer.cancel()
             await asyncio.gather(self._committer, return_exceptions=True)
@@ -246,9 +250,25 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         """
         if self._consumer is None or not partitions:
             return {}
-        ends = await self._consumer.end_offsets(list(partitions))
+        ends = {each: end for each in partitions if (end := fetched_end(self._consumer, each)) is not None}
+        if unknown := [each for each in partitions if each not in ends]:
+            ends |= await self._consumer.end_offsets(unknown)
         positions = {each: await self._consumer.position(each) for each in partitions if ends[each]}
         return {each: position for each, position in positions.items() if position < ends[each]}
+
+    async def caught_up(self) -> bool:
+        """Whether Kafka's last responses prove that every assigned record was fetched, handled and committed.
+
+        Raises:
+            IllegalStateError: a partition is no longer assigned.
+        """
+        consumer, assigned = self._consumer, self.assigned
+        if consumer is None or not assigned or not self.settled:
+            return False
+        for each in assigned:
+            if fetched_end(consumer, each) != await consumer.position(each):
+                return False
+        return True
 
     async def first_after(self, times: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
         """Return the timestamps of the first records of partitions at or after a time, Unix milliseconds.
@@ -309,6 +329,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             # After a pause the partition is read again, with records that were finished meanwhile.
             if tracker.has_finished(offset) or self._delivery.skips(tracked.record, topic.removeprefix(self._prefix)):
                 tracker.finish(offset)
+                self._to_commit.set()
             else:
                 await self._executor.submit(tracked)
         self.pauses.hold_back({tracked.partition for tracked in batch})
@@ -335,6 +356,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             tracker.running -= 1
             self._record_ended.set()
         tracker.finish(record.offset)
+        self._to_commit.set()
         self.last_progress = time.monotonic()
         if not is_replay(record.headers):
             # An operator may replay many messages that fail again; that is no sign of a fault in the service.
@@ -392,12 +414,15 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self.last_progress = time.monotonic()
         self._trackers = {partition: OffsetTracker() for partition in assigned}
         self._unchecked = set(self._trackers)
+        self._to_commit.set()
         if self.fault is not None and self._consumer is not None:
             self._consumer.pause(*assigned)
         self.pauses.assign(list(self._trackers))
 
     async def _commit_regularly(self) -> None:
         while True:
+            await self._to_commit.wait()
+            self._to_commit.clear()
             await asyncio.sleep(COMMIT_SECONDS)
             try:
                 self.pauses.release_held()
@@ -406,6 +431,13 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
                 await self._commit()
             except Exception:  # noqa: BLE001 -- without this task every record would be delivered again at a restart
                 log.exception("offsets not committed", group=self.group)
+            if not self.settled or self.pauses.holds_back:
+                self._to_commit.set()
+
+    @property
+    def settled(self) -> bool:
+        """Whether no gap has to be checked and no offset to be committed."""
+        return not self._unchecked and all(tracker.position is None for tracker in self._trackers.values())
 
     async def _check_for_gaps(self) -> None:
         """Report the records of unchecked partitions that expired unread, and continue behind them."""

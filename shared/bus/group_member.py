@@ -30,6 +30,9 @@ by default (``group.min.session.timeout.ms``)."""
 HEARTBEAT_SECONDS: Final = 0.3
 """The response to a heartbeat also announces a rebalance. So other members learn within this time that one has left, or
 that its session has ended."""
+SOLE_HEARTBEAT_SECONDS: Final = 1.0
+"""Interval of the heartbeats of a group's only member. No partition waits for another member to leave, and while one
+joins this member handles all of them."""
 BLOCKED_SECONDS: Final = 1.0
 """An event loop that has not responded for so long needs the spare heartbeats, one per this interval."""
 MAX_BLOCKED_SECONDS: Final = 15.0
@@ -84,6 +87,20 @@ class GroupMember(GroupCoordinator):  # type: ignore[misc]
         self.instance: str | None = options.get("group_instance_id")
         self.on_fenced: Callable[[], None] | None = None
         self._fenced = False
+        self._sole = False
+
+    async def _on_join_prepare(self, previous_assignment: Any) -> None:
+        self._sole = False
+        await super()._on_join_prepare(previous_assignment)
+
+    async def _perform_assignment(self, response: Any) -> Any:
+        # Kafka names the members to their leader alone, which a sole member is.
+        self._sole = len(response.members) == 1
+        return await super()._perform_assignment(response)
+
+    def _start_heartbeat_task(self) -> None:
+        self._heartbeat_interval_ms = int(1000 * (SOLE_HEARTBEAT_SECONDS if self._sole else HEARTBEAT_SECONDS))
+        super()._start_heartbeat_task()
 
     async def _send_req(self, request: Any) -> Any:
         if self._fenced:

@@ -112,7 +112,8 @@ class Handling:
     """Runs messages through the handlers of one service.
 
     ``context`` is the third argument of every handler. If it has a ``refusal_budget``, that limits what refused
-    anonymous commands store; if it has ``wanted_events``, the events that these skip are not handled.
+    anonymous commands store; if it has ``wanted_events``, the events that these skip are not handled. ``on_timer`` is
+    called with the time of each delayed message that is committed.
     """
 
     def __init__(
@@ -125,6 +126,7 @@ class Handling:
         ids: Ids,
         sealer: Sealer,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        on_timer: Callable[[datetime], None] = lambda _: None,
     ) -> None:
         self.service = service
         self._handlers = {kind.wire: (kind, handler) for kind, handler in handlers.items()}
@@ -147,6 +149,7 @@ class Handling:
         self._ids = ids
         self._sealer = sealer
         self._clock = clock
+        self._on_timer = on_timer
 
     def skips(self, record: Record, topic: str) -> bool:
         """Return True if a record is an event that needs no handling, judged by its ``type`` header alone.
@@ -265,7 +268,7 @@ class Handling:
         work.run_outcome_hook(None)
         outcome = Outcome(DONE, self._body(reply, envelope), work.immediate(), replies=work.replies)
         try:
-            await self._inbox.commit(work, outcome)
+            await self._commit(work, outcome)
         except Refusal as refusal:  # raised for an Insert that a unique index rejected
             return await self._refuse(work, refusal)
         return outcome
@@ -287,8 +290,13 @@ class Handling:
         # told that the message was refused.
         outcome.throttled = refusal.kind is Kind.THROTTLED and not refusal.remembered
         if work.cause.waited_for or work.writes or not outcome.throttled:
-            await self._inbox.commit(work, outcome)
+            await self._commit(work, outcome)
         return outcome
+
+    async def _commit(self, work: Work, outcome: Outcome) -> None:
+        await self._inbox.commit(work, outcome)
+        for at, _ in work.timers:
+            self._on_timer(at)
 
     async def _earlier(self, envelope: Envelope) -> Outcome | None:
         """Return the outcome of an earlier delivery of the message; None if there was none."""

@@ -98,6 +98,11 @@ class PartitionPauses:
         postponed = () if consumer is None else (each for each in consumer.trackers if consumer.postponed(each)[0])
         return frozenset((*self._paused, *self._held, *postponed))
 
+    @property
+    def holds_back(self) -> bool:
+        """Whether too many records of a partition wait, so that it is not fetched."""
+        return bool(self._held)
+
     def problems(self) -> list[str]:
         """Return the partitions that have been paused for a while with their reasons, a sentence each."""
         return self._paused_for(self._patience)

@@ -26,19 +26,55 @@ from shared.metrics import TIMERS_DUE, TIMERS_DUE_SINCE, TIMERS_PUBLISHED
 from shared.mongo import Collection, Database, dependency_down
 from shared.telemetry import log
 
-POLL_SECONDS: Final = 0.5
+POLL_SECONDS: Final = 5.0
+"""Longest pause between two looks for due rows. Rows of this process and those of which a look knows are sent when they
+are due; so this delays only a row of another process that has ended before the row was due."""
+RETRY_SECONDS: Final = 0.5
+"""Pause after a failure, and while paused."""
 LEASE: Final = timedelta(seconds=30)
 """How long an instance has to send a row's message before another instance may take the row."""
 COUNT_SECONDS: Final = 15.0
 """Interval of counting the due rows, for metrics."""
+EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
+LATEST: Final = datetime.max.replace(tzinfo=UTC)
 MAX_COUNTED: Final = 10_000
 """Largest count of due rows; so counting stays cheap after a long outage."""
+
+
+class TimerWakeups:
+    """Wakes the timers of a process for rows that it commits."""
+
+    def __init__(self) -> None:
+        self._next = LATEST
+        self._earlier = asyncio.Event()
+
+    def add(self, at: datetime) -> None:
+        """Wake them at this time, or earlier."""
+        if at < self._next:
+            self._next = at
+            self._earlier.set()
+
+    def forget(self) -> None:
+        """Forget the times added so far, because all rows are looked at."""
+        self._next = LATEST
+
+    async def wait(self, until: datetime, clock: Callable[[], datetime]) -> None:
+        """Wait until a time, or the earliest one that is added."""
+        self._next = min(self._next, until)
+        while True:
+            self._earlier.clear()
+            try:
+                async with asyncio.timeout(min(POLL_SECONDS, (self._next - clock()).total_seconds())):
+                    await self._earlier.wait()
+            except TimeoutError:
+                return
 
 
 class Timers(BackgroundTask):
     """Sends the due messages of one service, from the rows in its database; while ``paused`` the rows stay.
 
-    ``sent`` deletes the rows of messages that consumer groups read; without it they are deleted at once.
+    ``sent`` deletes the rows of messages that consumer groups read; without it they are deleted at once. ``wakeups``
+    learns the times of rows that this process commits; without it they are found up to ``POLL_SECONDS`` later.
     """
 
     def __init__(
@@ -49,6 +85,7 @@ class Timers(BackgroundTask):
         service: str,
         encryption: RowEncryption,
         sent: SentMessages | None = None,
+        wakeups: TimerWakeups | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         paused: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -60,6 +97,7 @@ class Timers(BackgroundTask):
         self._due_since = TIMERS_DUE_SINCE.labels(service)
         self._next_count = 0.0
         self._sent = sent
+        self._wakeups = wakeups or TimerWakeups()
         self._clock = clock
         self._paused = paused
         self._stopping = asyncio.Event()
@@ -68,6 +106,7 @@ class Timers(BackgroundTask):
         """Stop polling. A row whose message is being sent stays, and its message may be sent twice."""
         # Cancelling alone is not enough: pymongo turns it into a connection error, after which the loop would go on.
         self._stopping.set()
+        self._wakeups.add(EARLIEST)
         await super().stop()
 
     async def publish_due(self) -> int:
@@ -121,10 +160,20 @@ class Timers(BackgroundTask):
         self._due.set(groups[0]["count"] if groups else 0)
         self._due_since.set(groups[0]["since"].timestamp() if groups else 0)
 
+    async def _next_look(self) -> datetime:
+        """Return when to look next: when the next row is due, and after ``POLL_SECONDS`` at the latest."""
+        latest = self._clock() + timedelta(seconds=POLL_SECONDS)
+        found = await self._rows.find_one({"at": {"$lt": latest}}, {"_id": 0, "at": 1}, sort=[("at", ASCENDING)])
+        return latest if found is None else found["at"]
+
     async def _run(self) -> None:
         while not self._stopping.is_set():
+            self._wakeups.forget()
+            next_look = self._clock() + timedelta(seconds=RETRY_SECONDS)
             try:
                 await self.publish_due()
+                if not self._paused():
+                    next_look = await self._next_look()
             except BusDown as down:
                 log.warning("bus down", error=str(down))
             except Exception as failure:  # noqa: BLE001 -- one bad row must not end the polling
@@ -132,4 +181,4 @@ class Timers(BackgroundTask):
                     log.warning("dependency unavailable", error=type(failure).__name__)
                 else:
                     log.exception("timers failed")
-            await asyncio.sleep(POLL_SECONDS)
+            await self._wakeups.wait(next_look, self._clock)

@@ -16,6 +16,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
 from shared.bus.aiokafka_patch import patch_aiokafka
+from shared.bus.fetch_waits import IDLE_WAIT_MILLISECONDS, fetched_end
 from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.producer import BusDown
 from shared.bus.record_macs import RecordMacs
@@ -23,9 +24,10 @@ from shared.telemetry import log
 
 OnRecord = Callable[[ConsumerRecord], None]
 """Callback that receives each record, those of a partition in order. Its exceptions are logged and ignored."""
-SILENCE_SECONDS: Final = 5.0
+SILENCE_SECONDS: Final = 3.0
 """After so long without a record the end offsets are compared with the position. aiokafka has open bugs after broker
-restarts (aio-libs/aiokafka#1037, #703, #718), in which a stuck consumer looks like a quiet topic."""
+restarts (aio-libs/aiokafka#1037, #703, #718), in which a stuck consumer looks like a quiet topic. They are read from
+Kafka only if no fresh response states them."""
 KAFKA_SECONDS: Final = 5.0
 """Timeout of a request to Kafka."""
 CATCH_UP_MILLISECONDS: Final = 500
@@ -116,8 +118,7 @@ class TopicReader:
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="latest" if self._from_end else "earliest",
-            # A record ends the wait. Without one, each wait costs this process and the broker some work.
-            fetch_max_wait_ms=500,
+            fetch_max_wait_ms=IDLE_WAIT_MILLISECONDS,
             request_timeout_ms=10_000,
             retry_backoff_ms=100,
             metadata_max_age_ms=60_000,
@@ -196,9 +197,11 @@ class TopicReader:
 
     async def _unread_ends(self, consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
         """Return the end offsets that differ from the position; none if Kafka does not answer."""
+        ends = {each: end for each in self._positions if (end := fetched_end(consumer, each)) is not None}
         try:
-            async with asyncio.timeout(KAFKA_SECONDS):
-                ends = await consumer.end_offsets(list(self._positions))
+            if unknown := [each for each in self._positions if each not in ends]:
+                async with asyncio.timeout(KAFKA_SECONDS):
+                    ends |= await consumer.end_offsets(unknown)
         except (KafkaError, TimeoutError):
             # The consumer reconnects by itself; the health check reports it meanwhile.
             self.following = False

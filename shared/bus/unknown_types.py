@@ -72,3 +72,7 @@ class UnknownTypes:
     def forget(self, record: Record, topic: str) -> None:
         """Forget a message that this process will not handle."""
         self._waits.pop((topic, record.partition, record.offset), None)
+
+    def clear(self) -> None:
+        """Forget all messages: this process handles nothing more."""
+        self._waits.clear()

@@ -1,7 +1,8 @@
 """Watchdog of a consumer: ends the process if the consumer has lag and makes no progress.
 
 aiokafka has open bugs after broker restarts (aio-libs/aiokafka#1037, #1154, #703) from which only a new process
-recovers. The lag is read through a Kafka client of the watchdog's own, because a stuck consumer does not know it.
+recovers. The lag is read through a Kafka client of the watchdog's own, because a stuck consumer does not know it. That
+is left out while fresh responses to the consumer prove that there is none.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import IllegalStateError, KafkaError
 
 from shared.bus.background_task import BackgroundTask
 from shared.bus.consumer import Consumer
@@ -76,8 +77,11 @@ class Watchdog(BackgroundTask):
             return False
         try:
             async with asyncio.timeout(KAFKA_SECONDS):
+                if await consumer.caught_up():
+                    self._stalled_seconds = 0.0
+                    return False
                 committed, lag = await self._committed_and_lag()
-        except (KafkaError, TimeoutError):
+        except (KafkaError, IllegalStateError, TimeoutError):
             return False
         before, self._progress = self._progress, (consumer.last_progress, committed)
         if not lag or before != self._progress:

@@ -147,6 +147,7 @@ class Ledger:
     Attributes:
         runs: runs of handlers in this process, by message ID.
         running: handlers that run now, by ordering key.
+        most_running: the largest number of handlers that ran at the same time.
         overlaps: how often two messages of one key were handled at the same time.
         gate: set by a test to let gated handlers continue.
     """
@@ -156,6 +157,7 @@ class Ledger:
     unseal: Callable[[Sealed], str]
     runs: Counter[str] = field(default_factory=Counter)
     running: Counter[str] = field(default_factory=Counter)
+    most_running: int = 0
     overlaps: int = 0
     gate: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -165,6 +167,7 @@ async def append(command: Append, work: Work, ledger: Ledger) -> Count:
     ledger.runs[work.id] += 1
     ledger.overlaps += bool(work.key and ledger.running[work.key])
     ledger.running[work.key] += 1
+    ledger.most_running = max(ledger.most_running, ledger.running.total())
     try:
         await asyncio.sleep(command.pause)
         time.sleep(command.block)  # noqa: ASYNC251 -- a fault

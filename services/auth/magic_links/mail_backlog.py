@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 
@@ -17,6 +19,8 @@ from shared.errors import Unavailable
 MAX_WAIT: Final = 1 / 4
 """Longest expected wait for the mailer, as a fraction of the lifetime of the link or code."""
 INTERVAL_SECONDS: Final = 1.0
+IDLE_INTERVAL_SECONDS: Final = 15.0
+"""Interval while nothing waits for the mailer. An order ends it."""
 RATE_SECONDS: Final = 30.0
 """The highest rate measured within this period counts as the mailer's: its rate is lower while it has little to do."""
 MAX_RETRY_SECONDS: Final = 60
@@ -29,7 +33,8 @@ REFUSED: Final = Counter(
 class MailBacklog(LagMonitor):
     """Estimates how long a mail or text that is ordered now waits for the mailer.
 
-    Every instance reads the mailer's consumer lag from Kafka each second, also while the mailer is away.
+    Every instance reads the mailer's consumer lag from Kafka, also while the mailer is away: each second while records
+    wait or orders arrive.
 
     Args:
         kafka: the connection to Kafka.
@@ -42,6 +47,7 @@ class MailBacklog(LagMonitor):
         self._clock = clock
         self._before: tuple[float, Lag] | None = None
         self._rates: deque[tuple[float, float]] = deque()
+        self._ordered = asyncio.Event()
         WAIT.set_function(self.wait_seconds)
 
     def measured(self, service: str, lag: Lag) -> None:
@@ -56,6 +62,15 @@ class MailBacklog(LagMonitor):
         while self._rates and self._rates[0][0] < now - RATE_SECONDS:
             self._rates.popleft()
         self._before = now, lag
+
+    async def _pause(self) -> None:
+        lag = self.lags.get("mailer")
+        if lag is not None and not lag.records:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(IDLE_INTERVAL_SECONDS):
+                    await self._ordered.wait()
+        self._ordered.clear()
+        await super()._pause()
 
     def wait_seconds(self) -> float:
         """Seconds that a new order is expected to wait; 0 while Kafka, and so the backlog, is unknown.
@@ -75,6 +90,7 @@ class MailBacklog(LagMonitor):
         Raises:
             Unavailable: the wait is longer than ``MAX_WAIT`` of the lifetime.
         """
+        self._ordered.set()
         excess = self.wait_seconds() - lifetime.total_seconds() * MAX_WAIT
         if excess > 0:
             REFUSED.inc()

@@ -15,13 +15,13 @@ from shared.mongo import dependency_down
 from shared.telemetry import log
 
 RELOAD_SECONDS: Final = 0.3
-"""Interval of reading the endpoints."""
+"""Interval of reading the endpoints while events arrive."""
 MAX_AGE_SECONDS: Final = 1.0
 """Age up to which the read endpoints count. A new or changed endpoint is confirmed to its operator only after it."""
 
 
 class WantedEvents(BackgroundTask):
-    """The events that the enabled endpoints have chosen, read from MongoDB several times a second.
+    """The events that the enabled endpoints have chosen, read from MongoDB several times a second while events arrive.
 
     Events are skipped only while this is certain: if the endpoints could not be read lately, every event is handled,
     and its handler reads them. ``clock`` is monotonic.
@@ -34,9 +34,11 @@ class WantedEvents(BackgroundTask):
         self._read_at = float("-inf")
         self._wanted: frozenset[str] = frozenset()
         self._stopping = asyncio.Event()
+        self._asked = asyncio.Event()
 
     def skips(self, wire: str) -> bool:
         """Return True if no endpoint has chosen a type that the event with this wire name leads to."""
+        self._asked.set()
         return wire in _WIRES and wire not in self._wanted and self._clock() - self._read_at < self.max_age
 
     async def reload(self) -> None:
@@ -66,6 +68,8 @@ class WantedEvents(BackgroundTask):
                 else:
                     log.exception("webhook endpoints not read")
             await asyncio.sleep(RELOAD_SECONDS)
+            await self._asked.wait()
+            self._asked.clear()
 
 
 _WIRES: Final = frozenset(kind.wire for kind in SOURCES)

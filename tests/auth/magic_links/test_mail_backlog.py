@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -70,3 +71,16 @@ def test_order_that_would_wait_for_a_quarter_of_its_lifetime_is_refused(wait: fl
     with pytest.raises(Unavailable) as refused:
         backlog.backlog.must_be_short(LIFETIME)
     assert refused.value.meta["retry_after"] == retry_after
+
+
+async def test_an_order_ends_the_pause_of_an_idle_measurement() -> None:
+    kafka = Backlog()
+    kafka.backlog._seconds = 0.0
+    kafka.measure(1)
+    await asyncio.wait_for(kafka.backlog._pause(), 5)
+    kafka.measure(0)
+    pausing = asyncio.create_task(kafka.backlog._pause())
+    await asyncio.sleep(0.05)
+    assert not pausing.done()
+    kafka.backlog.must_be_short(LIFETIME)
+    await asyncio.wait_for(pausing, 5)

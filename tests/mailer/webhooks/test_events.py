@@ -1,5 +1,6 @@
 """Events of Nest as events of webhooks: every type has a source, a documented shape and a stable sample."""
 
+import asyncio
 import itertools
 import json
 from pathlib import Path
@@ -11,6 +12,7 @@ from services.mailer.webhooks.wanted_events import WantedEvents, wanted
 from shared.messages import Event
 from shared.messages.mailer.webhook_events import DATA, EVENT_TYPES, TEST
 from tests.mailer.webhooks.test_models import ENDPOINT
+from tests.stack import eventually
 
 SAMPLES = Path("tests/shared/samples")
 
@@ -21,8 +23,10 @@ class Endpoints:
     def __init__(self) -> None:
         self.stored = [ENDPOINT]
         self.fails = False
+        self.reads = 0
 
     async def enabled(self) -> list[object]:
+        self.reads += 1
         if self.fails:
             raise OSError("MongoDB is away")
         return list(self.stored)
@@ -61,6 +65,18 @@ async def test_events_are_skipped_only_if_it_is_certain_that_nobody_wants_them()
     assert events.skips("billing.trial-started")
     now = 1.0
     assert not events.skips("billing.trial-started")
+
+
+async def test_endpoints_are_read_only_while_events_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.mailer.webhooks.wanted_events.RELOAD_SECONDS", 0.01)
+    store = Endpoints()
+    events = WantedEvents(store)  # type: ignore[arg-type]
+    events.start()
+    await asyncio.sleep(0.1)
+    assert store.reads == 1
+    events.skips("billing.trial-started")
+    await eventually(lambda: store.reads == 2)
+    await events.stop()
 
 
 def test_a_disabled_endpoint_wants_no_events() -> None:

@@ -12,7 +12,7 @@ from shared.bus.envelope import Envelope, encode, unix_milliseconds
 from shared.bus.inbox import Inbox
 from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.producer import BusDown, Producer
-from shared.bus.timers import LEASE, Timers
+from shared.bus.timers import LEASE, POLL_SECONDS, Timers, TimerWakeups
 from shared.messages import Caller
 from tests.metrics import value
 from tests.shared.bus_harness import BusHarness, wait_until
@@ -165,7 +165,7 @@ async def test_a_stop_at_any_moment_ends_the_polling(bus: BusHarness) -> None:
 
 
 async def test_a_bad_row_does_not_end_the_polling(bus: BusHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.bus.timers.POLL_SECONDS", 0.02)
+    monkeypatch.setattr("shared.bus.timers.RETRY_SECONDS", 0.02)
     clock = Clock()
     broken: dict[str, Any] = {"_id": "broken", "at": clock.now}
     await bus.database()[Inbox.TIMERS].insert_one(broken)
@@ -176,3 +176,23 @@ async def test_a_bad_row_does_not_end_the_polling(bus: BusHarness, monkeypatch: 
             return await sent_ids(bus) == [good.id]
 
         await wait_until(sent)
+
+
+@pytest.mark.parametrize("committed_here", [True, False])
+async def test_a_row_is_sent_when_it_is_due_long_before_the_next_poll(bus: BusHarness, *, committed_here: bool) -> None:
+    due = datetime.now(UTC) + timedelta(seconds=0.4)
+    wakeups = TimerWakeups()
+    running = Timers(bus.database(), bus.producer, service="ledger", encryption=ROW_ENCRYPTION, wakeups=wakeups)
+    if not committed_here:
+        await add_timer(bus, due, 1)
+    async with polling(running):
+        if committed_here:
+            await asyncio.sleep(0.1)
+            await add_timer(bus, due, 1)
+            wakeups.add(due)
+
+        async def sent() -> bool:
+            return bool(await sent_ids(bus))
+
+        await wait_until(sent, POLL_SECONDS / 2)
+    assert datetime.now(UTC) >= due

@@ -133,10 +133,10 @@ async def test_growth_under_load_keeps_the_order_of_each_key(bus: BusHarness) ->
         plan = await growth.plan(["ledger.commands", "ledger.events"], 11)
         assert plan.wanted == {"ledger.commands": 11, "ledger.events": 11}
         assert len(plan.processes) == 5
-        before = dict(sent)
         await growth.grow(plan)
         assert lines[-1] == "all processes continue"
-        await wait_until(lambda: _all_sent(sent, max(before.values()) + 5))
+        before = max(sent.values())
+        await wait_until(lambda: _all_sent(sent, before + 5))
         stopping.set()
         await asyncio.gather(*clients)
         assert sum(each.refusals for each in gateways)

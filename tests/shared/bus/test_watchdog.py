@@ -33,6 +33,10 @@ async def get_stuck(running: RunningService) -> None:
             await task
 
 
+async def not_caught_up(running: RunningService) -> bool:
+    return not await running.consumer.caught_up()
+
+
 async def is_stuck(watching: Watchdog) -> bool:
     return await watching.is_stuck()
 
@@ -64,11 +68,13 @@ async def test_a_record_after_a_long_silence_does_not_count_as_stuck_at_once(bus
         await bus.call(Append(subject="s", number=0, key="s"))
         await bus.drained()
         watching = watchdog(bus, running)
+        await eventually(running.consumer.caught_up)
         assert not await watching.is_stuck()
         await asyncio.sleep(1)
         await get_stuck(running)
         await bus.send(Append(subject="s", number=1, key="s"))
         assert not await watching.is_stuck(), "the record has only just arrived"
+        await eventually(lambda: not_caught_up(running))
         await wait_until(lambda: is_stuck(watching), 20, "the stuck consumer was not detected")
 
 
