@@ -31,7 +31,7 @@ from services.embedded.kafka import EmbeddedKafka, responds
 from services.embedded.mongo import EmbeddedMongo
 from services.embedded.mongo_probe import connect, is_primary
 
-HEAP_MB = 384
+HEAP_MB = 640
 """Heap of the JVM for the thousands of partitions that a whole run creates."""
 
 KAFKA_IMAGE = "apache/kafka:4.3.0"

@@ -32,6 +32,9 @@ LONGEST: Final = (*TOGETHER, "faults", "embedded", "shared", "billing")
 # httpx loads the system's certificates for every client, which takes longer than most requests of the tests.
 httpx._transports.default.create_ssl_context = cache(create_ssl_context)
 
+KAFKA_SECONDS: Final = 60.0
+"""Timeout of deleting topics."""
+
 _PROCESS = pytest.StashKey[Any]()
 _SOCKET = pytest.StashKey[str]()
 _COUNT = itertools.count()
@@ -197,9 +200,11 @@ async def topic_prefix(unique: Callable[[], str], kafka_admin: AIOKafkaAdminClie
 
 
 async def _delete_topics(kafka_admin: AIOKafkaAdminClient, prefix: str) -> None:
-    topics = [name for name in await kafka_admin.list_topics() if name.startswith(prefix)]
-    if topics:
-        await kafka_admin.delete_topics(topics)
+    # aiokafka waits for ever for a Kafka that is gone, and then the whole run would not end.
+    async with asyncio.timeout(KAFKA_SECONDS):
+        topics = [name for name in await kafka_admin.list_topics() if name.startswith(prefix)]
+        if topics:
+            await kafka_admin.delete_topics(topics)
 
 
 @pytest.fixture
