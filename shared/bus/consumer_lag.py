@@ -13,7 +13,7 @@ from typing import Final, Self
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
-from aiokafka.errors import KafkaError, for_code
+from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError, for_code
 
 from shared.bus.background_task import BackgroundTask
 from shared.bus.kafka_connection import KafkaConnection
@@ -26,6 +26,8 @@ READ_SECONDS: Final = 10.0
 INTERVAL_SECONDS: Final = 30.0
 RETRY_SECONDS: Final = 5.0
 """Pause after a failure."""
+START_SECONDS: Final = 15.0
+"""How long a Kafka that has just started may have no group coordinators."""
 _MEMBER_SUFFIX: Final = re.compile(r"-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 """Random part of a member's ID, which Kafka appends to its instance name (KIP-345)."""
 
@@ -229,6 +231,7 @@ class LagMonitor(BackgroundTask):
         await asyncio.sleep(self._seconds)
 
     async def _run(self) -> None:
+        started = time.monotonic()
         while True:
             try:
                 async with LagReader(self._kafka) as reader:
@@ -238,7 +241,9 @@ class LagMonitor(BackgroundTask):
                         await self._pause()
             except (KafkaError, TimeoutError) as failure:
                 self.lags.clear()
-                log.warning("consumer lag not measured", error=type(failure).__name__)
+                starting = time.monotonic() - started < START_SECONDS
+                expected = starting and isinstance(failure, GroupCoordinatorNotAvailableError)
+                (log.debug if expected else log.warning)("consumer lag not measured", error=type(failure).__name__)
             except Exception:  # noqa: BLE001 -- the measurement must not end unnoticed
                 self.lags.clear()
                 log.exception("consumer lag not measured")
