@@ -36,6 +36,9 @@ async def _receive(conn: AsyncConnection, request_id: int | None, max_message_si
         data, operation = await watch.protocol.read(request_id, max_message_size)
     finally:
         watch.end()
+    if watch.protocol._pending_messages:  # noqa: SLF001 -- pymongo reads one reply at a time
+        # Another command was sent on this connection before this reply was read.
+        watch.protocol.transport.resume_reading()
     unpack = _UNPACK_REPLY.get(operation)
     if unpack is None:
         raise ProtocolError(f"the reply has the unknown operation code {operation}")

@@ -1,25 +1,30 @@
 """Bulk writes: the writes of many works as few MongoDB commands, one per kind of write and collection.
 
-The commands are built here, because ``insert_many`` and ``bulk_write`` of pymongo cost a sixth more CPU.
+The commands are built here, because ``insert_many`` and ``bulk_write`` of pymongo cost a sixth more CPU. They are sent
+together, over one connection: a round trip for each would take as long as the writes.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import bson
+import pymongo
 from bson.raw_bson import RawBSONDocument
 from pymongo.asynchronous.client_session import AsyncClientSession
-from pymongo.errors import BulkWriteError
+from pymongo.errors import BulkWriteError, DocumentTooLarge
 
 from shared.bus.work import Delete, Insert, Replace, RequireVersion, Write
 from shared.mongo import Collection, Document
 
 MAX_COMMAND_BYTES: Final = 15 * 1024 * 1024
-"""Size of the operations in one command; pymongo refuses a command over 16 MiB. A larger operation is sent alone."""
+"""Size of the operations in one command. A larger operation is sent alone."""
+MAX_OPERATION_BYTES: Final = 16 * 1024 * 1024
+"""MongoDB's maximum. pymongo refuses a larger command as well, but closes its connection, with the other commands."""
 _FIELDS: Final = {"delete": "deletes", "update": "updates", "insert": "documents"}
 """Kinds of commands, in the order of their execution, with the field that holds their operations."""
 
@@ -61,16 +66,27 @@ def targets(writes: Iterable[Write]) -> Targets:
     return result
 
 
-async def write_all(writes: Iterable[Write], session: AsyncClientSession) -> None:
-    """Execute writes in the session's transaction: deletes, replaces and version checks, then inserts.
+class BulkWrite(NamedTuple):
+    """Operations of one kind, ``delete``, ``update`` or ``insert``, on one collection, in MongoDB's form."""
 
-    After a failed command no further one is sent: the transaction is over, and the error of a further command would
-    hide the cause.
+    kind: str
+    collection: Collection
+    operations: Sequence[Document]
 
-    Raises:
-        VersionConflict: a document does not have the version that was read.
-        BulkWriteError: a unique index rejected an insert.
-    """
+
+def inserts(collection: Collection, documents: Sequence[Document]) -> BulkWrite:
+    """Insert documents."""
+    return BulkWrite("insert", collection, documents)
+
+
+def puts(collection: Collection, documents: Sequence[Document]) -> BulkWrite:
+    """Insert documents, each in place of the one that has its ID."""
+    updates = [{"q": {"_id": document["_id"]}, "u": document, "upsert": True} for document in documents]
+    return BulkWrite("update", collection, updates)
+
+
+def bulk_writes(writes: Iterable[Write]) -> list[BulkWrite]:
+    """Combine writes: deletes, replaces and version checks, then inserts."""
     collections: dict[str, Collection] = {}
     operations: dict[str, dict[str, list[Document]]] = {kind: defaultdict(list) for kind in _FIELDS}
     required: set[tuple[str, Any, int]] = set()
@@ -91,47 +107,58 @@ async def write_all(writes: Iterable[Write], session: AsyncClientSession) -> Non
             # fail, hence the counter, which nothing reads.
             guard = {"_id": write.id, "version": write.version}
             operations["update"][name].append({"q": guard, "u": {"$inc": {"holds": 1}}})
-    for kind in _FIELDS:
-        for name, bulk in operations[kind].items():
-            if await _execute(kind, collections[name], bulk, session) != len(bulk):
-                raise VersionConflict
+    return [BulkWrite(kind, collections[name], bulk) for kind in _FIELDS for name, bulk in operations[kind].items()]
 
 
-async def insert(collection: Collection, documents: Sequence[Document], session: AsyncClientSession) -> None:
-    """Insert documents in the session's transaction; raise BulkWriteError if a unique index rejects one."""
-    await _execute("insert", collection, documents, session)
+async def execute(bulks: Iterable[BulkWrite], session: AsyncClientSession) -> None:
+    """Execute bulk writes, in their order, in the session's transaction, which has no command yet.
 
+    The commands are unordered, because MongoDB executes an ordered one operation by operation. All are sent before the
+    first reply is read. MongoDB executes those of a connection one after another, and none after one that failed: the
+    transaction is over then. So the first failure is the cause.
 
-async def put(collection: Collection, documents: Sequence[Document], session: AsyncClientSession) -> None:
-    """Insert documents in the session's transaction, each in place of the one that has its ID."""
-    updates = [{"q": {"_id": document["_id"]}, "u": document, "upsert": True} for document in documents]
-    await _execute("update", collection, updates, session)
-
-
-async def _execute(
-    kind: str, collection: Collection, operations: Sequence[Document], session: AsyncClientSession
-) -> int:
-    """Execute operations of one kind; return how many documents they inserted, matched or deleted.
-
-    The commands are unordered, because MongoDB executes an ordered one operation by operation.
+    Raises:
+        VersionConflict: a document does not have the version that was read.
+        BulkWriteError: a unique index rejected an insert.
+        DocumentTooLarge, InvalidDocument: a document can't be stored; nothing was sent.
     """
-    count = 0
-    for start, encoded in _commands(operations, collection):
-        command = {kind: collection.name, _FIELDS[kind]: encoded, "ordered": False}
-        reply = await collection.database.command(command, codec_options=collection.codec_options, session=session)
-        if errors := reply.get("writeErrors"):
-            failed = [{**error, "op": operations[start + error["index"]]} for error in errors]
-            raise BulkWriteError({**reply, "writeErrors": failed})
-        count += reply["n"]
-    return count
+    commands = [(bulk, start, encoded) for bulk in bulks for start, encoded in _commands(bulk)]
+    client = session.client
+    # pymongo has no public method for it. Its own methods set the time limit in the same way.
+    with pymongo.timeout(client.options.timeout):
+        async with await client._conn_for_writes(session, "bulkWrite") as connection:  # noqa: SLF001
+            # Each runs until it waits for its reply, in this order, before a reply is read.
+            replies = await asyncio.gather(
+                *(
+                    connection.command(
+                        bulk.collection.database.name,
+                        {bulk.kind: bulk.collection.name, _FIELDS[bulk.kind]: encoded, "ordered": False},
+                        codec_options=bulk.collection.codec_options,
+                        session=session,
+                        client=client,
+                    )
+                    for bulk, _, encoded in commands
+                ),
+                return_exceptions=True,
+            )
+            for (bulk, start, encoded), reply in zip(commands, replies, strict=True):
+                if isinstance(reply, BaseException):
+                    raise reply
+                if errors := reply.get("writeErrors"):
+                    failed = [{**error, "op": bulk.operations[start + error["index"]]} for error in errors]
+                    raise BulkWriteError({**reply, "writeErrors": failed})
+                if reply["n"] != len(encoded):
+                    raise VersionConflict
 
 
-def _commands(operations: Sequence[Document], collection: Collection) -> Iterator[tuple[int, list[RawBSONDocument]]]:
+def _commands(bulk: BulkWrite) -> Iterator[tuple[int, list[RawBSONDocument]]]:
     """Yield the operations of each command, encoded, with the position of its first one."""
     start, size = 0, 0
     command: list[RawBSONDocument] = []
-    for position, operation in enumerate(operations):
-        encoded = bson.encode(operation, codec_options=collection.codec_options)
+    for position, operation in enumerate(bulk.operations):
+        encoded = bson.encode(operation, codec_options=bulk.collection.codec_options)
+        if len(encoded) > MAX_OPERATION_BYTES:
+            raise DocumentTooLarge(f"{bulk.kind} of {len(encoded)} bytes in {bulk.collection.name}")
         if command and size + len(encoded) > MAX_COMMAND_BYTES:
             yield start, command
             start, size, command = position, 0, []

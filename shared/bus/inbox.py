@@ -21,7 +21,7 @@ from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from shared.batch_loader import BatchLoader
-from shared.bus.bulk_writes import Targets, VersionConflict, insert, put, targets, write_all
+from shared.bus.bulk_writes import Targets, VersionConflict, bulk_writes, execute, inserts, puts, targets
 from shared.bus.envelope import Envelope
 from shared.bus.row_encryption import RowEncryption
 from shared.bus.work import Insert, Work
@@ -316,15 +316,15 @@ class Inbox:
             for pending in group
             if pending.work.cause.waited_for or not pending.outcome.throttled
         ]
-        await insert(self._rows, rows, session)
         timers = [
             {"_id": message.id, "at": at, **self._encryption.message_row(message)}
             for pending in group
             for at, message in pending.work.timers
         ]
         # A timer with the same message ID orders the same effect, so it is replaced.
-        await put(self._timers, timers, session)
-        await write_all([write for pending in group for write in pending.work.writes], session)
+        writes = bulk_writes(write for pending in group for write in pending.work.writes)
+        # The rows first: that a message was handled before is told from a version that it has changed then.
+        await execute([inserts(self._rows, rows), puts(self._timers, timers), *writes], session)
 
     def _row(self, work: Work, outcome: Outcome) -> Document:
         return {
