@@ -4,6 +4,8 @@ pymongo creates three asyncio tasks for every command: one that writes, one that
 second whether the connection was interrupted. They cost a fifth of a command's CPU time in the client, and eight turns
 of the event loop. With the patch the caller itself writes and reads, and a timer limits the time and notices the
 interruption. Results and errors are the same.
+
+In addition, several commands may be sent over one connection before the first reply is read.
 """
 
 from __future__ import annotations
