@@ -143,23 +143,25 @@ async def test_large_replies_and_documents_pass(mongo_url: str) -> None:
 
 
 async def test_commands_on_one_connection_may_be_sent_before_a_reply_is_read(mongo_url: str) -> None:
-    async with connect(mongo_url, application="test") as client:
-        async with await client._conn_for_writes(None, "test") as connection:
+    async with (
+        connect(mongo_url, application="test") as client,
+        await client._conn_for_writes(None, "test") as connection,
+    ):
 
-            async def echoed(size: int) -> int:
-                pipeline = [{"$documents": [{"text": "x" * size}]}]
-                command = {"aggregate": 1, "pipeline": pipeline, "cursor": {}}
-                reply = await connection.command("admin", command, client=client)
-                return len(reply["cursor"]["firstBatch"][0]["text"])
+        async def echoed(size: int) -> int:
+            pipeline = [{"$documents": [{"text": "x" * size}]}]
+            command = {"aggregate": 1, "pipeline": pipeline, "cursor": {}}
+            reply = await connection.command("admin", command, client=client)
+            return len(reply["cursor"]["firstBatch"][0]["text"])
 
-            async def refused() -> None:
-                await connection.command("admin", {"nonsense": 1}, client=client)
+        async def refused() -> None:
+            await connection.command("admin", {"nonsense": 1}, client=client)
 
-            sizes = [1, 3_000_000, 10, 200_000, 5]
-            async with asyncio.timeout(10):
-                first, wrong, *others = await asyncio.gather(
-                    echoed(7), refused(), *map(echoed, sizes), return_exceptions=True
-                )
-                assert (first, others) == (7, sizes)
-                assert isinstance(wrong, OperationFailure)
-                assert await echoed(2) == 2
+        sizes = [1, 3_000_000, 10, 200_000, 5]
+        async with asyncio.timeout(10):
+            first, wrong, *others = await asyncio.gather(
+                echoed(7), refused(), *map(echoed, sizes), return_exceptions=True
+            )
+            assert (first, others) == (7, sizes)
+            assert isinstance(wrong, OperationFailure)
+            assert await echoed(2) == 2
