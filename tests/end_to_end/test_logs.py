@@ -59,8 +59,9 @@ async def test_a_refusal_has_a_line_with_its_code(separate: Stack) -> None:
     await eventually(lambda: len(outcomes(separate, "refused-by-auth")) == 2, what="the lines")
     codes = {line["outcome"] for line in outcomes(separate, "refused-by-auth").values()}
     assert codes == {answer.json()["code"]}
+    await separate.http.get("/healthz", headers={"x-request-id": "a-probe"})
     await separate.http.get("/nothing/here", headers={"x-request-id": "no-such-path"})
+    await eventually(lambda: outcomes(separate, "no-such-path"), what="the line of an unknown path")
     (line,) = outcomes(separate, "no-such-path").values()
     assert (line["method"], line["status"], line["verb"]) == ("unknown", 404, "GET")
-    await separate.http.get("/healthz", headers={"x-request-id": "a-probe"})
     assert not outcomes(separate, "a-probe")
