@@ -152,7 +152,8 @@ def test_failure_of_pip_shows_its_reason_and_the_next_run_starts_again(two_packa
 def test_ctrl_c_ends_pip(two_packages: Path) -> None:
     interpreter = python(two_packages, PIP.replace("until [ -e install ]", "echo $$ >pid; until [ -e install ]"))
     process = subprocess.Popen(
-        [two_packages / "requirements" / "install", "dev"],
+        # A run of the tests in the background ignores Ctrl-C, and a shell cannot trap what it was started to ignore.
+        ["/usr/bin/env", "--default-signal=INT", two_packages / "requirements" / "install", "dev"],
         env={"PATH": "/usr/bin:/bin", "PYTHON": str(interpreter)},
         stdout=subprocess.DEVNULL,
         start_new_session=True,
@@ -163,7 +164,10 @@ def test_ctrl_c_ends_pip(two_packages: Path) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(20) == 130
+    try:
+        assert process.wait(20) == 130
+    finally:
+        process.kill()
     while Path(f"/proc/{pid.read_text().strip()}").exists():
         assert time.monotonic() < deadline
         time.sleep(0.01)

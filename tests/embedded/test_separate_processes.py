@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -15,6 +16,7 @@ from services.embedded import ports
 from services.embedded.children import start_time
 from services.embedded.demo import CLIENT_ID
 from tests.nest_up import READY_SECONDS, STOP_SECONDS, rest
+from tests.stack import eventually
 
 
 async def start(folder: Path, port: int) -> asyncio.subprocess.Process:
@@ -53,9 +55,14 @@ async def test_five_processes_print_logs_and_stop_together(tmp_path: Path) -> No
         running = pids(tmp_path)
         assert running.keys() == {"kafka", "mongo", "gateway", "auth", "billing", "mailer", "news"}
         async with httpx.AsyncClient() as client:
-            body = {"client_id": CLIENT_ID}
-            items = await client.post(f"http://127.0.0.1:{port}/1/2021-10-06/list_news_items", json=body)
-            assert len(items.json()) == 1
+            url = f"http://127.0.0.1:{port}/1/2021-10-06/list_news_items"
+
+            async def listed() -> list[Any]:
+                return (await client.post(url, json={"client_id": CLIENT_ID})).json()
+
+            # The news service reads a new item from its topic.
+            items = await eventually(listed, what="the news")
+            assert len(items) == 1
             page = re.search(r"http://\S+/dev/inbox", printed)
             assert page
             shown = (await client.get(page[0])).text

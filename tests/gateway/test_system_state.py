@@ -58,7 +58,9 @@ async def test_service_without_members_is_away(monitor: SystemMonitor) -> None:
     }
     monitor._samples.append(Sample(time.monotonic(), {}, {}, 0))
     auth, mailer = monitor._view().services
-    assert (auth.state, auth.instances, auth.lag_records, round(auth.lag_seconds)) == ("away", (), 4, 60)
+    assert (auth.state, auth.instances, auth.lag_records) == ("away", (), 4)
+    assert auth.lag_seconds is not None
+    assert 60 <= auth.lag_seconds < 90
     assert (auth.handled_per_second, mailer.state) == (None, "rebalancing")
 
 

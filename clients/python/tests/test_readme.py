@@ -44,7 +44,9 @@ class Reader:
             code = f"async def sample():\n{code}".replace("\n", "\n    ") + "\nimport asyncio\nasyncio.run(sample())"
         code = code.replace('"tokens.json"', repr(str(self.folder / "tokens.json")))
         await asyncio.to_thread(exec, compile(code, f"README, {heading}", "exec"), names)
-        return names | {"printed": self._capsys.readouterr().out}
+        # The services in this process print their log at any time.
+        printed = re.sub(r"^\[\w+ *\] .*\n", "", self._capsys.readouterr().out, flags=re.MULTILINE)
+        return names | {"printed": printed}
 
 
 @pytest.fixture
