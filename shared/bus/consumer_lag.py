@@ -28,6 +28,8 @@ RETRY_SECONDS: Final = 5.0
 """Pause after a failure."""
 START_SECONDS: Final = 15.0
 """How long a Kafka that has just started may have no group coordinators."""
+START_PAUSE_SECONDS: Final = 1.0
+"""Pause between two attempts meanwhile."""
 _MEMBER_SUFFIX: Final = re.compile(r"-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 """Random part of a member's ID, which Kafka appends to its instance name (KIP-345)."""
 
@@ -233,6 +235,7 @@ class LagMonitor(BackgroundTask):
     async def _run(self) -> None:
         started = time.monotonic()
         while True:
+            pause = max(self._seconds, RETRY_SECONDS)
             try:
                 async with LagReader(self._kafka) as reader:
                     while True:
@@ -242,12 +245,14 @@ class LagMonitor(BackgroundTask):
             except (KafkaError, TimeoutError) as failure:
                 self.lags.clear()
                 starting = time.monotonic() - started < START_SECONDS
-                expected = starting and isinstance(failure, GroupCoordinatorNotAvailableError)
-                (log.debug if expected else log.warning)("consumer lag not measured", error=type(failure).__name__)
+                if starting and isinstance(failure, GroupCoordinatorNotAvailableError):
+                    pause = START_PAUSE_SECONDS
+                else:
+                    log.warning("consumer lag not measured", error=type(failure).__name__)
             except Exception:  # noqa: BLE001 -- the measurement must not end unnoticed
                 self.lags.clear()
                 log.exception("consumer lag not measured")
-            await asyncio.sleep(max(self._seconds, RETRY_SECONDS))
+            await asyncio.sleep(pause)
 
 
 class LagExporter(LagMonitor):
