@@ -39,7 +39,7 @@ DATA: Final = "NEST_TEST_DATA"
 DEMO_CLIENT: Final = "client_demo"
 """ID of the client that every embedded Nest has."""
 START_SECONDS: Final = 120.0
-"""Limit of a start. A warm one takes five seconds, the first one on a machine downloads Apache Kafka."""
+"""Limit of a start. A warm one takes about three seconds, the first one on a machine downloads Apache Kafka."""
 STOP_SECONDS: Final = 20.0
 WAIT_SECONDS: Final = 10.0
 """How long waiting methods wait by default."""
@@ -152,7 +152,7 @@ class LocalNest:
         folder: Path | None = None,
         environment: dict[str, str] | None = None,
     ) -> Self:
-        """Start a Nest and wait until it is ready: five seconds, more at the first time on a machine.
+        """Start a Nest and wait until it is ready: about three seconds, more at the first time on a machine.
 
         It stops with this process, even if that is killed.
 

@@ -19,7 +19,7 @@ import { StripeDouble } from "./stripe-double.js";
 
 export * from "./stripe-double.js";
 
-/** Limit of a start. A warm one takes five seconds, the first one on a machine downloads Apache Kafka. */
+/** Limit of a start. A warm one takes about three seconds, the first one on a machine downloads Apache Kafka. */
 const START_SECONDS = 120;
 const STOP_SECONDS = 20;
 const WAIT_SECONDS = 10;
@@ -148,7 +148,7 @@ export class LocalNest {
   }
 
   /**
-   * Start a Nest and wait until it is ready: five seconds, more at the first time on a machine. It stops with this
+   * Start a Nest and wait until it is ready: about three seconds, more at the first time on a machine. It stops with this
    * process, even if that is killed.
    *
    * @throws NestDidNotStart With the last lines of its output.
