@@ -75,12 +75,12 @@ class BulkWrite(NamedTuple):
 
 
 def inserts(collection: Collection, documents: Sequence[Document]) -> BulkWrite:
-    """Insert documents."""
+    """Return the inserts of documents."""
     return BulkWrite("insert", collection, documents)
 
 
 def puts(collection: Collection, documents: Sequence[Document]) -> BulkWrite:
-    """Insert documents, each in place of the one that has its ID."""
+    """Return the writes that insert documents, each in place of the one that has its ID."""
     updates = [{"q": {"_id": document["_id"]}, "u": document, "upsert": True} for document in documents]
     return BulkWrite("update", collection, updates)
 

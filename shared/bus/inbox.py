@@ -321,9 +321,9 @@ class Inbox:
             for pending in group
             for at, message in pending.work.timers
         ]
-        # A timer with the same message ID orders the same effect, so it is replaced.
         writes = bulk_writes(write for pending in group for write in pending.work.writes)
-        # The rows first: that a message was handled before is told from a version that it has changed then.
+        # The rows come first: a repeated message must fail because of its row, not because of a version that its first
+        # delivery has changed. A timer with the same message ID orders the same effect, so it is replaced.
         await execute([inserts(self._rows, rows), puts(self._timers, timers), *writes], session)
 
     def _row(self, work: Work, outcome: Outcome) -> Document:

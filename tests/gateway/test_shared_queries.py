@@ -20,7 +20,7 @@ PATH = "/1/2021-10-06/list_news_items"
 
 
 class Replies:
-    """Stand-in for the RPC client: records the messages, and replies when it is told to."""
+    """RPC client that records the messages and replies on demand."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[Envelope, asyncio.Future[RpcReply]]] = []
