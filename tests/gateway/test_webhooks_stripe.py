@@ -194,7 +194,7 @@ class TestForgeries:
 
     async def test_time_outside_the_tolerance(self, stack: GatewayStack) -> None:
         body = json.dumps(event()).encode()
-        for off in (-301, 302, -86_400, 365 * 86_400):
+        for off in (-301, 600, -86_400, 365 * 86_400):
             await self.refused(stack, body, signed(body, at=time.time() + off))
 
     @pytest.mark.parametrize(

@@ -98,5 +98,6 @@ async def test_a_returned_bank_debit_makes_the_subscription_past_due(shop: Shop)
 
 async def test_changes_become_due_in_real_time_too() -> None:
     async with open_shop() as shop:
-        await shop.subscription(trial_end=shop.double.clock.now() + 1)
+        subscription = await shop.subscription(trial_period_days=1)
+        shop.double.clock.move_to(subscription.trial_end - 1)
         await until(lambda: shop.double.objects("subscription")[0]["status"] == "active")
