@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from shared.listeners import listen
+from shared.uvicorn_server import UvicornServer
 
 Problems = Callable[[], list[str]]
 """Returns the reasons why the process is unhealthy, one sentence each; empty if it is healthy."""
@@ -54,18 +55,17 @@ class HealthServer:
         config = uvicorn.Config(
             Starlette(routes=both), ws="none", log_config=None, access_log=False, lifespan="off", server_header=False
         )
-        self._server = uvicorn.Server(config)
+        self._server = UvicornServer(config)
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Listen; raise CannotListen if the port is in use."""
         listener = listen(self._host, self._port, settings="NEST_HEALTH")
-        # Not ``serve()``, which would install signal handlers; the service has its own.
-        self._task = asyncio.create_task(self._server._serve([listener]))  # noqa: SLF001
+        self._task = asyncio.create_task(self._server.serve([listener]))
 
     async def stop(self) -> None:
         """Stop listening."""
-        self._server.should_exit = True
+        self._server.exit()
         if self._task is not None:
             with suppress(asyncio.CancelledError):
                 await self._task

@@ -13,12 +13,12 @@ from typing import Final
 from shared.bus.background_task import BackgroundTask
 from shared.metrics import BUILD, EVENT_LOOP_DELAY
 
-INTERVAL_SECONDS: Final = 0.25
+INTERVAL_SECONDS: Final = 1.0
 """Interval of the measurements; a shorter delay may fall between two of them, a longer one is always seen."""
 
 
 class EventLoopDelay(BackgroundTask):
-    """Measures how late a timer of the event loop is, four times a second, and exports it.
+    """Measures how late a timer of the event loop is, once a second, and exports it.
 
     Args:
         service: service name, for metrics.

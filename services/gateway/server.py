@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-import socket
 from asyncio import TimerHandle
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, ClassVar, Final
 
@@ -36,6 +34,7 @@ from services.gateway.versions import version_of
 from shared.errors import Refusal
 from shared.ids import new_message_id
 from shared.listeners import BACKLOG, listen
+from shared.uvicorn_server import UvicornServer
 
 IDLE_SECONDS: Final = 75
 """Keep-alive timeout: longer than that of proxies, so that they do not send a request to a closing connection."""
@@ -76,7 +75,7 @@ class Server:
         self._host = host
         self._requested_port = port
         shared = {"limits": connections, "bodies": bodies, "overload": staticmethod(overload)}
-        self._server = _Server(
+        self._server = UvicornServer(
             uvicorn.Config(
                 _ReleaseBodies(app),
                 http=type("Connection", (_Connection,), shared),
@@ -113,7 +112,7 @@ class Server:
     async def stop(self) -> None:
         """Accept no more requests, and wait for those in progress for at most ``drain_seconds``."""
         if self._task is not None:
-            self._server.should_exit = True
+            self._server.exit()
             await self._task
 
 
@@ -134,21 +133,6 @@ def _release_body(scope: Mapping[str, Any]) -> None:
     body = scope["state"].get(_BODY)
     if body is not None:
         body.release()
-
-
-class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.ready = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.ready.set()
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Do nothing: the process handles signals."""
-        yield
 
 
 class _Connection(HttpToolsProtocol):

@@ -9,11 +9,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from pymongo import AsyncMongoClient
+from pymongo import AsyncMongoClient, periodic_executor
 from pymongo.errors import AutoReconnect, NetworkTimeout, OperationFailure
 
 from shared.mongo import connect, database, dependency_down, time_limit
-from shared.pymongo_patch import patch_pymongo
+from shared.pymongo_patch import _SleepingExecutor, patch_pymongo
 
 
 class Link:
@@ -165,3 +165,40 @@ async def test_commands_on_one_connection_may_be_sent_before_a_reply_is_read(mon
             assert (first, others) == (7, sizes)
             assert isinstance(wrong, OperationFailure)
             assert await echoed(2) == 2
+
+
+async def test_background_tasks_sleep_until_they_are_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+    patch_pymongo()
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def counted_sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        await sleep(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", counted_sleep)
+    runs = asyncio.Queue[float]()
+
+    async def run() -> bool:
+        runs.put_nowait(time.monotonic())
+        return True
+
+    executor = periodic_executor.AsyncPeriodicExecutor(600.0, 0.1, run)
+    executor.open()
+    async with asyncio.timeout(30):
+        first = await runs.get()
+        for _ in range(5):
+            executor.wake()
+        assert await runs.get() - first >= 0.1
+        await sleep(0.5)
+        assert (runs.qsize(), pauses) == (0, [0.1, 0.1])
+        executor.wake()
+        await runs.get()
+        executor.close()
+        await executor.join()
+
+
+async def test_clients_have_such_background_tasks() -> None:
+    client = connect("mongodb://127.0.0.1:1/?replicaSet=rs0", application="test")
+    assert isinstance(client._kill_cursors_executor, _SleepingExecutor)
+    await client.close()

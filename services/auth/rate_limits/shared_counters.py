@@ -102,6 +102,8 @@ class SharedCounters:
         self._slots = slots
         self._instance = secrets.token_hex(6)
         self._stopping = asyncio.Event()
+        self._in_use = asyncio.Event()
+        """Set while there are counters, and at the end: at rest nothing is exchanged."""
         self._counters: dict[str, tuple[SharedCounter, ...]] = {}
         self._counted: set[tuple[str, str]] = set()
         self._counted_before: set[tuple[str, str]] = set()
@@ -116,6 +118,7 @@ class SharedCounters:
         finally:
             # Not cancelled: pymongo may turn a cancellation into a lost connection, and the task would continue.
             self._stopping.set()
+            self._in_use.set()
             await exchanging
 
     def of_subject(self, subject_id: str, limit: Limit) -> tuple[SharedCounter, ...]:
@@ -125,6 +128,7 @@ class SharedCounters:
             counters = self._counters[subject_id] = tuple(
                 SharedCounter(f"{subject_id}:{rule.window.total_seconds():.0f}", rule) for rule in limit.rules
             )
+            self._in_use.set()
         now = time.monotonic()
         for counter in counters:
             counter.last_used = now
@@ -183,11 +187,14 @@ class SharedCounters:
 
     async def _exchange_periodically(self) -> None:
         while not self._stopping.is_set():
+            await self._in_use.wait()
             with suppress(TimeoutError):
                 async with asyncio.timeout(EXCHANGE_SECONDS):
                     await self._stopping.wait()
             await self._exchange()
             self._drop_idle()
+            if not self._counters:
+                self._in_use.clear()
 
     async def _exchange(self) -> None:
         """Store the unsaved counts, and read those of the other instances."""

@@ -29,6 +29,7 @@ class UnreliableSlots(CounterSlots):
         self.down = False
         self.hangs = False
         self.reads = 0
+        self.writes = 0
 
     async def read(self, counter_id: str) -> dict[int, dict[str, int]]:
         self.reads += 1
@@ -39,6 +40,7 @@ class UnreliableSlots(CounterSlots):
         return await super().read(counter_id)
 
     async def write(self, instance: str, counts: Iterable[tuple[str, int, int, float]]) -> None:
+        self.writes += 1
         if self.down:
             raise AutoReconnect
         await super().write(instance, counts)
@@ -192,3 +194,22 @@ async def test_counted_messages_are_remembered_longer_if_they_repeat(
     assert {message for message, _ in counters._counted | counters._counted_before} == {"a"}
     [counter] = counters.of_subject("subject", LIMIT)
     assert sum(counter.own.values()) == 2
+
+
+async def test_nothing_is_exchanged_at_rest(slots: UnreliableSlots, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_counters, "EXCHANGE_SECONDS", 0.01)
+    monkeypatch.setattr(shared_counters, "IDLE_SECONDS", 0.0)
+
+    async def stored() -> bool:
+        return bool(await slots.read(counter.id)) and not counters._counters
+
+    async with instance(slots) as counters:
+        await asyncio.sleep(0.2)
+        assert slots.writes == 0
+        for number in range(2):
+            await count(counters, str(number))
+            [counter] = counters._counters["subject"]
+            await eventually(stored, what="the end of the exchange")
+            before = slots.writes
+            await asyncio.sleep(0.2)
+            assert slots.writes == before > number
