@@ -48,6 +48,8 @@ _MAIL_HEADERS: Final = page_headers() | {
 _FILE_HEADERS: Final = page_headers() | {"content-security-policy": "sandbox; default-src 'none'"}
 _EVENT_HEADERS: Final = page_headers() | {"x-accel-buffering": "no"}
 
+# Not every program drops the folders of a name, as RFC 6266, section 4.3, demands.
+_NOT_IN_FILE_NAME: Final = re.compile(r"[\x00-\x1f\x7f/\\]")
 _COUNT: Final = re.compile(r"[1-9][0-9]{0,4}")
 
 Endpoint = Callable[[Request], Any]
@@ -190,8 +192,8 @@ class InboxPages:
         number: int = request.path_params["number"]
         for index, (attachment, content) in enumerate(attachments_of(message)):
             if index == number:
-                name = f"attachment; filename*=utf-8''{quote(attachment.name, safe='')}"
-                headers = _FILE_HEADERS | {"content-disposition": name}
+                name = quote(_NOT_IN_FILE_NAME.sub("_", attachment.name), safe="")
+                headers = _FILE_HEADERS | {"content-disposition": f"attachment; filename*=utf-8''{name}"}
                 return Response(content, 200, headers, "application/octet-stream")
         raise _Refused(404, "attachment_not_found", "This mail has no attachment with this number; they begin at 0.")
 

@@ -239,6 +239,14 @@ async def test_tabs_show_text_source_headers_links_and_attachments(browser: http
     assert (await browser.get(f"/dev/inbox/{arrival.id}/attachments/1")).status_code == 404
 
 
+async def test_file_name_of_a_download_has_no_folders(browser: httpx.AsyncClient, inbox: Inbox) -> None:
+    message = mail()
+    message.add_attachment(b"x", maintype="text", subtype="x", filename="../a\\b\x00.sh")
+    arrival = inbox.add_mail(bytes(message), ["a@example.com"])
+    file = await browser.get(f"/dev/inbox/{arrival.id}/attachments/0")
+    assert file.headers["content-disposition"] == "attachment; filename*=utf-8''.._a_b_.sh"
+
+
 async def test_texts_are_shown_as_texts(browser: httpx.AsyncClient, inbox: Inbox) -> None:
     text = inbox.add_text(to="+4915112345678", text="123456 is your code.")
     page = (await browser.get("/dev/inbox", params={"mail": text.id})).text
