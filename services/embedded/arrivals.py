@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from email import message_from_bytes, policy
 from email.message import EmailMessage, Message
+from html import unescape
 from html.parser import HTMLParser
 from typing import Any, Final, Literal
+from urllib.parse import unquote
 
 Kind = Literal["mail", "text"]
 
@@ -21,6 +24,10 @@ MAX_LINKS: Final = 200
 MAX_LINK: Final = 4_000
 MAX_PARTS: Final = 100
 """Attachments and headers that are shown of a mail."""
+MAX_IMAGES: Final = 30_000_000
+"""Characters of the embedded images of an HTML part, each counted as often as it occurs."""
+IMAGE_TYPES: Final = frozenset({"image/avif", "image/gif", "image/jpeg", "image/png", "image/webp"})
+"""Image types that contain neither scripts nor links, as SVG does."""
 MAX_SEARCH: Final = 200
 """Characters of a search."""
 FORBIDDEN_SCHEMES: Final = frozenset({"javascript", "data", "vbscript"})
@@ -32,6 +39,13 @@ _HREF = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):[^\s<>\"'\x00-\x20]+")
 # Browsers drop these from URLs: "java\nscript:" is "javascript:" (URL standard, section 4.4).
 _DROPPED = re.compile(r"[\t\n\r]")
 _CONTROLS_AND_SPACE = "".join(map(chr, range(0x21)))
+_ESCAPED_QUOTE = "&(?:quot|apos|#3[49]|#x2[27]);"
+# In the attributes `src` and `background`, and in the `url()` of styles; the style may be an attribute.
+_EMBEDDED = re.compile(
+    rf"""(\b(?:src|background)\s*=\s*(?:["']\s*)?|\burl\(\s*(?:["']|{_ESCAPED_QUOTE})?)"""
+    rf"""cid:((?:(?!{_ESCAPED_QUOTE})[^\s"'<>()])+)""",
+    re.IGNORECASE,
+)
 _HREF_ATTRIBUTE = re.compile(r"href\s*=", re.IGNORECASE)
 _HEAD = re.compile(r"<head\b[^>]*>", re.IGNORECASE)
 _WORD = re.compile(r'(?:(to|from|subject|text|is):)?(?:"([^"]*)"|(\S+))', re.IGNORECASE)
@@ -45,6 +59,8 @@ class Attachment:
     name: str
     type: str
     size: int
+    content_id: str = ""
+    """Its `Content-ID` without angle brackets, to which `cid:` URLs refer (RFC 2392); empty without one."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +141,8 @@ def attachments_of(message: EmailMessage) -> Iterator[tuple[Attachment, bytes]]:
         raw = content if isinstance(content, bytes) else b""
         count += 1
         name = (part.get_filename() or f"attachment-{count}")[:MAX_LINE]
-        yield Attachment(name, part.get_content_type(), len(raw)), raw
+        content_id = str(part.get("content-id", "")).strip().removeprefix("<").removesuffix(">")[:MAX_LINE]
+        yield Attachment(name, part.get_content_type(), len(raw), content_id), raw
         if count == MAX_PARTS:
             return
 
@@ -175,6 +192,30 @@ def framed(html: str) -> str:
     head = _HEAD.search(html)
     at = head.end() if head else 0
     return f'{html[:at]}<base target="_blank">{html[at:]}'
+
+
+def with_images(html: str, message: EmailMessage) -> str:
+    """Return HTML whose `cid:` URLs of images are replaced by the images of the mail as `data:` URLs (RFC 2392).
+
+    A URL stays as it is, and shows nothing, if no part has its Content-ID, if the part is not of `IMAGE_TYPES`, or if
+    the images would exceed `MAX_IMAGES`.
+    """
+    images: dict[str, str] = {}
+    for attachment, content in attachments_of(message):
+        if attachment.type in IMAGE_TYPES:
+            url = f"data:{attachment.type};base64,{b64encode(content).decode()}"
+            images.setdefault(attachment.content_id, url)
+    rest = MAX_IMAGES
+
+    def embed(match: re.Match[str]) -> str:
+        nonlocal rest
+        url = images.get(unquote(unescape(match[2])))
+        if url is None or len(url) > rest:
+            return match[0]
+        rest -= len(url)
+        return match[1] + url
+
+    return _EMBEDDED.sub(embed, html)
 
 
 def html_text(html: str) -> str:

@@ -20,7 +20,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from services.embedded.arrivals import MAX_SEARCH, Arrival, attachments_of, framed, headers_of, read_mail
+from services.embedded.arrivals import (
+    MAX_SEARCH,
+    Arrival,
+    attachments_of,
+    framed,
+    headers_of,
+    read_mail,
+    with_images,
+)
 from services.embedded.mail_inbox import Inbox, UnknownArrival
 from shared.pages.pages import HTML, Pages, page_headers
 
@@ -176,11 +184,14 @@ class InboxPages:
         return JSONResponse(fields, headers=_HEADERS)
 
     async def _html(self, request: Request) -> Response:
-        """Show the HTML of a mail in a frame of the inbox page; its links open in a new tab."""
+        """Show the HTML of a mail with its images in a frame of the inbox page; its links open in a new tab."""
         arrival = self._find(request)
         if not arrival.html:
             raise _Refused(404, "no_html", "This arrival has no HTML; its text is in its JSON.")
-        return Response(framed(arrival.html), 200, _MAIL_HEADERS, HTML)
+        html, source = framed(arrival.html), self._inbox.source(arrival.id)
+        if source is not None:
+            html = with_images(html, read_mail(source))
+        return Response(html, 200, _MAIL_HEADERS, HTML)
 
     async def _source(self, request: Request) -> Response:
         source = self._source_of(self._find(request))

@@ -1,4 +1,5 @@
 import smtplib
+from base64 import b64decode
 from email.message import EmailMessage
 
 from playwright.async_api import FrameLocator, Page, expect
@@ -9,6 +10,10 @@ from tests.nest_up import NestUp
 
 HTML = """<style>body { background: #fff } @media (prefers-color-scheme: dark) { body { background: #123456 } }</style>
 <p>Hello <a href="com.example.app:/open?code=1">open the app</a> <a href="javascript:alert(1)">run</a></p>"""
+
+
+IMAGE = b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==")
+"""A PNG of one pixel."""
 
 
 async def open_mail(page: Page, search: str) -> FrameLocator:
@@ -144,6 +149,22 @@ async def test_inbox_lists_shows_searches_and_deletes_by_mouse_and_keyboard(page
     await expect(page.get_by_role("button", name="Delete 3")).to_be_focused()
     await page.get_by_role("button", name="Delete 3").click()
     await expect(page.get_by_text("Nothing has arrived yet")).to_be_visible()
+
+
+async def test_images_of_a_mail_are_shown_in_its_html(page: Page, nest: NestUp) -> None:
+    message = EmailMessage()
+    message["From"], message["To"], message["Subject"] = "Demo <hello@demo.example>", "art@example.com", "art"
+    message.set_content('<p>Your logo:</p><img src="cid:logo@demo" alt="Logo" width="120" height="40">', subtype="html")
+    message.add_related(IMAGE, "image", "png", cid="<logo@demo>", filename="logo.png")
+    with smtplib.SMTP("127.0.0.1", smtp_port(nest)) as server:
+        server.send_message(message)
+    frame = await open_mail(page, "to:art")
+    await expect(frame.get_by_alt_text("Logo")).to_have_js_property("naturalWidth", 1)
+    await check_page(page, "inbox-images")
+    pane = page.locator("#pane")
+    await pane.get_by_role("link", name="Attachments").click()
+    await expect(pane.get_by_role("listitem").filter(has_text="cid:logo@demo")).to_contain_text("image/png, 70 bytes")
+    await check_page(page, "inbox-attachments")
 
 
 async def test_text_is_shown_as_a_text_and_the_stream_survives_a_lost_connection(page: Page, nest: NestUp) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import smtplib
 import time
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import fields
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
@@ -15,8 +18,8 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
-from services.embedded import inbox_pages
-from services.embedded.arrivals import framed
+from services.embedded import arrivals, inbox_pages
+from services.embedded.arrivals import Attachment, framed, read_mail, with_images
 from services.embedded.mail_inbox import Inbox
 from services.embedded.pages import Pages
 from services.gateway.connections import BodyBudget, ConnectionLimits
@@ -76,7 +79,7 @@ async def test_inbox_json_has_its_documented_fields(browser: httpx.AsyncClient, 
         "links": ["https://a.example/1"],
         "read": False,
     }
-    assert found["attachments"] == [{"name": "a.pdf", "type": "application/pdf", "size": 3}]
+    assert found["attachments"] == [{"name": "a.pdf", "type": "application/pdf", "size": 3, "content_id": ""}]
     assert len((await browser.get(LIST)).json()) == 2
     one = (await browser.get(f"/dev/inbox/{found['id']}.json")).json()
     assert one.items() > found.items()
@@ -92,6 +95,8 @@ async def test_every_documented_parameter_and_field_is_on_the_page(browser: http
     for name in FIELDS:
         assert f"<code>{name}</code>" in page
         assert f"`{name}`" in text
+    for field in fields(Attachment):
+        assert f"`{field.name}`" in text
 
 
 async def test_list_is_filtered_and_newest_first(browser: httpx.AsyncClient, inbox: Inbox) -> None:
@@ -268,6 +273,86 @@ async def test_html_of_a_mail_is_sandboxed(browser: httpx.AsyncClient, inbox: In
     assert page.headers["content-security-policy"].startswith("sandbox allow-popups")
     assert "script" not in page.headers["content-security-policy"]
     assert (await browser.get("/dev/inbox/none")).status_code == 404
+
+
+IMAGE = b"\x89PNG\r\n\x1a\n"
+DATA_URL = f"data:image/png;base64,{b64encode(IMAGE).decode()}"
+
+
+def illustrated(html: str, subtype: str = "png", content_id: str = "<logo@a.example>") -> EmailMessage:
+    """A mail with an image inside of its HTML, as clients for mails write it."""
+    message = mail()
+    message.add_alternative(html, subtype="html")
+    part: Any = message.get_body(("html",))
+    part.add_related(IMAGE, "image", subtype, cid=content_id)
+    return message
+
+
+async def test_images_of_a_mail_are_embedded_in_its_html(browser: httpx.AsyncClient, inbox: Inbox) -> None:
+    with_image = illustrated('<a href="javascript:1">x</a><img src="cid:logo@a.example"><img src="cid:other">')
+    await asyncio.to_thread(send, inbox.smtp_port, with_image)
+    add(inbox, "without one")
+    found = (await browser.get(LIST)).json()[1]
+    assert 'src="cid:logo@a.example"' in found["html"]
+    attachment = {"name": "attachment-1", "type": "image/png", "size": len(IMAGE), "content_id": "logo@a.example"}
+    assert found["attachments"] == [attachment]
+    page = await browser.get(f"/dev/inbox/{found['id']}")
+    assert f'<a data-href="javascript:1">x</a><img src="{DATA_URL}"><img src="cid:other">' in page.text
+    # Everything that the frame may load is in its document.
+    assert "default-src 'none'; style-src 'unsafe-inline'; img-src data:; " in page.headers["content-security-policy"]
+    listed = await browser.get("/dev/inbox", params={"mail": found["id"], "tab": "attachments"})
+    assert "cid:logo@a.example" in listed.text
+    assert (await browser.get(f"/dev/inbox/{found['id']}/attachments/0")).content == IMAGE
+
+
+def send(smtp_port: int, message: EmailMessage) -> None:
+    with smtplib.SMTP("127.0.0.1", smtp_port) as server:
+        server.send_message(message)
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        '<img src="{}">',
+        "<img SRC = ' {}'>",
+        "<img src={} alt=logo>",
+        "<td background={}>",
+        "<style>td {{ background: url({}) }}</style>",
+        "<td style='background: url( \"{}\" )'>",
+        '<td style="background: url(&quot;{}&quot;)">',
+        '<td style="background: url(&#x27;{}&#x27;)">',
+    ],
+)
+@pytest.mark.parametrize("url", ["cid:a+b@a.example", "CID:a%2Bb%40a.example", "cid:a&#43;b&#x40;a.example"])
+def test_images_are_embedded_however_the_html_refers_to_them(html: str, url: str) -> None:
+    message = read_mail(bytes(illustrated("", content_id="<a+b@a.example>")))
+    assert with_images(html.format(url), message) == html.format(DATA_URL)
+
+
+@pytest.mark.parametrize(
+    ("subtype", "html"),
+    [
+        ("svg+xml", "<img src='cid:logo@a.example'>"),
+        ("png", "<img src='cid:LOGO@a.example'>"),
+        ("png", "<img src='https://a.example/cid:logo@a.example'>"),
+        ("png", "<a href='cid:logo@a.example'>cid:logo@a.example</a>"),
+    ],
+)
+def test_other_types_parts_and_links_are_not_embedded(subtype: str, html: str) -> None:
+    assert with_images(html, read_mail(bytes(illustrated("", subtype)))) == html
+
+
+def test_a_content_id_cannot_leave_its_place_in_the_html() -> None:
+    url = "cid:x%22%3E%3Cscript%3E"
+    embedded = with_images(f'<img src="{url}">', read_mail(bytes(illustrated("", content_id='<x"><script>>'))))
+    assert embedded == f'<img src="{DATA_URL}">'
+
+
+def test_embedded_images_have_a_largest_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrivals, "MAX_IMAGES", 2 * len(DATA_URL) + 1)
+    html = "<img src=cid:logo@a.example>" * 3
+    shown = with_images(html, read_mail(bytes(illustrated(""))))
+    assert (shown.count(DATA_URL), shown.count("cid:")) == (2, 1)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import aiosmtplib
 import pytest
 
 from services.embedded import mail_inbox as inbox_module
-from services.embedded.arrivals import attachments_of, headers_of, links_in, mail_fields, read_mail
+from services.embedded.arrivals import Attachment, attachments_of, headers_of, links_in, mail_fields, read_mail
 from services.embedded.mail_inbox import Inbox
 from shared.mail import app_link_token
 from shared.sealing import Sealer
@@ -123,11 +123,13 @@ async def test_inbox_of_an_earlier_release_is_read(tmp_path: Path) -> None:
         "html": "",
         "links": ["https://a.example/", "javascript://a.example/%0aalert(1)"],
         "at": "2026-10-01T10:00:00.000Z",
+        "attachments": [{"name": "a.pdf", "type": "application/pdf", "size": 3}],
     }
     (tmp_path / "inbox.jsonl").write_text(json.dumps(line) + "\n")
     async with Inbox(tmp_path) as inbox:
         (arrival,) = inbox.arrivals()
-        assert (arrival.subject, arrival.read, arrival.attachments) == ("Log in", False, [])
+        assert (arrival.subject, arrival.read) == ("Log in", False)
+        assert arrival.attachments == [Attachment("a.pdf", "application/pdf", 3, content_id="")]
         assert arrival.links == ["https://a.example/"]
         assert inbox.source(arrival.id) is None
 
