@@ -74,7 +74,8 @@ async def eventually(condition: Callable[[], Any], *, within: float = WAIT_SECON
 
     Args:
         condition: polled at growing intervals, since a poll often costs a request.
-        within: bound in seconds; AssertionError afterwards.
+        within: bound in seconds; AssertionError afterwards. Time in which this process got no processor does not count:
+            others, such as the services, got none either.
         what: subject of the error message.
     """
     end = time.monotonic() + within
@@ -87,7 +88,9 @@ async def eventually(condition: Callable[[], Any], *, within: float = WAIT_SECON
             return result
         if time.monotonic() > end:
             raise AssertionError(f"not within {within} s: {what or condition}")
+        asleep = time.monotonic()
         await asyncio.sleep(pause)
+        end += time.monotonic() - asleep - pause
         pause = min(pause * 1.3, LONGEST_POLL_SECONDS)
 
 

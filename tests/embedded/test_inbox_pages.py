@@ -496,7 +496,7 @@ async def test_listeners_are_limited_and_their_places_become_free(
             async with client.stream("GET", "/dev/inbox/events") as stream:
                 return stream.status_code == 200
 
-        await eventually(free, within=10)
+        await eventually(free)
 
 
 async def test_a_caller_that_has_gone_waits_no_longer(
@@ -505,12 +505,12 @@ async def test_a_caller_that_has_gone_waits_no_longer(
     monkeypatch.setattr(inbox_pages, "MAX_LISTENERS", 1)
     async with served(pages) as client:
         with pytest.raises(httpx.ReadTimeout):
-            await client.get(LIST, params={"wait": 60}, timeout=0.1)
+            await client.get(LIST, params={"wait": 60}, timeout=httpx.Timeout(30, read=0.5))
 
         async def free() -> bool:
             return (await client.get(LIST, params={"wait": 0.01})).status_code == 200
 
-        await eventually(free, within=10)
+        await eventually(free)
     assert inbox.arrivals() == []
 
 
@@ -520,5 +520,5 @@ async def test_a_stop_does_not_wait_for_listeners(pages: Pages, inbox: Inbox) ->
         lines = stream.aiter_lines()
         await events(lines, 1)
         inbox.end_waits()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert [line async for line in lines] == []

@@ -288,7 +288,7 @@ async def test_the_end_of_the_inbox_ends_listeners_and_waits(tmp_path: Path) -> 
         waiting = asyncio.create_task(inbox.wait_for(60))
         await asyncio.sleep(0)
         inbox.end_waits()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert (await listener, await waiting) == ("ended", [])
 
 

@@ -19,7 +19,7 @@ async def test_end_of_input_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> No
         await asyncio.sleep(0.05)
         assert not waiting.done()
         os.close(write)
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, 30)
 
 
 async def test_end_of_input_during_the_start_cancels_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,7 +143,7 @@ async def test_a_transaction_of_a_cut_connection_is_killed(harness: InboxHarness
 
 async def test_an_outage_during_single_commits_is_waited_for_once(mongo: EmbeddedMongo, unique: Any) -> None:
     """A duplicate key makes the works of the group commit one by one; then MongoDB stops answering."""
-    async with inbox_harness(mongo.url, f"{unique()}inbox", timeout=0.5) as harness:
+    async with inbox_harness(mongo.url, f"{unique()}inbox", timeout=1.0) as harness:
         await harness.things.insert_one({"_id": "theirs", "name": "n0"})
         works = [harness.work() for _ in range(12)]
         for number, work in enumerate(works):
@@ -151,10 +151,10 @@ async def test_an_outage_during_single_commits_is_waited_for_once(mongo: Embedde
         async with AsyncMongoClient[dict[str, Any]](mongo.url) as admin:
             point = FailPoint(admin, harness.database.name)
             # The group's inbox rows and the insert with the duplicate key succeed, nothing after them.
-            await point.set_after(2, "insert", blockConnection=True, blockTimeMS=1000)
+            await point.set_after(2, "insert", blockConnection=True, blockTimeMS=2000)
             started = time.monotonic()
             results = await asyncio.gather(*(harness.commit(work) for work in works), return_exceptions=True)
             took = time.monotonic() - started
             assert await point.hit() >= 1, "the fault did not happen"
     assert all(isinstance(result, PyMongoError) for result in results)
-    assert took < 3, "the works waited one after the other"
+    assert took < 6, "the works waited one after the other"

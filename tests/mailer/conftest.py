@@ -78,7 +78,7 @@ async def harness(
     mongo_url: str, database_prefix: str, settings: MakeSettings, server: SmtpServer
 ) -> AsyncIterator[ServiceHarness]:
     """A harness of the mailer."""
-    loaded = settings(smtp_port=server.port, smtp_timeout=2, smtp_connections=2)
+    loaded = settings(smtp_port=server.port, smtp_timeout=10, smtp_connections=2)
     async with mailer_harness(mongo_url, database_prefix, loaded) as harness:
         yield harness
 
@@ -93,4 +93,4 @@ async def double() -> AsyncIterator[MailchimpDouble]:
 @pytest.fixture
 def mailchimp_settings(settings: MakeSettings, double: MailchimpDouble) -> MailerSettings:
     """Settings of a mailer that syncs consents to the double."""
-    return settings(mailchimp_api_key=KEY, mailchimp_list_id=LIST, mailchimp_api_base=double.url, mailchimp_timeout=1)
+    return settings(mailchimp_api_key=KEY, mailchimp_list_id=LIST, mailchimp_api_base=double.url, mailchimp_timeout=3)

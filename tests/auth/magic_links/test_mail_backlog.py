@@ -77,10 +77,10 @@ async def test_an_order_ends_the_pause_of_an_idle_measurement() -> None:
     kafka = Backlog()
     kafka.backlog._seconds = 0.0
     kafka.measure(1)
-    await asyncio.wait_for(kafka.backlog._pause(), 5)
+    await asyncio.wait_for(kafka.backlog._pause(), 30)
     kafka.measure(0)
     pausing = asyncio.create_task(kafka.backlog._pause())
     await asyncio.sleep(0.05)
     assert not pausing.done()
     kafka.backlog.must_be_short(LIFETIME)
-    await asyncio.wait_for(pausing, 5)
+    await asyncio.wait_for(pausing, 30)

@@ -27,6 +27,7 @@ from shared.messages.billing.subscriptions import (
 from shared.messages.billing.trials import FinishTrial, StartTrial
 from tests.billing.conftest import ADA, Shop, counter
 from tests.billing.trials.test_handlers import command, created
+from tests.stack import eventually
 
 STORM = 60
 
@@ -116,7 +117,7 @@ async def test_a_hanging_portal_refuses_no_trial(open_shop: Callable[..., Any]) 
     await shop.harness.deliver(command(key="user_eve", user_id="user_eve", email="eve@example.com"), seconds=10)
     (finish,) = shop.harness.published_of(FinishTrial)
     await shop.harness.deliver(finish, seconds=10)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 8
     assert not any(task.done() for task in hanging)
     for task in hanging:
         task.cancel()
@@ -131,8 +132,9 @@ async def test_readings_of_a_hanging_family_are_postponed_when_its_calls_are_tak
     commands = subscribe(shop, 12)
     shop.double.faults.add(FaultKind.HANG, path="/v1/subscriptions/*")
     storm = [asyncio.create_task(shop.harness.deliver(each)) for each in commands]
-    done, hanging = await asyncio.wait(storm, timeout=2)
-    assert (len(done), len(hanging), len(await postponed(shop))) == (10, 2, 10)
+    await eventually(lambda: sum(task.done() for task in storm) == 10)
+    hanging = [task for task in storm if not task.done()]
+    assert (len(hanging), len(await postponed(shop))) == (2, 10)
     for task in hanging:
         task.cancel()
     await asyncio.gather(*hanging, return_exceptions=True)

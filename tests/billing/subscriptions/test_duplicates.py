@@ -91,7 +91,7 @@ async def test_a_missing_older_one_causes_one_cancellation_command(shop: Shop) -
     await shop.next_second()
     second = shop.double.simulate.checkout(shop.price, email="ada@example.org", metadata=ADA, trial_days=7)
     await shop.deliver(shop.events_of(second["id"])[0])
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await shop.settle()
     assert shop.double.object("subscription", second["id"])["status"] == "trialing"
     assert len(shop.harness.published_of(CancelDuplicateSubscription)) == 1

@@ -15,6 +15,14 @@ ADDRESS = "Ada@Example.com"
 
 @pytest.fixture
 async def mailchimp(double: MailchimpDouble) -> AsyncIterator[Mailchimp]:
+    mailchimp = Mailchimp(SecretStr(KEY), LIST, timeout=30, api_base=double.url)
+    yield mailchimp
+    await mailchimp.close()
+
+
+@pytest.fixture
+async def impatient(double: MailchimpDouble) -> AsyncIterator[Mailchimp]:
+    """A client that meets a server which hangs."""
     mailchimp = Mailchimp(SecretStr(KEY), LIST, timeout=0.3, api_base=double.url)
     yield mailchimp
     await mailchimp.close()
@@ -40,10 +48,16 @@ async def mailchimp(double: MailchimpDouble) -> AsyncIterator[Mailchimp]:
     ],
 )
 async def test_outcome_of_an_update_does_not_quote_the_address(
-    *, mailchimp: Mailchimp, double: MailchimpDouble, fault: int | str | None, outcome: Outcome, takes_effect: bool
+    *,
+    mailchimp: Mailchimp,
+    impatient: Mailchimp,
+    double: MailchimpDouble,
+    fault: int | str | None,
+    outcome: Outcome,
+    takes_effect: bool,
 ) -> None:
     double.always = fault
-    assert await mailchimp.update(ADDRESS, "general") == outcome
+    assert await (impatient if "hang" in str(fault) else mailchimp).update(ADDRESS, "general") == outcome
     assert (double.status_of(ADDRESS) == "subscribed") == takes_effect
     assert double.updates[0][0] == member_hash(ADDRESS) == member_hash("ada@example.com")
 
@@ -63,11 +77,11 @@ async def test_outcome_of_an_update_does_not_quote_the_address(
     ],
 )
 async def test_erasure_succeeds_at_the_latest_in_the_retry(
-    mailchimp: Mailchimp, double: MailchimpDouble, fault: int | str | None, outcome: Outcome
+    mailchimp: Mailchimp, impatient: Mailchimp, double: MailchimpDouble, fault: int | str | None, outcome: Outcome
 ) -> None:
     await mailchimp.update(ADDRESS, "general")
     double.always = fault
-    assert await mailchimp.erase("ada@example.com") == outcome
+    assert await (impatient if "hang" in str(fault) else mailchimp).erase("ada@example.com") == outcome
     assert double.erasures == [member_hash(ADDRESS)]
     # Whether or not the first attempt took effect.
     double.always = None
@@ -77,8 +91,8 @@ async def test_erasure_succeeds_at_the_latest_in_the_retry(
 
 
 async def test_unknown_member_counts_as_erased_but_an_unknown_list_does_not(double: MailchimpDouble) -> None:
-    right = Mailchimp(SecretStr(KEY), LIST, timeout=1, api_base=double.url)
-    wrong = Mailchimp(SecretStr(KEY), "no-such-list", timeout=1, api_base=double.url)
+    right = Mailchimp(SecretStr(KEY), LIST, timeout=30, api_base=double.url)
+    wrong = Mailchimp(SecretStr(KEY), "no-such-list", timeout=30, api_base=double.url)
     try:
         assert await right.erase(ADDRESS) == Accepted()
         assert await wrong.erase(ADDRESS) == AccountRefused("404 Resource Not Found")
@@ -108,18 +122,18 @@ async def test_recent_sign_ups_of_one_address_do_not_suspend_the_calls(
     assert await mailchimp.update("bob@example.com", "general") == Accepted()
 
 
-async def test_slow_mailchimp_occupies_eight_calls_only(mailchimp: Mailchimp, double: MailchimpDouble) -> None:
+async def test_slow_mailchimp_occupies_eight_calls_only(impatient: Mailchimp, double: MailchimpDouble) -> None:
     double.always = "hang"
-    outcomes = await asyncio.gather(*(mailchimp.update(f"{number}@example.com", "none") for number in range(20)))
+    outcomes = await asyncio.gather(*(impatient.update(f"{number}@example.com", "none") for number in range(20)))
     assert len(double.updates) == 8
     assert outcomes.count(Deferred("busy")) == 12
     # After that many failures the circuit breaker is open.
-    assert await mailchimp.update(ADDRESS, "none") == Deferred("no answer within 0.3 s")
+    assert await impatient.update(ADDRESS, "none") == Deferred("no answer within 0.3 s")
     assert len(double.updates) == 8
 
 
 async def test_unreachable_server_is_an_outcome() -> None:
-    mailchimp = Mailchimp(SecretStr(KEY), LIST, timeout=0.3, api_base="http://127.0.0.1:9")
+    mailchimp = Mailchimp(SecretStr(KEY), LIST, timeout=30, api_base="http://127.0.0.1:9")
     try:
         assert await mailchimp.update(ADDRESS, "none") == Deferred("ClientConnectorError")
     finally:

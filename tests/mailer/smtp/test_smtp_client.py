@@ -276,7 +276,7 @@ async def test_circuit_breaker_opens_when_every_reply_is_slow(
         began = time.monotonic()
         outcomes = await asyncio.gather(*(client.send(mail(number)) for number in range(100)))
         assert {type(outcome) for outcome in outcomes} == {Unavailable}
-        assert time.monotonic() - began < 10, "each of them waited"
+        assert time.monotonic() - began < 20, "each of them waited"
     assert server.connections == 2
 
 
@@ -287,10 +287,10 @@ async def test_missing_greeting_times_out(monkeypatch: pytest.MonkeyPatch) -> No
 
     silent = await asyncio.start_server(send_nothing, "127.0.0.1", 0)
     monkeypatch.setattr(smtp_client_module, "CONNECT_SECONDS", 0.3)
-    async with silent, smtp_client(silent.sockets[0].getsockname()[1], timeout=5.0) as client:
+    async with silent, smtp_client(silent.sockets[0].getsockname()[1], timeout=60.0) as client:
         began = time.monotonic()
         assert await client.send(mail()) == Unavailable("connecting: no answer in time")
-        assert time.monotonic() - began < 4.0
+        assert time.monotonic() - began < 20
 
 
 async def test_server_of_another_protocol_is_unavailable() -> None:
@@ -314,7 +314,7 @@ async def test_starttls_is_used_if_required(pem: Path) -> None:
 @pytest.mark.parametrize("tls", ["none", "required", "implicit"])
 async def test_client_works_on_uvloop(pem: Path, tls: str) -> None:
     async def send_two(port: int) -> list[Outcome | Unavailable]:
-        async with smtp_client(port, tls=tls, ca_file=str(pem), timeout=5.0) as client:
+        async with smtp_client(port, tls=tls, ca_file=str(pem), timeout=30.0) as client:
             return [await client.send(mail(1)), await client.send(mail(2))]
 
     context = None if tls == "none" else server_tls(pem)

@@ -58,7 +58,7 @@ async def connected(script: Script, *, pipelining: bool) -> AsyncIterator[tuple[
     scripted = ScriptedServer(script)
     loop = asyncio.get_running_loop()
     listener = await loop.create_server(lambda: scripted, "127.0.0.1", 0)
-    async with listener, asyncio.timeout(5):
+    async with listener, asyncio.timeout(30):
         transport, _ = await loop.create_connection(asyncio.Protocol, *listener.sockets[0].getsockname())
         session = SmtpSession(transport, pipelining=pipelining, smtputf8=True)
         try:

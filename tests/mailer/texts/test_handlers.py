@@ -49,7 +49,7 @@ async def harness(start_harness: HarnessFactory, double: TwilioDouble) -> AsyncI
         "twilio_messaging_service_sid": SERVICE,
         "twilio_api_base": double.url,
     }
-    async with start_harness(**twilio, text_domain="nest.example", text_timeout=2) as harness:
+    async with start_harness(**twilio, text_domain="nest.example", text_timeout=10) as harness:
         yield harness
 
 

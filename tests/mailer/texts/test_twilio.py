@@ -79,7 +79,7 @@ async def test_text_sent_by_another_process_is_found_and_not_sent_again(
 
 
 async def test_text_whose_response_was_lost_is_found_by_the_retry(double: TwilioDouble, provider: MakeProvider) -> None:
-    twilio = provider(timeout=0.3)
+    twilio = provider(timeout=2)
     double.loses_responses = True
     assert isinstance(await twilio.send(text()), Deferred)
     double.loses_responses = False

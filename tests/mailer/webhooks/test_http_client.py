@@ -19,7 +19,7 @@ AT = datetime(2026, 11, 29, 6, 5, tzinfo=UTC)
 @pytest.fixture
 async def client() -> AsyncIterator[WebhookClient]:
     """A client that may post to loopback."""
-    client = WebhookClient(Destinations(private=True), timeout=1)
+    client = WebhookClient(Destinations(private=True), timeout=30)
     yield client
     await client.close()
 
@@ -125,7 +125,7 @@ async def test_a_name_that_resolves_to_a_private_address_is_not_connected_to(
     receiver: Receiver, addresses: tuple[str, ...]
 ) -> None:
     # The URL was checked long ago, when the name had a public address.
-    client = WebhookClient(Destinations(private=False), timeout=1, resolver=ChangingResolver(addresses))
+    client = WebhookClient(Destinations(private=False), timeout=30, resolver=ChangingResolver(addresses))
     sent = await post(client, f"https://rebinding.example:{receiver.port}/")
     assert (sent.attempt.status, sent.attempt.error) == (None, "address_refused")
     assert receiver.requests == []
@@ -134,7 +134,7 @@ async def test_a_name_that_resolves_to_a_private_address_is_not_connected_to(
 
 async def test_connections_to_private_addresses_are_not_used_again(receiver: Receiver) -> None:
     resolver = ChangingResolver(("127.0.0.1",), ("127.0.0.1",))
-    client = WebhookClient(Destinations(private=False), timeout=1, resolver=resolver)
+    client = WebhookClient(Destinations(private=False), timeout=30, resolver=resolver)
     for _ in range(2):
         sent = await post(client, f"https://rebinding.example:{receiver.port}/")
         assert sent.attempt.error == "address_refused"
@@ -143,7 +143,7 @@ async def test_connections_to_private_addresses_are_not_used_again(receiver: Rec
 
 
 async def test_a_url_from_before_a_change_of_the_setting_is_refused() -> None:
-    client = WebhookClient(Destinations(private=False), timeout=1)
+    client = WebhookClient(Destinations(private=False), timeout=30)
     assert (await post(client, "http://127.0.0.1:1/")).attempt.error == "address_refused"
     await client.close()
 
@@ -153,14 +153,14 @@ async def test_an_unknown_name_is_a_failure_of_dns() -> None:
         async def resolve(self, *_: Any, **__: Any) -> list[ResolveResult]:
             raise OSError(None, "unknown")
 
-    client = WebhookClient(Destinations(private=False), timeout=1, resolver=Unknown())
+    client = WebhookClient(Destinations(private=False), timeout=30, resolver=Unknown())
     assert (await post(client, "https://unknown.example/")).attempt.error == "dns"
     await client.close()
 
 
 async def test_an_endpoint_that_fails_repeatedly_gets_no_requests_for_a_while(receiver: Receiver) -> None:
     now = 0.0
-    client = WebhookClient(Destinations(private=True), timeout=1, clock=lambda: now)
+    client = WebhookClient(Destinations(private=True), timeout=30, clock=lambda: now)
     receiver.answers = [(500, {})] * FAILURES_BEFORE_PAUSE
     for _ in range(FAILURES_BEFORE_PAUSE):
         await post(client, receiver.url)

@@ -210,8 +210,8 @@ async def test_poison_is_dead_lettered_unchanged_and_the_next_message_handled(
             await bus.put_record(topic, value, headers, key=b"k")
             injected = time.monotonic()
             await bus.send(good(subject=defect, number=number, key="k"))
-            await wait_until(lambda defect=defect: has(bus, defect, service), 10, f"nothing was handled after {defect}")  # type: ignore[misc]
-            assert time.monotonic() - injected < 2, f"handled too late after {defect}"
+            await wait_until(lambda defect=defect: has(bus, defect, service), 60, f"nothing was handled after {defect}")  # type: ignore[misc]
+            assert time.monotonic() - injected < 6, f"handled too late after {defect}"
         await bus.drained(service)
     letters = await bus.dead_letters(topic)
     assert [(letter.value, list(letter.headers[1:])) for letter in letters] == list(records.values())
@@ -289,7 +289,7 @@ async def test_an_unknown_reply_partition_delays_no_message(bus: BusHarness) -> 
         for number in range(20):
             await bus.send(Append(subject="s", number=number, key="s"), reply_to=99, reply_id="1")
         assert (await bus.call(Append(subject="s", number=20, key="s"))).body == {"entries": 21}
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 5
     assert await bus.listed("s") == list(range(21))
 
 

@@ -64,7 +64,7 @@ async def test_waits_grow_until_a_record_ends_one(
     try:
         count = len(waits)
         await producer.send_and_wait(first.topic, b"record", partition=first.partition)
-        record = await asyncio.wait_for(consumer.getone(), 5)
+        record = await asyncio.wait_for(consumer.getone(), 30)
         assert record.value == b"record"
     finally:
         await producer.stop()
@@ -97,7 +97,7 @@ async def test_other_requests_and_a_new_assignment_do_not_wait_for_a_fetch(
     producer = AIOKafkaProducer(bootstrap_servers=kafka_bootstrap)
     await producer.start()
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             await consumer.end_offsets([second])
             consumer.assign([first])
             await consumer.position(first)
@@ -109,7 +109,7 @@ async def test_other_requests_and_a_new_assignment_do_not_wait_for_a_fetch(
 
 async def test_assignments_in_quick_succession_get_their_positions_at_once(consumer: AIOKafkaConsumer) -> None:
     partitions = sorted(consumer.assignment())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         for turns in range(40):
             consumer.assign(partitions)
             for _ in range(turns):

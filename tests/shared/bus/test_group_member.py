@@ -109,7 +109,7 @@ async def test_a_blocked_loop_still_sends_heartbeats(bus: BusHarness) -> None:
         async def sent() -> bool:
             return spare.sent >= 1
 
-        await wait_until(sent, 10)
+        await wait_until(sent)
 
 
 @pytest.mark.slow

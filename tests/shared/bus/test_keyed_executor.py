@@ -130,7 +130,7 @@ async def test_full_backlog_stops_the_reading(
     await turns()
     assert (further.done(), len(runs.started), runs.executor.count) == (False, 2, accepted)
     await runs.finish("0")
-    await asyncio.wait_for(further, 5)
+    await asyncio.wait_for(further, 30)
     await runs.finish_all()
     await runs.executor.wait_idle()
     assert len(runs.started) == accepted + 1

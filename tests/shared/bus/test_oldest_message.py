@@ -22,15 +22,15 @@ async def test_nothing_is_in_flight_nor_old_when_the_service_is_idle(bus: BusHar
         async def idle() -> bool:
             return in_flight() == 0
 
-        await wait_until(idle, 5)
+        await wait_until(idle)
         slow = await bus.send(Append(subject="slow", number=0, key="slow", gated=True))
 
         async def taken() -> bool:
             return in_flight() == 1 and bool(running.ledger.runs[slow.id])
 
-        await wait_until(taken, 5)
+        await wait_until(taken)
         running.ledger.gate.set()
-        await wait_until(idle, 5)
+        await wait_until(idle)
         oldest = OldestMessage(running.consumer, service="ledger")
         await oldest.look_up()
         assert oldest.age() == 0
@@ -49,7 +49,7 @@ async def test_messages_that_are_not_fetched_count_from_when_they_were_sent(bus:
         async def seen() -> bool:
             return oldest.age() > 0.5
 
-        await wait_until(seen, 10)
+        await wait_until(seen)
         assert oldest.age() <= time.time() - sent + 0.1
         await oldest.stop()
 
@@ -72,7 +72,7 @@ async def test_message_that_waits_since_before_the_start_has_its_whole_age(bus: 
             await oldest.look_up()
             return oldest.age() > 0
 
-        await wait_until(seen, 10)
+        await wait_until(seen)
 
 
 async def lag_is(bus: BusHarness, count: int) -> bool:

@@ -61,13 +61,13 @@ async def test_an_outage_lasts_from_a_failed_ping_to_an_answered_one(mongo: Mong
     async def lasts() -> bool:
         return outage.lasts
 
-    await wait_until(lasts, 10)
+    await wait_until(lasts)
     mongo.away = False
 
     async def over() -> bool:
         return not outage.begun.is_set()
 
-    await wait_until(over, 10)
+    await wait_until(over)
     assert (outage.seconds, outage.lasts) == (0, False)
     assert not await outage.is_on()
     mongo.away = True
@@ -88,7 +88,7 @@ async def test_a_refusal_is_an_outage_until_this_process_can_write(monkeypatch: 
         async def over() -> bool:
             return not outage.begun.is_set()
 
-        await wait_until(over, 10)
+        await wait_until(over)
         assert outage.problems() == []
         assert answering.pings == 0
     finally:

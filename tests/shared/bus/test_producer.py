@@ -49,7 +49,7 @@ async def test_a_missing_topic_raises_bus_down_within_the_timeout(bus: BusHarnes
         started = time.monotonic()
         with pytest.raises(BusDown):
             await producer.send(envelope(topic="no.such.topic"))
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 10
         await producer.send(envelope())
     finally:
         await producer.stop()

@@ -154,7 +154,7 @@ async def polling(instance: Timers) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await instance.stop()
 
 

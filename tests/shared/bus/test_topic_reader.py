@@ -78,7 +78,7 @@ async def test_existing_records_are_read_before_the_start_returns(
 async def test_an_empty_topic_is_followed(kafka_bootstrap: str, topic: str, producer: Producer) -> None:
     listener = Listener()
     reader = TopicReader(KafkaConnection(kafka_bootstrap), topic, listener, macs=macs_of(topic))
-    await reader.start(within=5)
+    await reader.start()
     await send(producer, "first")
     await eventually(lambda: listener.values == [b"first"])
     await reader.stop()

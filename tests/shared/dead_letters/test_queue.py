@@ -366,7 +366,7 @@ async def test_a_cursor_beyond_the_end_does_not_block(bus: BusHarness) -> None:
         ([2, 1], []),
     ):
         cursor = base64.urlsafe_b64encode(json.dumps({"ledger.commands": span}).encode()).decode().rstrip("=")
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(30):
             page = await queue.oldest(everything, topic="ledger.commands", limit=9, cursor=cursor)
         assert ([letter.value for letter in page.letters], page.next_cursor) == (expected, None)
         await queue.newest(everything, topic="ledger.commands", limit=9, cursor=cursor)
