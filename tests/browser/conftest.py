@@ -17,6 +17,8 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+LEVELS = {"error", "warning"}
+"""Of messages in a console. htmx warns of selectors that match nothing."""
 
 
 @pytest.fixture(scope="session")
@@ -40,14 +42,14 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest.fixture
 async def page(browser: Browser, nest: NestUp) -> AsyncIterator[Page]:
-    """A tab in a new profile; JavaScript errors fail the test."""
+    """A tab in a new profile; errors and warnings in its console, and thus violations of the CSP, fail the test."""
     context = await browser.new_context(base_url=nest.base_url)
     context.set_default_timeout(15_000)
     expect.set_options(timeout=15_000)
     tab = await context.new_page()
     errors: list[str] = []
     context.on("weberror", lambda error: errors.append(str(error.error)))
-    context.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    context.on("console", lambda message: errors.append(message.text) if message.type in LEVELS else None)
     yield tab
     await context.close()
     # The browser itself logs refused requests, which are no errors of the page.
