@@ -30,8 +30,7 @@ def test_pages_run_no_inline_script_or_style(pages: Pages) -> None:
     assert "frame-src 'self'" in page_headers(frame_src="'self'")["content-security-policy"]
     layout = pages.environment.from_string('{% extends "pages/layout.html" %}').render()
     assert not re.search(r"<style|\sstyle=|\son[a-z]+=|<script(?![^>]*\ssrc=)", layout)
-    assert '"allowEval":false' in layout
-    assert '"includeIndicatorStyles":false' in layout
+    assert '"includeIndicatorCSS":false' in layout
 
 
 def test_templates_escape_values_and_refuse_unknown_names(pages: Pages) -> None:

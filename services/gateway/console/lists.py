@@ -131,7 +131,7 @@ class ListPage:
 def explained(visit: Visit, refused: CallRefused) -> str:
     """The sentence of a refusal that a page shows beside its filters, which most refusals are about.
 
-    The page has the status of the refusal, except for htmx, which shows no other than 200.
+    The page has the status of the refusal, except for htmx, which swaps no error into a page.
     """
     if visit.status == HTTPStatus.OK and b"hx-request" not in visit.request.headers:
         visit.status = refused.status
