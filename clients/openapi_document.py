@@ -1,8 +1,9 @@
-"""Nest's OpenAPI document, as the generators of the clients read it: operations, schemas and error codes."""
+"""Nest's OpenAPI document, as the generators of the clients read it: operations, events, schemas and error codes."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -31,10 +32,13 @@ ROUTE_TAGS: Final = ("Phone login", "Accounts")
 
 
 class Document:
-    """The methods of the newest version, the routes without a version, and the schemas that they reach.
+    """The methods of the newest version, the routes without a version, webhook events, and the schemas they reach.
 
     Args:
         content: The OpenAPI document, parsed. Default: the one in the repository.
+
+    Attributes:
+        events: Schema of the body of each webhook event, by the event's type.
     """
 
     def __init__(self, content: dict[str, Any] | None = None) -> None:
@@ -49,8 +53,12 @@ class Document:
         self.methods = [Operation(self, *each) for each in every if each[1].startswith(f"/1/{self.version}/")]
         self.routes = [Operation(self, *each) for each in every if each[2]["tags"][0] in ROUTE_TAGS]
         self.operations = [*self.methods, *self.routes]
+        self.events: dict[str, dict[str, Any]] = {
+            event_type: about["post"]["requestBody"]["content"]["application/json"]["schema"]
+            for event_type, about in self.content["webhooks"].items()
+        }
         self.sent = self._reached(each.request for each in self.operations)
-        self.received = self._reached(each.response for each in self.operations)
+        self.received = self._reached([*(each.response for each in self.operations), *self.events.values()])
 
     def follow(self, part: dict[str, Any]) -> dict[str, Any]:
         """Return the part that a reference points to, or the part itself."""
@@ -62,7 +70,7 @@ class Document:
         return part
 
     def objects(self) -> dict[str, dict[str, Any]]:
-        """Return the schemas with properties that requests and responses reach, in the order of the document."""
+        """Return the schemas with properties that requests, responses and events reach, in the document's order."""
         reached = self.sent | self.received
         return {name: each for name, each in self.schemas.items() if name in reached and "properties" in each}
 
@@ -148,3 +156,8 @@ class Operation:
     def description(self) -> str:
         """Further paragraphs, or an empty string."""
         return str(self.about.get("description", ""))
+
+
+def event_name(event_type: str) -> str:
+    """Return the name of an event's class: ``UserCreatedEvent`` for ``user.created``."""
+    return "".join(map(str.capitalize, re.split(r"[._]", event_type))) + "Event"

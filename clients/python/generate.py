@@ -1,7 +1,8 @@
-"""Generator of the client's methods, models and errors from Nest's OpenAPI document.
+"""Generator of the client's methods, models, webhook events and errors from Nest's OpenAPI document.
 
-``python clients/python/generate.py`` writes ``nest_client/{methods,models,errors}.py``. It generates the operations of
-the newest version, which have an idempotency key or none, and the JSON schemas that they reach.
+``python clients/python/generate.py`` writes ``nest_client/{methods,models,webhook_events,errors}.py``. It generates the
+operations of the newest version, which have an idempotency key or none, the events that webhooks carry, and the JSON
+schemas that they reach.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, Final
 HERE: Final = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from openapi_document import STATUS_NAMES, Document, Operation  # noqa: E402 -- of the folder above
+from openapi_document import STATUS_NAMES, Document, Operation, event_name  # noqa: E402 -- of the folder above
 
 PACKAGE: Final = HERE / "nest_client"
 SCALARS: Final = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "None"}
@@ -62,22 +63,36 @@ class Generator:
 
     def models(self) -> str:
         """Return ``models.py``: one ``TypedDict`` per object."""
-        lines = [f'"""Objects in requests and responses of version {self.document.version}. {NOTICE}"""', ""]
+        lines = [f'"""Objects in requests, responses and webhooks of version {self.document.version}. {NOTICE}"""', ""]
         lines += ["from __future__ import annotations", "", "from datetime import datetime"]
         lines += ["from typing import Any, Final, Literal, NotRequired, TypedDict", ""]
         lines += [f'VERSION: Final = "{self.document.version}"', '"""Version of the methods."""', ""]
         requests = {each.request.get("$ref", "").rpartition("/")[2] for each in self.document.operations}
         for name, schema in self.document.objects().items():
-            if name in requests:
-                continue
-            lines += ["", f"class {name}(TypedDict):", _docstring(schema.get("description", name), 4), ""]
-            required = schema.get("required", [])
-            for field, inner in schema["properties"].items():
-                kind = self.type_of(inner, sent=name not in self.document.received)
-                lines.append(f"    {field}: {kind if field in required else f'NotRequired[{kind}]'}")
-                lines.append(_docstring(inner.get("description", field), 4))
-            lines.append("")
+            if name not in requests:
+                lines += self._typed_dict(name, schema, sent=name not in self.document.received)
         return "\n".join(lines)
+
+    def _typed_dict(self, name: str, schema: dict[str, Any], *, sent: bool, prefix: str = "") -> list[str]:
+        lines = ["", f"class {name}(TypedDict):", _docstring(schema.get("description", name), 4), ""]
+        required = schema.get("required", [])
+        for field, inner in schema["properties"].items():
+            kind = self.type_of(inner, sent=sent, prefix=prefix)
+            lines.append(f"    {field}: {kind if field in required else f'NotRequired[{kind}]'}")
+            lines.append(_docstring(inner.get("description", field), 4))
+        return [*lines, ""]
+
+    def webhook_events(self) -> str:
+        """Return ``webhook_events.py``: one ``TypedDict`` per event type, their union, and the list of types."""
+        lines = [f'"""Events that webhooks carry. {NOTICE}"""', "", "from __future__ import annotations", ""]
+        lines += ["from typing import Final, Literal, TypeAlias, TypedDict", "", "from nest_client import models", ""]
+        names = {event_type: event_name(event_type) for event_type in self.document.events}
+        for event_type, schema in self.document.events.items():
+            lines += self._typed_dict(names[event_type], schema, sent=False, prefix="models.")
+        lines += ["", f"WebhookEvent: TypeAlias = ({' | '.join(names.values())})"]
+        lines += ['"""An event of a known type: ``event["type"]`` determines the type of ``event["data"]``."""']
+        lines += ["EVENT_TYPES: Final = (", *(f"    {event_type!r}," for event_type in names), ")"]
+        return "\n".join([*lines, '"""Types of events that this release knows."""', ""])
 
     def errors(self) -> str:
         """Return ``errors.py``: one class per status, and below it one per code."""
@@ -224,7 +239,12 @@ def _formatted(source: str) -> str:
 def generated(document: Document) -> dict[Path, str]:
     """Return the text of each generated file."""
     one = Generator(document)
-    texts = {"models.py": one.models(), "errors.py": one.errors(), "methods.py": one.methods()}
+    texts = {
+        "models.py": one.models(),
+        "webhook_events.py": one.webhook_events(),
+        "errors.py": one.errors(),
+        "methods.py": one.methods(),
+    }
     return {PACKAGE / name: _formatted(text) for name, text in texts.items()}
 
 

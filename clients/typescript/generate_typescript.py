@@ -1,7 +1,8 @@
-"""Generator of the TypeScript client's methods, models and errors from Nest's OpenAPI document.
+"""Generator of the TypeScript client's methods, models, webhook events and errors from Nest's OpenAPI document.
 
-``python clients/typescript/generate_typescript.py`` writes ``src/{version,methods,models,errors}.ts``. It generates the
-methods of the newest version, the routes without a version, and the schemas and error codes that they reach.
+``python clients/typescript/generate_typescript.py`` writes ``src/{version,methods,models,webhook-events,errors}.ts``.
+It generates the methods of the newest version, the routes without a version, the events that webhooks carry, and the
+schemas and error codes that they reach.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, Final
 HERE: Final = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from openapi_document import STATUS_NAMES, Document, Operation  # noqa: E402 -- of the folder above
+from openapi_document import STATUS_NAMES, Document, Operation, event_name  # noqa: E402 -- of the folder above
 
 SOURCE: Final = HERE / "src"
 WIDTH: Final = 118
@@ -75,7 +76,7 @@ class Generator:
 
     def models(self) -> str:
         """Return ``models.ts``: one interface per object, and one per request whose parameters are in the path."""
-        lines = [f"/** Objects in requests and responses of version {self.document.version}. {NOTICE} */"]
+        lines = [f"/** Objects in requests, responses and webhooks of version {self.document.version}. {NOTICE} */"]
         for name, schema in self.document.objects().items():
             required = set(schema.get("required", []))
             sent = name not in self.document.received
@@ -92,15 +93,37 @@ class Generator:
         return "$ref" not in operation.request
 
     def _interface(
-        self, name: str, about: str, fields: dict[str, dict[str, Any]], required: set[str], *, sent: bool
+        self,
+        name: str,
+        about: str,
+        fields: dict[str, dict[str, Any]],
+        required: set[str],
+        *,
+        sent: bool,
+        prefix: str = "",
     ) -> list[str]:
         if not fields:
             return ["", *_comment(about), f"export type {name} = Record<string, never>;"]
         lines = ["", *_comment(about), f"export interface {name} {{"]
         for field, schema in fields.items():
             lines += _comment(schema.get("description", ""), 2)
-            lines.append(f"  {field}{'' if field in required else '?'}: {self.type_of(schema, sent=sent)};")
+            kind = self.type_of(schema, sent=sent, prefix=prefix)
+            lines.append(f"  {field}{'' if field in required else '?'}: {kind};")
         return [*lines, "}"]
+
+    def webhook_events(self) -> str:
+        """Return ``webhook-events.ts``: one interface per event type, their union, and the list of types."""
+        lines = [f"/** Events that webhooks carry. {NOTICE} */", 'import type * as models from "./models.js";']
+        names = {event_type: event_name(event_type) for event_type in self.document.events}
+        for event_type, schema in self.document.events.items():
+            about, fields, required = schema["description"], schema["properties"], set(schema["required"])
+            lines += self._interface(names[event_type], about, fields, required, sent=False, prefix="models.")
+        lines += ["", "/** An event of a known type: its `type` determines the type of its `data`. */"]
+        lines += ["export type WebhookEvent =", *(f"  | {name}" for name in names.values())]
+        lines[-1] += ";"
+        lines += ["", "/** Types of events that this release knows. */", "export const EVENT_TYPES = ["]
+        lines += [f"  {json.dumps(event_type)}," for event_type in names]
+        return "\n".join([*lines, "] as const;", ""])
 
     def errors(self) -> str:
         """Return ``errors.ts``: one class per status, and below it one per code."""
@@ -221,6 +244,7 @@ def generated(document: Document) -> dict[Path, str]:
     texts = {
         "version.ts": one.version(),
         "models.ts": one.models(),
+        "webhook-events.ts": one.webhook_events(),
         "errors.ts": one.errors(),
         "methods.ts": one.methods(),
     }

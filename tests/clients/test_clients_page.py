@@ -42,7 +42,9 @@ def test_typescript_column_names_what_exists() -> None:
 
     assert len(found) > 20
     assert [
-        name for name in found if not re.search(rf"\b(class|function|const|async|override) {name}\b|{name}\(", source)
+        name
+        for name in found
+        if not re.search(rf"\b(class|interface|function|const|async|override) {name}\b|{name}\(", source)
     ] == []
 
 

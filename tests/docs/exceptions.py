@@ -81,7 +81,6 @@ FRAGMENTS: Final[dict[tuple[str, str], str]] = {
     ("docs/deploy/one-server.md", "rs.initiate"): "runs in mongosh",
     ("docs/kubernetes.md", "createUser"): "runs in mongosh",
     ("docs/webhooks.md", "WebhookVerifier"): "tests/mailer/webhooks/test_documented_receivers.py runs it",
-    ("docs/webhooks.md", "new Webhook("): "tests/mailer/webhooks/test_documented_receivers.py runs it",
     ("docs/operations.md", "report-to-nest"): "runs in Postfix; tests/gateway/test_webhooks_mail.py signs such reports",
     ("docs/operations.md", "createUser"): "runs in mongosh",
 }

@@ -1,4 +1,4 @@
-"""Verification of webhooks as Standard Webhooks 1.0 describes it (https://www.standardwebhooks.com)."""
+"""Verification of Nest's webhooks as Standard Webhooks 1.0 describes it (https://www.standardwebhooks.com)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal, TypedDict, cast
+
+from nest_client.webhook_events import EVENT_TYPES, WebhookEvent
 
 PREFIX: Final = "whsec_"
 TOLERANCE_SECONDS: Final = 300
@@ -20,6 +22,17 @@ class InvalidWebhook(Exception):
     """The request is not a webhook that one of the secrets has signed, or it is too old. Answer it with 400."""
 
 
+class UnknownEvent(TypedDict):
+    """The payload of a webhook whose type this release does not know, as a later version of Nest may send it.
+
+    Its ``type`` is never one of Nest's, so that the type of each known event determines the type of its ``data``.
+    """
+
+    type: Literal["unknown"]
+    body: Any
+    """The body's JSON value, with the event's own ``type`` and ``data``."""
+
+
 @dataclass(frozen=True)
 class Webhook:
     """A verified webhook.
@@ -27,12 +40,13 @@ class Webhook:
     Attributes:
         id: ID of the message, the same in all attempts to deliver it. Handle each ID once.
         timestamp: Time of this attempt in Unix seconds.
-        payload: The body's JSON value.
+        payload: The event: the body's JSON value if its ``type`` is known. Fields that this release does not know are
+            kept.
     """
 
     id: str
     timestamp: int
-    payload: Any
+    payload: WebhookEvent | UnknownEvent
 
 
 @dataclass(frozen=True)
@@ -83,9 +97,15 @@ class WebhookVerifier:
         if not any(hmac.compare_digest(one, other) for one in right for other in given):
             raise InvalidWebhook("No signature is right.")
         try:
-            return Webhook(message_id, int(timestamp), json.loads(body))
+            return Webhook(message_id, int(timestamp), _event_of(json.loads(body)))
         except ValueError:
             raise InvalidWebhook("The body is no JSON.") from None
+
+
+def _event_of(body: Any) -> WebhookEvent | UnknownEvent:
+    if isinstance(body, dict) and body.get("type") in EVENT_TYPES:
+        return cast("WebhookEvent", body)
+    return {"type": "unknown", "body": body}
 
 
 def _decoded(signature: str) -> bytes:

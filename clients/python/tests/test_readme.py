@@ -90,8 +90,18 @@ async def test_signed_webhooks_are_handled(reader: Reader) -> None:
     assert handled == [("msg_1", {"type": "user.created"})]
 
 
+async def test_events_are_described_by_their_type(reader: Reader) -> None:
+    describe = (await reader.run("Verify webhooks", 1))["describe"]
+
+    trial = {"user_id": "user_1", "subscription_id": "sub_1", "ends_at": "2026-12-05T00:00:00.000Z"}
+    assert describe({"type": "trial.started", "data": trial}) == "trial of user_1 until 2026-12-05T00:00:00.000Z"
+    assert describe({"type": "user.erased", "data": {"user_id": "user_1"}}) == "forget user_1"
+    assert describe({"type": "user.created", "data": {}}) == "ignored: user.created"
+    assert describe({"type": "unknown", "body": [1]}) == "ignored, in full: [1]"
+
+
 def test_every_sample_is_run() -> None:
     numbers = {heading: len(samples) for heading, samples in SAMPLES.items() if samples}
 
     assert numbers.pop("Test your app") == 1  # by `test_testing.py`
-    assert numbers == {"Log a person in": 2, "Errors and retries": 1, "Protect a route": 1, "Verify webhooks": 1}
+    assert numbers == {"Log a person in": 2, "Errors and retries": 1, "Protect a route": 1, "Verify webhooks": 2}

@@ -4,8 +4,10 @@ import type { Claims, TokenVerifier } from "./verifier.js";
 
 export { type BearerOptions, checkBearer, type Refusal } from "./bearer.js";
 export { type Claims, InvalidToken, KeysUnavailable, TokenVerifier, type TokenVerifierOptions } from "./verifier.js";
+export * from "./webhook-events.js";
 export {
   InvalidWebhook,
+  type UnknownEvent,
   type Webhook,
   type WebhookHeaders,
   WebhookVerifier,

@@ -1,5 +1,6 @@
-/** Verification of webhooks as Standard Webhooks 1.0 describes it (https://www.standardwebhooks.com). */
+/** Verification of Nest's webhooks as Standard Webhooks 1.0 describes it (https://www.standardwebhooks.com). */
 import { fromBase64, hmacKey, subtle, toBytes } from "./bytes.js";
+import { EVENT_TYPES, type WebhookEvent } from "./webhook-events.js";
 
 const PREFIX = "whsec_";
 const TOLERANCE_SECONDS = 300;
@@ -9,14 +10,25 @@ export class InvalidWebhook extends Error {
   override readonly name = "InvalidWebhook";
 }
 
+/**
+ * The payload of a webhook whose type this release does not know, as a later version of Nest may send it.
+ *
+ * Its `type` is never one of Nest's, so that the type of each known event determines the type of its `data`.
+ */
+export interface UnknownEvent {
+  type: "unknown";
+  /** The body's JSON value, with the event's own `type` and `data`. */
+  body: unknown;
+}
+
 /** A verified webhook. */
-export interface Webhook<Payload = unknown> {
+export interface Webhook {
   /** ID of the message, the same in all attempts to deliver it. Handle each ID once. */
   readonly id: string;
   /** Time of this attempt in Unix seconds. */
   readonly timestamp: number;
-  /** The body's JSON value. */
-  readonly payload: Payload;
+  /** The event: the body's JSON value if its `type` is known. Fields that this release does not know are kept. */
+  readonly payload: WebhookEvent | UnknownEvent;
 }
 
 /** Headers of a request: those of `fetch`, or those of Node.js. */
@@ -31,7 +43,7 @@ export interface WebhookVerifierOptions {
 }
 
 /** Verifier of webhooks. */
-export class WebhookVerifier<Payload = unknown> {
+export class WebhookVerifier {
   readonly #secrets: readonly Uint8Array<ArrayBuffer>[];
   readonly #tolerance: number;
   readonly #clock: () => number;
@@ -51,7 +63,7 @@ export class WebhookVerifier<Payload = unknown> {
    * @param headers The headers, with names in any case.
    * @throws InvalidWebhook A header is missing, the time is out of tolerance, or no signature is right.
    */
-  async verify(body: string | Uint8Array, headers: WebhookHeaders): Promise<Webhook<Payload>> {
+  async verify(body: string | Uint8Array, headers: WebhookHeaders): Promise<Webhook> {
     const read = reader(headers);
     const [id, timestamp, signatures] = [read("webhook-id"), read("webhook-timestamp"), read("webhook-signature")];
     if (!/^\d{1,10}$/.test(timestamp)) throw new InvalidWebhook("The timestamp is not in Unix seconds.");
@@ -63,7 +75,7 @@ export class WebhookVerifier<Payload = unknown> {
     const given = signatures.split(/\s+/).filter((each) => each.startsWith("v1,"));
     if (!(await this.#anyIsRight(given, signed))) throw new InvalidWebhook("No signature is right.");
     try {
-      return { id, timestamp: Number(timestamp), payload: JSON.parse(new TextDecoder().decode(bytes)) as Payload };
+      return { id, timestamp: Number(timestamp), payload: eventOf(JSON.parse(new TextDecoder().decode(bytes))) };
     } catch {
       throw new InvalidWebhook("The body is no JSON.");
     }
@@ -79,6 +91,11 @@ export class WebhookVerifier<Payload = unknown> {
     }
     return false;
   }
+}
+
+function eventOf(body: unknown): WebhookEvent | UnknownEvent {
+  const type = (body as { type?: unknown } | null)?.type;
+  return (EVENT_TYPES as readonly unknown[]).includes(type) ? (body as WebhookEvent) : { type: "unknown", body };
 }
 
 function reader(headers: WebhookHeaders): (name: string) => string {

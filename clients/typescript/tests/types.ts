@@ -1,7 +1,14 @@
 // Programs that must compile, and mistakes that must not: `tsc --project tests`.
 import { Client, errors, LocalStorageStore, type models, type TokenStore } from "@nest/client";
 import { FileStore } from "@nest/client/node";
-import { bearerToken, TokenVerifier, WebhookVerifier } from "@nest/client/server";
+import {
+  bearerToken,
+  TokenVerifier,
+  type UnknownEvent,
+  type UserErasedEvent,
+  type WebhookEvent,
+  WebhookVerifier,
+} from "@nest/client/server";
 import { bearerToken as honoBearer } from "@nest/client/hono";
 import { useCustomerState, useUser } from "@nest/client/react";
 import { Hono } from "hono";
@@ -44,5 +51,38 @@ export const stores: TokenStore[] = [
 ];
 export const handler: (request: Request) => Promise<Response> = bearerToken(verifier, (_, claims) => Response.json(claims.userId));
 export const app = new Hono().get("/", honoBearer(verifier), (context) => context.text(context.get("claims").userId));
-export const webhook = new WebhookVerifier<{ type: "a" }>("whsec_AAAA").verify("", {}).then((each) => each.payload.type);
+
+export async function webhooks(): Promise<unknown> {
+  const webhook = await new WebhookVerifier("whsec_AAAA").verify("", {});
+  // @ts-expect-error -- the fields depend on the type
+  webhook.payload.data.user_id;
+  switch (webhook.payload.type) {
+    case "user.erased":
+      return erased(webhook.payload);
+    case "payment.refunded":
+      // @ts-expect-error -- a field of another type
+      webhook.payload.data.failure;
+      return webhook.payload.data.amount_refunded satisfies number;
+    // @ts-expect-error -- a type that Nest does not know
+    case "user.deleted":
+      return null;
+    case "unknown":
+      return webhook.payload.body;
+    default:
+      return webhook.payload.timestamp satisfies string;
+  }
+}
+
+export function erased(event: UserErasedEvent): string {
+  return event.data.user_id;
+}
+
+export const events: (WebhookEvent | UnknownEvent)[] = [
+  { type: "consent.changed", timestamp: "", data: { user_id: "", level: "none", source: "" } },
+  { type: "unknown", body: { type: "user.deleted" } },
+  // @ts-expect-error -- data of another type
+  { type: "webhook.test", timestamp: "", data: { user_id: "" } },
+  // @ts-expect-error -- an event of an unknown type is in `body`
+  { type: "user.deleted", timestamp: "", data: {} },
+];
 export const Component = (): string => `${useUser().data?.id} ${useCustomerState().data?.features.length}`;

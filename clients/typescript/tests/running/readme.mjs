@@ -16,7 +16,7 @@ const PACKAGE = fileURLToPath(new URL("../..", import.meta.url));
 const DECLARATIONS = `
 declare const NEST: string, CLIENT_ID: string, REDIRECT_URI: string, INTERNAL_KEY: string;
 declare function ask(question: string): Promise<string>;
-declare function handleOnce(id: string, payload: unknown): Promise<void>;
+declare function handleOnce(id: string, event: import("@nest/client/server").Webhook["payload"]): Promise<void>;
 `;
 const OPTIONS = { jsx: "react-jsx", rootDir: ".", noEmit: true, skipLibCheck: true, types: ["node", "react"] };
 
@@ -135,4 +135,11 @@ test("verify webhooks", async () => {
   assert.equal((await post("whsec_b2xk")).status, 204);
   assert.equal((await post("whsec_AAAA")).status, 400);
   assert.deepEqual(handled, [["msg_1", { type: "user.created" }]]);
+
+  const { describe } = await run("Verify webhooks 2");
+  const trial = { user_id: "user_1", subscription_id: "sub_1", ends_at: "2026-12-05T00:00:00.000Z" };
+  assert.equal(describe({ type: "trial.started", data: trial }), "trial of user_1 until 2026-12-05T00:00:00.000Z");
+  assert.equal(describe({ type: "user.erased", data: { user_id: "user_1" } }), "forget user_1");
+  assert.equal(describe({ type: "user.created", data: {} }), "ignored: user.created");
+  assert.equal(describe({ type: "unknown", body: [1] }), "ignored, in full: [1]");
 });
