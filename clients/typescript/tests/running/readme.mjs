@@ -60,7 +60,7 @@ test("all samples compile", async () => {
   for (const [index, { kind, code }] of [...samples.values()].entries()) await writeFile(join(types, `${index}.${kind}`), code);
   const done = promisify(execFile)(join(PACKAGE, "node_modules/.bin/tsc"), ["--project", types]);
   await done.catch((error) => assert.fail(error.stdout));
-  assert.equal(samples.size, 8, [...samples.keys()].join());
+  assert.equal(samples.size, 9, [...samples.keys()].join());
 });
 
 test("log a person in", async () => {
