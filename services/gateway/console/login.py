@@ -113,10 +113,11 @@ class Login:
         """Request a mail if the address is an operator's; the response is the same for all addresses."""
         form = dict(await form_of(request))
         self._check_form(form, request)
+        typed = form.get("email", "")[:512]
         try:
-            address = normal_email(form.get("email", "")[:512], test_domains=self._test_domains)
+            address = normal_email(typed, test_domains=self._test_domains)
         except InvalidEmail:
-            return self._form(request, error="This is no e-mail address.", status=422)
+            return self._form(request, error="This is no e-mail address.", status=422, typed=typed)
         login = _new_login(address)
         if address in self._access.operators:
             self._request_mail(request, login)
@@ -222,9 +223,9 @@ class Login:
         login = self._cookie.read(request)
         self._tokens.check(form.get(CSRF_FIELD, ""), "" if login is None else login["id"])
 
-    def _form(self, request: HttpRequest, *, error: str = "", status: int = 200) -> HttpResponse:
+    def _form(self, request: HttpRequest, *, error: str = "", status: int = 200, typed: str = "") -> HttpResponse:
         login = self._cookie.read(request) or _new_login("")
-        return self._page("login.html", login, error=error, status=status)
+        return self._page("login.html", login, error=error, status=status, typed=typed)
 
     def _sent(self, login: dict[str, Any], *, error: str = "", status: int = 200) -> HttpResponse:
         return self._page("sent.html", login, error=error, status=status, address=login["address"])
