@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import ipaddress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
+    PublicFormat,
 )
 from cryptography.x509.oid import NameOID
 
@@ -26,6 +29,13 @@ class Issued:
     certificate: Path
     key: Path
     both: Path
+
+    @property
+    def key_digest(self) -> str:
+        """SHA-256 of the public key in base64, as browsers pin it (RFC 7469 section 2.4)."""
+        public_key = x509.load_pem_x509_certificate(self.certificate.read_bytes()).public_key()
+        encoded = public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        return base64.b64encode(hashlib.sha256(encoded).digest()).decode()
 
 
 class Authority:
@@ -57,10 +67,10 @@ class Authority:
         self.ca_file = folder / f"{name.replace(' ', '-')}.pem"
         self.ca_file.write_bytes(certificate.public_bytes(Encoding.PEM))
 
-    def issue(self, name: str, *, password: str | None = None) -> Issued:
+    def issue(self, name: str, *, host: str = "localhost", password: str | None = None) -> Issued:
         """Issue a certificate for loopback and as a client with this common name; the password encrypts its key."""
         key = ec.generate_private_key(ec.SECP256R1())
-        names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        names = [x509.DNSName(host), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
         certificate = (
             _builder(_name(name), self._name, key.public_key())
             .add_extension(x509.SubjectAlternativeName(names), critical=False)

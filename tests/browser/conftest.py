@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from playwright.async_api import Browser, Page, async_playwright, expect
@@ -28,22 +29,22 @@ async def nest(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[NestUp
         yield running
 
 
-@pytest.fixture(scope="session")
-async def browser() -> AsyncIterator[Browser]:
-    """The system's Chromium. Without one the tests fail; they are never skipped."""
+@asynccontextmanager
+async def chromium(*flags: str) -> AsyncIterator[Browser]:
+    """Run the system's Chromium with further flags. Without one the tests fail; they are never skipped."""
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
     executable = next(filter(None, map(shutil.which, names)), None)
     assert executable, "the browser tests need a Chromium: apt-get install chromium"
     async with async_playwright() as playwright:
-        chromium = await playwright.chromium.launch(executable_path=executable, headless=True, args=list(FLAGS))
-        yield chromium
-        await chromium.close()
+        browser = await playwright.chromium.launch(executable_path=executable, headless=True, args=[*FLAGS, *flags])
+        yield browser
+        await browser.close()
 
 
-@pytest.fixture
-async def page(browser: Browser, nest: NestUp) -> AsyncIterator[Page]:
-    """A tab in a new profile; errors and warnings in its console, and thus violations of the CSP, fail the test."""
-    context = await browser.new_context(base_url=nest.base_url)
+@asynccontextmanager
+async def open_tab(browser: Browser, base_url: str) -> AsyncIterator[Page]:
+    """Open a tab in a new profile; errors, CSP violations and warnings in its console fail the test."""
+    context = await browser.new_context(base_url=base_url)
     context.set_default_timeout(15_000)
     expect.set_options(timeout=15_000)
     tab = await context.new_page()
@@ -54,3 +55,17 @@ async def page(browser: Browser, nest: NestUp) -> AsyncIterator[Page]:
     await context.close()
     # The browser itself logs refused requests, which are no errors of the page.
     assert [line for line in errors if "Failed to load resource" not in line] == []
+
+
+@pytest.fixture(scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    """A Chromium shared by the tests."""
+    async with chromium() as running:
+        yield running
+
+
+@pytest.fixture
+async def page(browser: Browser, nest: NestUp) -> AsyncIterator[Page]:
+    """A tab in a new profile at the shared Nest."""
+    async with open_tab(browser, nest.base_url) as tab:
+        yield tab
