@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
@@ -24,11 +21,11 @@ from pymongo import AsyncMongoClient
 from rich.console import Console
 from rich.progress import Progress
 
+from tests.bench import command_line
 from tests.bench.app import App
+from tests.bench.command_line import Cells
 from tests.bench.environment import environment
 from tests.bench.measure import Call, Round, closed_loops, cpu_seconds, open_loop
-from tests.bench.scale import DOCUMENT
-from tests.bench.scale_out import Cells, show, write
 
 GOAL: Final = 1.2
 """CPU time of a call in the large deployment, compared with that in the small one."""
@@ -355,24 +352,16 @@ def main(arguments: Sequence[str] | None = None) -> Growth:
     option("--inbox", type=int, default=3_000_000, help="inbox rows of auth (default 3,000,000)")
     option("--audit", type=int, default=3_000_000, help="audit entries (default 3,000,000)")
     option("--soak", type=float, default=0.0, metavar="MINUTES", help="load before a second measurement (default 0)")
-    option("--runs", type=int, default=3, help="measured rounds, of which the median counts (default 3)")
-    option("--seconds", type=float, default=3.0, help="duration of a round (default 3)")
     option("--settle", type=float, default=60.0, help="seconds between the fill and the rounds (default 60)")
     option("--cache-gb", type=float, default=1.0, help="MongoDB's cache in GiB, of each deployment (default 1)")
-    option("--codes-per-second", type=int, default=400, help="codes that no round exceeds (default 400)")
-    option("--document", action="store_true", help=f"write the tables into {DOCUMENT}")
-    option("--json", type=Path, metavar="FILE", help="write the results to this file too")
+    command_line.add_options(parser, seconds=3.0)
     options = parser.parse_args(arguments)
-    console = Console(width=None if sys.stdout.isatty() else 132)
+    console = command_line.console()
     growth = uvloop.run(run(options, console))
-    show(console, tables(growth))
-    if options.document:
-        write(tables(growth))
+    command_line.finish(options, console, tables(growth), asdict(growth))
     for row in growth.soaked or growth.rows:
         verdict = "reaches" if row.ratio <= GOAL else "misses"
         console.print(f"{row.name}: {row.ratio:.2f} times its CPU time, {verdict} the goal of {GOAL}")
-    if options.json is not None:
-        options.json.write_text(json.dumps(asdict(growth), indent=1) + "\n")
     return growth
 
 

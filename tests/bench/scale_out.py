@@ -9,27 +9,23 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 import uvloop
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from rich.console import Console
-from rich.table import Table
 
 from shared.bus.topics import TOPICS
-from tests.bench import markdown
+from tests.bench import command_line
 from tests.bench.app import App
+from tests.bench.command_line import Cells
 from tests.bench.cpu_shares import CpuShares, NoCpuShares
 from tests.bench.environment import SERVICES, environment
 from tests.bench.measure import Call, Result, Round, closed_loops, cpu_seconds, open_loop
-from tests.bench.scale import DOCUMENT
 
 GOAL: Final = 1.6
 """Throughput of two instances, compared with that of one."""
@@ -203,10 +199,6 @@ async def _measure_hot_keys(nest: Nest, measured: Measured, options: argparse.Na
     hot.close()
 
 
-Cells = tuple[tuple[str, ...], list[tuple[str, ...]]]
-"""Head and rows of a table."""
-
-
 def tables(measured: Measured) -> dict[str, Cells]:
     """What was measured, as tables by name."""
     jobs = []
@@ -230,47 +222,22 @@ def tables(measured: Measured) -> dict[str, Cells]:
     }
 
 
-def show(console: Console, named: Mapping[str, Cells]) -> None:
-    """Print tables."""
-    for name, (head, rows) in named.items():
-        table = Table(title=name, title_justify="left")
-        for number, column in enumerate(head):
-            table.add_column(column, justify="right" if number else "left")
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
-
-
-def write(named: Mapping[str, Cells]) -> None:
-    """Write tables into the document."""
-    texts = {name: markdown.table(head, rows) for name, (head, rows) in named.items()}
-    DOCUMENT.write_text(markdown.render(DOCUMENT.read_text(), texts))
-
-
 def main(arguments: Sequence[str] | None = None) -> Measured:
     """Run the benchmark, and print its tables."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.scale_out", description=__doc__)
-    option: Any = parser.add_argument
-    option("--share", type=float, default=0.1, help="of a core, for each process of Nest (default 0.1)")
-    option("--runs", type=int, default=3, help="measured rounds, of which the median counts (default 3)")
-    option("--seconds", type=float, default=4.0, help="duration of a round (default 4)")
-    option("--codes-per-second", type=int, default=400, help="codes that no round exceeds (default 400)")
-    option("--document", action="store_true", help=f"write the tables into {DOCUMENT}")
-    option("--json", type=Path, metavar="FILE", help="write the results to this file too")
+    parser.add_argument("--share", type=float, default=0.1, help="of a core, for each process of Nest (default 0.1)")
+    command_line.add_options(parser, seconds=4.0)
     options = parser.parse_args(arguments)
-    console = Console(width=None if sys.stdout.isatty() else 132)
+    console = command_line.console()
     try:
         measured = uvloop.run(run(options, console))
     except NoCpuShares as refusal:
         parser.exit(1, f"{refusal}\n")
-    show(console, tables(measured))
-    if options.document:
-        write(tables(measured))
-    for job, ratio in measured.ratios().items():
+    ratios = measured.ratios()
+    command_line.finish(options, console, tables(measured), {**asdict(measured), "ratios": ratios})
+    for job, ratio in ratios.items():
         verdict = "reaches" if ratio >= GOAL else "misses"
         console.print(f"{job}: {ratio:.2f} times with two of each, {verdict} the goal of {GOAL}")
-    if options.json is not None:
-        options.json.write_text(json.dumps({**asdict(measured), "ratios": measured.ratios()}, indent=1) + "\n")
     return measured
 
 

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from tests.bench import growth, scale, scale_out
+from tests.bench import command_line, growth, scale, scale_out
 from tests.bench.cpu_shares import CpuShares, NoCpuShares
 from tests.bench.environment import short_names
 from tests.bench.measure import Round
@@ -38,6 +41,25 @@ def test_every_measured_table_has_a_place_in_the_document() -> None:
     for name, (head, rows) in named.items():
         assert f"<!-- table {name} -->\n" in document
         assert all(len(cells) == len(head) for cells in rows)
+
+
+def test_finished_bench_writes_the_document_and_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    scale.DOCUMENT.parent.mkdir()
+    scale.DOCUMENT.write_text("before\n<!-- table hot-keys -->\nold\n<!-- end -->\nafter\n")
+    parser = argparse.ArgumentParser()
+    command_line.add_options(parser, seconds=3.0)
+    tables: dict[str, command_line.Cells] = {"hot-keys": (("load", "p50"), [("none", "1.0")])}
+    printed = Console(file=StringIO())
+
+    command_line.finish(parser.parse_args([]), printed, tables, {"a": 1})
+    assert "old" in scale.DOCUMENT.read_text()
+    assert list(tmp_path.iterdir()) == [tmp_path / "docs"]
+
+    command_line.finish(parser.parse_args(["--document", "--json", "results.json"]), printed, tables, {"a": 1})
+    text = "before\n<!-- table hot-keys -->\n| load | p50 |\n| --- | --- |\n| none | 1.0 |\n<!-- end -->\nafter\n"
+    assert scale.DOCUMENT.read_text() == text
+    assert json.loads(Path("results.json").read_text()) == {"a": 1}
 
 
 def test_a_missing_process_gets_no_share() -> None:
