@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import cast
 
 import pytest
 
 from tests.bench import record_macs, telemetry
+from tests.bench.conftest import RunBench
 from tests.bench.flood import Flood
 from tests.bench.goals import GOALS
 from tests.bench.http_client import Connection
@@ -19,17 +18,10 @@ from tests.bench.runner import Bench
 
 
 @pytest.mark.slow
-def test_every_row_runs_a_round_of_half_a_second(tmp_path: Path) -> None:
-    results, picture = tmp_path / "results.json", tmp_path / "plot.svg"
-    options = ("--seconds", "0.5", "--runs", "1", "--warm-up", "0", "--json", str(results), "--plot", str(picture))
-    ran = subprocess.run(
-        [sys.executable, "-m", "tests.bench", *options],
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr[-3000:]
+def test_every_row_runs_a_round_of_half_a_second(tmp_path: Path, run_bench: RunBench) -> None:
+    picture = tmp_path / "plot.svg"
+    options = ("--seconds", "0.5", "--runs", "1", "--warm-up", "0", "--plot", str(picture))
+    results = run_bench("tests.bench", *options)
     bench = Bench.of_json(json.loads(results.read_text()))
     assert set(GOALS) == set(JOBS.values()) <= {row.name for row in bench.results}
     assert {goal.floor for goal in GOALS.values()} <= {row.name for row in bench.results}
@@ -42,17 +34,9 @@ def test_every_row_runs_a_round_of_half_a_second(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_profiles_show_every_round_trip(tmp_path: Path) -> None:
-    results = tmp_path / "profile.json"
+def test_profiles_show_every_round_trip(run_bench: RunBench) -> None:
     jobs = ("link_known", "refresh", "get_user")
-    ran = subprocess.run(
-        [sys.executable, "-m", "tests.bench.profile", *jobs, "--seconds", "1", "--json", str(results)],
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr[-3000:]
+    results = run_bench("tests.bench.profile", *jobs, "--seconds", "1")
     profiles = {profile.job: profile for profile in read(results)}
     assert tuple(profiles) == jobs
     steps = {step.name for step in profiles["link_known"].steps}
@@ -70,17 +54,8 @@ def test_profiles_show_every_round_trip(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_subscription_status_is_as_fast_with_many_records(tmp_path: Path) -> None:
-    results = tmp_path / "results.json"
-    options = ("--records", "100000", "--seconds", "2", "--json", str(results))
-    ran = subprocess.run(
-        [sys.executable, "-m", "tests.bench.subscription_status", *options],
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr[-3000:]
+def test_subscription_status_is_as_fast_with_many_records(run_bench: RunBench) -> None:
+    results = run_bench("tests.bench.subscription_status", "--records", "100000", "--seconds", "2")
     few, many = (
         next(row for row in json.loads(results.read_text()) if (row["name"], row["connections"]) == (name, 64))
         for name in ("billing over Kafka, 0 more records", "billing over Kafka, 100,000 more records")

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 from io import StringIO
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from tests.bench import command_line, growth, scale, scale_out
+from tests.bench.conftest import RunBench
 from tests.bench.cpu_shares import CpuShares, NoCpuShares
 from tests.bench.environment import short_names
 from tests.bench.measure import Round
@@ -75,15 +74,5 @@ def test_a_missing_process_gets_no_share() -> None:
         ("scale_out", ["--share", "0.2"]),
     ],
 )
-def test_bench_runs_a_short_round_of_every_row(tmp_path: Path, bench: str, options: list[str]) -> None:
-    results = tmp_path / "results.json"
-    arguments = ["--runs", "1", "--seconds", "0.5", "--json", str(results), *options]
-    ran = subprocess.run(
-        [sys.executable, "-m", f"tests.bench.{bench}", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr[-3000:]
-    assert json.loads(results.read_text())
+def test_bench_runs_a_short_round_of_every_row(run_bench: RunBench, bench: str, options: list[str]) -> None:
+    assert json.loads(run_bench(f"tests.bench.{bench}", "--runs", "1", "--seconds", "0.5", *options).read_text())
