@@ -20,6 +20,7 @@ from services.embedded.playground import EVENTS_PER_CUSTOMER, SHOWN_CUSTOMERS, P
 from services.stripe_double import StripeApiError
 from services.stripe_double.pages.pages import parse_form
 from shared.pages.pages import HTML, Pages, page_headers
+from shared.pages.request_checks import is_same_origin
 
 if TYPE_CHECKING:
     from services.embedded.machine import Machine
@@ -86,7 +87,7 @@ class BillingPages:
         return self._response(self._poll(content, _shown(request)))
 
     async def _checkout(self, request: Request) -> Response:
-        if not is_own_form(request):
+        if not is_same_origin(request.headers):
             return PlainTextResponse("only the page itself may do this", 403, _HEADERS)
         form = await _form(request)
         here = f"{request.url.scheme}://{request.url.netloc}{PATH}"
@@ -110,7 +111,7 @@ class BillingPages:
         """Return an endpoint that does something, and shows the page with a sentence about it."""
 
         async def endpoint(request: Request) -> Response:
-            if not is_own_form(request):
+            if not is_same_origin(request.headers):
                 return PlainTextResponse("only the page itself may do this", 403, _HEADERS)
             said, failed = "", ""
             try:
@@ -183,17 +184,6 @@ async def _form(request: Request) -> dict[str, str]:
         return parse_form(await request.body())
     except ValueError:
         return {}
-
-
-def is_own_form(request: Request) -> bool:
-    """Whether a page of this origin sent a form, or a program that is no browser.
-
-    Browsers name the relation in `Sec-Fetch-Site` (Fetch Metadata), older ones only the `Origin`.
-    """
-    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    if site is not None:
-        return site in {"same-origin", "none"}
-    return origin in {None, f"http://{request.headers.get('host', '')}"}
 
 
 @asynccontextmanager

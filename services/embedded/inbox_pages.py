@@ -31,6 +31,7 @@ from services.embedded.arrivals import (
 )
 from services.embedded.mail_inbox import Inbox, UnknownArrival
 from shared.pages.pages import HTML, Pages, page_headers
+from shared.pages.request_checks import is_same_origin
 
 MAX_WAIT_SECONDS: Final = 60.0
 MAX_LISTENERS: Final = 50
@@ -277,16 +278,9 @@ def _answering(endpoint: Endpoint) -> Endpoint:
 
 
 def _refuse_foreign(request: Request) -> None:
-    """Refuse a request of a page of another origin, except that it may link to the pages.
-
-    Browsers state the relation in Sec-Fetch-Site (Fetch Metadata), older ones only the origin of changes. Programs send
-    neither.
-    """
-    headers = request.headers
-    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
-    linked = request.method == "GET" and headers.get("sec-fetch-mode") == "navigate"
-    own = site in {"same-origin", "none"} if site else origin in {None, f"http://{headers.get('host', '')}"}
-    if not own and not linked:
+    """Refuse a request of a page of another origin, except that it may link to the pages."""
+    linked = request.method == "GET" and request.headers.get("sec-fetch-mode") == "navigate"
+    if not linked and not is_same_origin(request.headers):
         raise _Refused(403, "foreign_origin", "Only the inbox's own page and programs may do this, no other web page.")
 
 

@@ -7,7 +7,6 @@ name that resolves to this machine (DNS rebinding).
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import metadata
@@ -29,6 +28,7 @@ from services.gateway.app import drop_trailing_slash
 from services.gateway.connections import BodyBudget, ConnectionLimits
 from services.gateway.server import Server
 from shared.pages import pages as shared_pages
+from shared.pages.request_checks import is_rebinding_safe
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -97,7 +97,7 @@ class Pages:
         ours = scope["type"] == "http" and (scope["path"] in {"/", "/favicon.ico"} or scope["path"].startswith("/dev/"))
         if not ours:
             await self._app(scope, receive, send)
-        elif not _is_local(Request(scope).headers.get("host", "")):
+        elif not is_rebinding_safe(Request(scope).headers.get("host", "")):
             refusal = PlainTextResponse(f"open this page at {self._base_url}/", 421, _HEADERS)
             await refusal(scope, receive, send)
         else:
@@ -132,18 +132,6 @@ class Pages:
 
 async def _redirect_to_inbox(_: Request) -> Response:
     return RedirectResponse("/dev/inbox", headers=_HEADERS)
-
-
-def _is_local(host: str) -> bool:
-    """Whether a Host header is a literal address or `localhost`."""
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-        if name == "localhost" or name.endswith(".localhost"):
-            return True
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 @asynccontextmanager

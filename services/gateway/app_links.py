@@ -25,7 +25,8 @@ GROUP = "open"
 """Label of these routes in metrics."""
 PRESSED_FROM: Final = frozenset({b"same-origin", b"none"})
 """Values of ``sec-fetch-site`` (Fetch Metadata Request Headers, section 2.4) with which the button leads on. A form on
-another site only shows the page."""
+another site only shows the page. The page has no referrer, so browsers send ``Origin: null`` with its form and a check
+of ``Origin`` would refuse it."""
 _KEPT: Final = "%/:=&?~#+!$,;'@()*[]"
 """Characters of a URL that stay in the header ``location``."""
 _ORIGIN: Final = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?")

@@ -1,12 +1,11 @@
 """Templates and responses of the pages, and the requests for them."""
 
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from http import HTTPStatus
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from services.stripe_double.account import Account, Json
 from services.stripe_double.idempotency import Response
@@ -41,30 +40,6 @@ class PageRequest:
     def posts(self) -> bool:
         """Whether a form was submitted."""
         return self.method == "POST"
-
-    @property
-    def is_local(self) -> bool:
-        """Whether the host of the URL is a literal address or `localhost`.
-
-        So no foreign page reaches this one through a host name that resolves to this machine (DNS rebinding).
-        """
-        try:
-            name = urlsplit(f"//{self.headers.get('host', '')}").hostname or ""
-            if name == "localhost" or name.endswith(".localhost"):
-                return True
-            ipaddress.ip_address(name)
-        except ValueError:
-            return False
-        return True
-
-    @property
-    def is_same_origin(self) -> bool:
-        """Whether a form was submitted by a page of this origin, or by a program that is no browser.
-
-        Every browser sends `Origin` with a POST (Fetch, section "append a request `Origin` header").
-        """
-        origin = self.headers.get("origin")
-        return origin is None or urlsplit(origin).netloc == self.headers.get("host")
 
 
 def parse_form(encoded: bytes) -> dict[str, str]:

@@ -20,6 +20,7 @@ from services.stripe_double.rendering import (
     PORTAL_PAGE,
     RECEIPT_PAGE,
 )
+from shared.pages.request_checks import is_rebinding_safe, is_same_origin
 
 _ROUTES: dict[str, Callable[[Account, PageRequest, str], Response]] = {
     CHECKOUT_PAGE: checkout_page,
@@ -63,7 +64,7 @@ class Site:
         await send_response(send, response, {})
 
     def _respond(self, request: PageRequest) -> Response:
-        if not request.is_local:
+        if not is_rebinding_safe(request.headers.get("host", "")):
             text = f"Open this page at {self._account.pages_url}."
             return message("Wrong host", text, HTTPStatus.MISDIRECTED_REQUEST)
         if request.method not in {"GET", "HEAD", "POST"}:
@@ -73,7 +74,7 @@ class Site:
             if file is None:
                 return not_found()
             return Response(HTTPStatus.OK, file.content, {**file.headers, "Content-Type": file.media_type})
-        if request.posts and not request.is_same_origin:
+        if request.posts and not is_same_origin(request.headers):
             return message("Foreign form", "Only this page may submit its form.", HTTPStatus.FORBIDDEN)
         prefix = next(each for each in (*_ROUTES, *_PDFS) if request.path.startswith(each))
         rest = request.path.removeprefix(prefix)
