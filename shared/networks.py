@@ -1,4 +1,4 @@
-"""IP networks for rate limits: the network prefix that stands for the person behind an address."""
+"""IP networks for rate limits, with the prefix that stands for the person behind an address; and loopback hosts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import Final
 IPV4_PREFIX: Final = 24
 IPV6_PREFIX: Final = 64
 """The smallest prefix that providers assign to a household (RFC 6177 section 2), who can use any address in it."""
+LOOPBACK_HOSTS: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+"""Hosts of URLs that lead to the same machine with every resolver, so that codes and keys may be sent to them over http
+(RFC 8252 sections 7.3 and 8.3)."""
 
 
 @lru_cache(maxsize=4_096)
@@ -33,7 +36,8 @@ def is_loopback(ip: str) -> bool:
 def is_loopback_host(host: str) -> bool:
     """Return True for the host of a URL on the same machine: a loopback address, ``localhost`` or a name below it.
 
-    RFC 6761 section 6.3. An IPv6 address may be in brackets.
+    RFC 6761 section 6.3. An IPv6 address may be in brackets. Browsers keep names below ``localhost`` on the machine,
+    but some resolvers ask DNS for them: use ``LOOPBACK_HOSTS`` for a URL that receives a secret.
     """
     name = host.lower().removeprefix("[").removesuffix("]").removesuffix(".")
     return name == "localhost" or name.endswith(".localhost") or is_loopback(name)

@@ -340,7 +340,7 @@ def test_models_need_models_and_errors_alone() -> None:
             return []
         allowed = (
             *("shared.documents", "shared.email_addresses", "shared.errors", "shared.ids", "shared.messages"),
-            *("shared.money", "shared.phone_numbers"),
+            *("shared.money", "shared.networks", "shared.phone_numbers"),
         )
         own = source.imports_any(f"services.{source.service}")
         other = source.imports_any("shared")

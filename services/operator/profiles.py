@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from services.embedded.folder import replace_file
 from services.operator.client import CommandError
+from shared.networks import LOOPBACK_HOSTS
 
 DEFAULT: Final = "default"
 """Profile that is used if nothing else names a Nest."""
@@ -27,7 +28,6 @@ MAX_KEY_CHARACTERS: Final = 4_096
 MAX_URL_CHARACTERS: Final = 2_000
 _FILE: Final = "profiles.json"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ def checked_url(url: str) -> str:
         raise ValueError("write the URL of the gateway, such as https://api.example.com")
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         raise ValueError("write the URL without user, password, query and fragment")
-    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+    if parts.scheme == "http" and parts.hostname not in LOOPBACK_HOSTS:
         raise ValueError("write an https URL: http is for this machine only, since the key could be read on the way")
     return url.rstrip("/")
 

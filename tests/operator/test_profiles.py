@@ -143,6 +143,8 @@ def test_url_of_a_gateway_is_accepted(url: str) -> None:
         "ftp://h",
         "https://",
         "http://api.example.com",
+        "http://api.localhost",
+        "http://localhost.evil.example",
         "https://u:p@h",
         "https://h?k=1",
         "https://h#f",

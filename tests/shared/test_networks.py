@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.networks import is_loopback, prefix
+from shared.networks import LOOPBACK_HOSTS, is_loopback, is_loopback_host, prefix
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,34 @@ def test_loopback_addresses_are_recognized(ip: str) -> None:
 @pytest.mark.parametrize("ip", ["203.0.113.9", "::2", "testclient", ""])
 def test_other_addresses_are_not_loopback(ip: str) -> None:
     assert not is_loopback(ip)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [*sorted(LOOPBACK_HOSTS), "LOCALHOST", "localhost.", "app.localhost", "[::1]", "127.9.9.9", "::ffff:127.0.0.1"],
+)
+def test_hosts_of_this_machine_are_recognized(host: str) -> None:
+    assert is_loopback_host(host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "null",
+        "example.com",
+        "192.168.1.7",
+        "0.0.0.0",
+        "::",
+        "[2001:db8::1]",
+        "notlocalhost",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "127.0.0.1.nip.io",
+        "127.0.0.1:8080",
+        "user@localhost",
+        "evil.example@127.0.0.1",
+    ],
+)
+def test_other_hosts_are_not_this_machine(host: str) -> None:
+    assert not is_loopback_host(host)

@@ -10,9 +10,8 @@ from typing import Final, Self
 from urllib.parse import urlsplit
 
 from shared.messages.auth.errors import ClientChanged, ClientDisabled, InvalidRedirectUri
+from shared.networks import LOOPBACK_HOSTS
 
-LOOPBACK_HOSTS: Final = frozenset({"127.0.0.1", "::1", "localhost"})
-"""Hosts of an app's own server on the user's device (RFC 8252 sections 7.3 and 8.3)."""
 _ABSOLUTE_URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/[\x21\x22\x24-\x5b\x5d-\x7e]*")
 """A URI with a path or a host, without a fragment (RFC 6749 section 3.1.2) and without a backslash, which browsers read
 as a slash."""

@@ -8,7 +8,6 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Iterable, Sequence
 from email.utils import parseaddr
-from ipaddress import ip_address
 from typing import Any, Final
 
 import dns.asyncresolver
@@ -21,6 +20,7 @@ from services.mailer.branding.store import ClientBrandings
 from services.operator.doctor.findings import Finding, ok, problem, warning
 from services.operator.doctor.http import OK, Response, certificate_expiry, certificate_findings, get
 from shared.mongo import Database
+from shared.networks import is_loopback_host
 
 SMTP_SECONDS: Final = 8.0
 DNS_SECONDS: Final = 12.0
@@ -119,11 +119,7 @@ async def check_senders(
 
 def sends_to_internet(mail_from: str, smtp_host: str) -> bool:
     """Whether mails of this sender leave the machine, to receivers that look its domain up."""
-    try:
-        local = ip_address(smtp_host).is_loopback
-    except ValueError:
-        local = smtp_host == "localhost"
-    return not local and not f".{domain_of(mail_from)}".endswith(RESERVED_DOMAINS)
+    return not is_loopback_host(smtp_host) and not f".{domain_of(mail_from)}".endswith(RESERVED_DOMAINS)
 
 
 def domain_of(mail_from: str) -> str:

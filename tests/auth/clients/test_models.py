@@ -64,6 +64,7 @@ def test_redirect_uri_is_matched_character_by_character(uri: str) -> None:
         "file:///etc/passwd",
         # Readable on the network.
         "http://app.example/cb",
+        "http://app.localhost/cb",
         "http://192.168.0.2/cb",
         "http://127.0.0.2/cb",
         "http://127.1/cb",
