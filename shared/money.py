@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 ZERO_DECIMAL: Final = frozenset(
     "bif clp djf gnf jpy kmf krw mga pyg rwf vnd vuv xaf xof xpf".split()  # noqa: SIM905 -- readable as a list
@@ -21,12 +21,15 @@ def currency_decimals(currency: str) -> int:
     return 0 if code in ZERO_DECIMAL else 3 if code in THREE_DECIMAL else 2
 
 
-def format_amount(amount: int, currency: str) -> str:
-    """An amount for people, ``12.00 EUR`` or ``500 JPY``, from minor units as Stripe counts them; may be negative."""
+def format_amount(amount: int, currency: str, *, thousands: Literal["", ","] = "") -> str:
+    """An amount for people, ``12.00 EUR`` or ``500 JPY``, from minor units as Stripe counts them; may be negative.
+
+    ``thousands`` separates groups of three digits: ``1,234.50 EUR``.
+    """
     code, decimals = currency.lower(), currency_decimals(currency)
     whole, rest = divmod(abs(amount), 10**decimals)
     if decimals and not (code in ZERO_DECIMAL_IN_HUNDREDTHS and rest == 0):
-        number = f"{whole}.{rest:0{decimals}}"
+        number = f"{whole:{thousands}}.{rest:0{decimals}}"
     else:
-        number = str(whole)
+        number = f"{whole:{thousands}}"
     return f"{'-' if amount < 0 else ''}{number} {currency.upper()}"

@@ -26,6 +26,20 @@ def test_an_amount_has_the_decimals_of_its_currency(amount: int, currency: str, 
     assert format_amount(amount, currency) == text
 
 
+@pytest.mark.parametrize(
+    ("amount", "currency", "text"),
+    [
+        (123456789, "eur", "1,234,567.89 EUR"),
+        (-123456, "usd", "-1,234.56 USD"),
+        (1234, "jpy", "1,234 JPY"),
+        (1234567, "kwd", "1,234.567 KWD"),
+        (123400, "ugx", "1,234 UGX"),
+    ],
+)
+def test_thousands_are_separated_if_wanted(amount: int, currency: str, text: str) -> None:
+    assert format_amount(amount, currency, thousands=",") == text
+
+
 @given(st.integers(0, 10**12), st.sampled_from(["usd", "jpy", "bhd", "isk"]))
 def test_no_digit_of_an_amount_is_lost(amount: int, currency: str) -> None:
     number = format_amount(amount, currency).split()[0]

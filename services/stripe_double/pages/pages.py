@@ -3,20 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from decimal import Decimal
 from http import HTTPStatus
 from urllib.parse import parse_qs
 
 from services.stripe_double.account import Account, Json
 from services.stripe_double.idempotency import Response
+from shared.money import format_amount
 from shared.pages.pages import HTML, Pages, page_headers
 
 STATIC = "/static"
 PAGES = Pages("services.stripe_double", static_path=STATIC)
-ZERO_DECIMAL = frozenset(
-    ("bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf", "ugx", "vnd", "vuv", "xaf", "xof", "xpf")
-)
-"""Currencies whose smallest unit is the whole one (docs.stripe.com/currencies)."""
 MAX_FORM_BYTES = 20_000
 _HEADERS = page_headers(referrer="same-origin")
 # A payment redirects to the app that ordered it, on any origin, and that one may redirect again: browsers apply
@@ -78,8 +74,7 @@ def redirect(url: str) -> Response:
 
 def money(amount: int, currency: str) -> str:
     """Format an amount in the currency's smallest unit: `1,234.50 EUR`."""
-    text = f"{amount:,}" if currency in ZERO_DECIMAL else f"{Decimal(amount) / 100:,.2f}"
-    return text.replace("-", "\N{MINUS SIGN}") + f" {currency.upper()}"
+    return format_amount(amount, currency, thousands=",").replace("-", "\N{MINUS SIGN}")
 
 
 def day(moment: int) -> str:
