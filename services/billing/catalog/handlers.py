@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from services.billing.catalog.models import CatalogSync, PriceRecord, ProductRecord
 from services.billing.catalog.store import CatalogSyncs
-from services.billing.catalog.sync import CATALOG, SyncOutcome, other_mode, sync_price, sync_product
+from services.billing.catalog.sync import CATALOG, other_mode, sync_price, sync_product
 from services.billing.context import Billing
 from services.billing.entitlements.sync import refresh_users_of
-from services.billing.events.pending import pending_events, settle
+from services.billing.events.pending import follow
 from services.billing.runs.steps import map_until_timeout
 from services.billing.stripe_api.calls import StripeRefused
 from services.billing.stripe_api.reschedule import reschedule
 from shared.bus.work import Work
 from shared.messages.billing.errors import StripeUnavailable
 from shared.messages.billing.plans import FollowPrice, FollowProduct, ListPlans, PlansView, SyncCatalog
-from shared.messages.billing.stripe_events import StripeReread
 from shared.telemetry import log
 
 
@@ -28,12 +26,12 @@ async def list_plans(_query: ListPlans, _work: Work, billing: Billing) -> PlansV
 
 async def follow_product(command: FollowProduct, work: Work, billing: Billing) -> None:
     """Read a product from Stripe, record it, and settle the pending events about it."""
-    await _follow(command, command.product_id, sync_product, work, billing)
+    await follow(command, command.product_id, sync_product, work, billing)
 
 
 async def follow_price(command: FollowPrice, work: Work, billing: Billing) -> None:
     """Read a price from Stripe, record it, and settle the pending events about it."""
-    await _follow(command, command.price_id, sync_price, work, billing)
+    await follow(command, command.price_id, sync_price, work, billing)
 
 
 async def sync_catalog(command: SyncCatalog, work: Work, billing: Billing) -> None:
@@ -105,25 +103,3 @@ async def _record_page(command: SyncCatalog, work: Work, billing: Billing) -> tu
     if read < len(entries):
         return entries[read - 1]["id"], True
     return (page.entries[-1]["id"] if page.entries else None), page.more
-
-
-async def _follow(
-    command: StripeReread,
-    object_id: str,
-    sync: Callable[[str, Work, Billing], Awaitable[SyncOutcome]],
-    work: Work,
-    billing: Billing,
-) -> None:
-    pending = await pending_events(command, object_id, billing)
-    if pending is None:
-        return
-    try:
-        outcome = await sync(object_id, work, billing)
-    except StripeUnavailable:
-        reschedule(command, work)
-        return
-    except StripeRefused as refused:
-        refused.report(stripe_id=object_id)
-        settle(pending, "refused", work, billing)
-        return
-    settle(pending, outcome, work, billing)

@@ -10,14 +10,11 @@ from pydantic import BaseModel
 
 from services.billing.context import Billing
 from services.billing.events.models import Outcome
-from services.billing.events.pending import pending_events, settle
-from services.billing.stripe_api.calls import StripeRefused
-from services.billing.stripe_api.reschedule import reschedule
+from services.billing.events.pending import follow
 from shared.bus.handling import Handler, Handlers
 from shared.bus.work import Work
 from shared.ids import derived_message_id
 from shared.messages import Query
-from shared.messages.billing.errors import StripeUnavailable
 from shared.messages.billing.history import (
     BillingHistoryView,
     CreditNoteIssued,
@@ -56,18 +53,7 @@ async def list_billing_history(query: ListBillingHistory, work: Work, billing: B
 
 async def follow_credit_note(command: FollowCreditNote, work: Work, billing: Billing) -> None:
     """Read a credit note from Stripe, announce it to its user's apps, and settle the pending events about it."""
-    pending = await pending_events(command, command.credit_note_id, billing)
-    if pending is None:
-        return
-    try:
-        outcome = await _announce_credit_note(command.credit_note_id, work, billing)
-    except StripeUnavailable:
-        reschedule(command, work)
-        return
-    except StripeRefused as refused:
-        refused.report(credit_note=command.credit_note_id)
-        outcome = "refused"
-    settle(pending, outcome, work, billing)
+    await follow(command, command.credit_note_id, _announce_credit_note, work, billing)
 
 
 async def _announce_credit_note(credit_note_id: str, work: Work, billing: Billing) -> Outcome:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.billing.context import Billing
-from services.billing.events.pending import pending_events, settle
+from services.billing.events.pending import follow, pending_events, settle
 from services.billing.payments.pagination import page_of
 from services.billing.payments.sync import sync_payment
 from services.billing.stripe_api.calls import StripeRefused
@@ -15,19 +15,7 @@ from shared.messages.billing.payments import FindPayments, FollowPayment, ListPa
 
 async def follow_payment(command: FollowPayment, work: Work, billing: Billing) -> None:
     """Read a payment intent from Stripe, record it, and settle the pending events about it."""
-    pending = await pending_events(command, command.payment_intent_id, billing)
-    if pending is None:
-        return
-    try:
-        payment = await sync_payment(command.payment_intent_id, work, billing)
-    except StripeUnavailable:
-        reschedule(command, work)
-        return
-    except StripeRefused as refused:
-        refused.report(payment_intent=command.payment_intent_id)
-        settle(pending, "refused", work, billing)
-        return
-    settle(pending, payment if isinstance(payment, str) else "read", work, billing)
+    await follow(command, command.payment_intent_id, sync_payment, work, billing)
 
 
 async def find_payments(command: FindPayments, work: Work, billing: Billing) -> None:
