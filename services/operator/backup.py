@@ -21,8 +21,7 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import OperationFailure
 
 from services.operator.client import CommandError
-from services.operator.database import COMMAND_SECONDS, migrations_of
-from services.operator.databases import opened_database
+from services.operator.databases import COMMAND_SECONDS, migrations_of, opened_database
 from services.operator.offsets import save_offsets
 from shared.bus.topics import SERVICES
 from shared.database_version import refusal_of, stored_version

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,10 +14,8 @@ from services.operator.offsets import Bootstrap, Prefix
 from services.operator.output import AsJson, JsonErrors, example_text, one_line_errors, print_json, without_logs
 
 if TYPE_CHECKING:
-    from shared.migrations import Migrations, Progress, Status
+    from shared.migrations import Progress, Status
 
-COMMAND_SECONDS: Final = 600.0
-"""Timeout of one operation; counting the documents of a large collection reads all of it."""
 app = typer.Typer(no_args_is_help=True, help="Migrate, back up and restore the services' databases.")
 BackupFolder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the backup.")]
 Service = Annotated[list[str] | None, typer.Option(help="Only the database of this service; repeat it.")]
@@ -99,7 +96,12 @@ async def migrate_all(
     Raises:
         CommandError: a setting is missing, MongoDB failed, or the job can't continue; a repeat continues.
     """
-    from services.operator.databases import chosen_services, opened_database  # noqa: PLC0415
+    from services.operator.databases import (  # noqa: PLC0415
+        COMMAND_SECONDS,
+        chosen_services,
+        migrations_of,
+        opened_database,
+    )
     from shared.migrations import CannotMigrate, MigrationContext, MigrationJob  # noqa: PLC0415
     from shared.sealing import Sealer  # noqa: PLC0415
 
@@ -119,19 +121,18 @@ async def migrate_all(
 
 
 async def _statuses(services: list[str] | None) -> dict[str, Status]:
-    from services.operator.databases import chosen_services, opened_database  # noqa: PLC0415
+    from services.operator.databases import (  # noqa: PLC0415
+        COMMAND_SECONDS,
+        chosen_services,
+        migrations_of,
+        opened_database,
+    )
     from shared.migrations import status  # noqa: PLC0415
 
     found = {}
     for service in chosen_services(services):
         async with opened_database(service, timeout=COMMAND_SECONDS) as (own, _):
             found[service] = await status(own, migrations_of(service))
-    return found
-
-
-def migrations_of(service: str) -> Migrations:
-    """Return the migrations of a service."""
-    found: Migrations = import_module(f"services.{service}.app").MIGRATIONS
     return found
 
 

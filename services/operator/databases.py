@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from importlib import import_module
+from typing import Final
 
 import typer
 from pymongo.errors import PyMongoError
@@ -11,10 +13,14 @@ from pymongo.errors import PyMongoError
 from services.operator.client import CommandError
 from services.operator.settings import DatabaseSettings
 from shared.bus.topics import SERVICES
+from shared.migrations import Migrations
 from shared.mongo import OPERATION_SECONDS, Database, connect, database, describe_failure
 from shared.mongo_urls import InvalidMongoUrl
 from shared.settings import load, parse_keys
 from shared.variables import SettingsError
+
+COMMAND_SECONDS: Final = 600.0
+"""Timeout of one operation; counting the documents of a large collection reads all of it."""
 
 
 @asynccontextmanager
@@ -51,3 +57,9 @@ def chosen_services(services: Sequence[str] | None) -> list[str]:
     if unknown := sorted(set(services or ()) - set(SERVICES)):
         raise typer.BadParameter(f"no service with a database: {', '.join(unknown)}")
     return list(services or SERVICES)
+
+
+def migrations_of(service: str) -> Migrations:
+    """Return the migrations of a service."""
+    found: Migrations = import_module(f"services.{service}.app").MIGRATIONS
+    return found

@@ -16,6 +16,7 @@ from pymongo import MongoClient
 
 from services.auth.app import MIGRATIONS
 from services.operator import database as commands
+from services.operator import databases
 from services.operator.client import CommandError
 from shared import migrations as module
 from shared.database_version import DatabaseVersion, refusal_of, stored_version
@@ -304,7 +305,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, mongo_url: str, database_prefix
     keys = f"k1:{base64.b64encode(bytes(32)).decode()}"
     for name, value in (("SEALING_KEYS", keys), ("MONGO_URL", mongo_url), ("DATABASE_PREFIX", database_prefix)):
         monkeypatch.setenv(f"NEST_{name}", value)
-    monkeypatch.setattr(commands, "migrations_of", lambda service: KNOWN if service == "auth" else Migrations())
+    monkeypatch.setattr(databases, "migrations_of", lambda service: KNOWN if service == "auth" else Migrations())
 
 
 @pytest.mark.usefixtures("environment")
