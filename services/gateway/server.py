@@ -135,6 +135,43 @@ def _release_body(scope: Mapping[str, Any]) -> None:
         body.release()
 
 
+class _JoinedWrites:
+    """A transport that sends the head of a response together with the beginning of its body.
+
+    uvicorn writes one after the other, and each write costs a system call here and at the client. A head without a body
+    yet is sent in the next turn of the event loop.
+    """
+
+    __slots__ = ("_head", "_loop", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._head = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, content: bytes) -> None:
+        if self._head:
+            head, self._head = self._head, b""
+            self._transport.write(head + content)
+        elif content.startswith(b"HTTP/"):
+            self._head = content
+            self._loop.call_soon(self._send_head)
+        else:
+            self._transport.write(content)
+
+    def close(self) -> None:
+        self._send_head()
+        self._transport.close()
+
+    def _send_head(self) -> None:
+        head, self._head = self._head, b""
+        if head and not self._transport.is_closing():
+            self._transport.write(head)
+
+
 class _Connection(HttpToolsProtocol):
     """A client's connection, which refuses requests that are malformed, too large or too slow."""
 
@@ -158,6 +195,7 @@ class _Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.transport = _JoinedWrites(transport, self.loop)  # type: ignore[assignment]
         if self.limits.add(self, None if self.client is None else self.client[0]):
             self._timer = self.loop.call_later(ARRIVAL_SECONDS, self._time_out)
         else:

@@ -50,6 +50,52 @@ async def talk(port: int, *parts: bytes, wait: float = 5.0, until_closed: bool =
     return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3})", received)], received
 
 
+class RecordedTransport(asyncio.Transport):
+    """A transport that records what it is asked to send."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.segments: list[bytes] = []
+        self.closed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        assert not self.closed
+        self.segments.append(bytes(data))
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+
+async def test_head_and_body_of_a_response_are_sent_together() -> None:
+    head, recorded = b"HTTP/1.1 200 OK\r\n\r\n", RecordedTransport()
+    transport = server._JoinedWrites(recorded, asyncio.get_running_loop())
+    for body in (b"first", b"", b"HTTP/1.1"):
+        transport.write(head)
+        transport.write(body)
+    transport.write(b"more of the last body")
+    assert recorded.segments == [head + b"first", head, head + b"HTTP/1.1", b"more of the last body"]
+
+    recorded.segments.clear()
+    transport.write(head)
+    await asyncio.sleep(0)
+    transport.write(b"body of a stream")
+    transport.write(head)
+    transport.close()
+    await asyncio.sleep(0)
+    assert (recorded.segments, transport.is_closing()) == ([head, b"body of a stream", head], True)
+
+
+async def test_head_that_a_closed_connection_was_to_send_is_dropped() -> None:
+    recorded = RecordedTransport()
+    server._JoinedWrites(recorded, asyncio.get_running_loop()).write(b"HTTP/1.1 200 OK\r\n\r\n")
+    recorded.closed = True
+    await asyncio.sleep(0)
+    assert recorded.segments == []
+
+
 @pytest.mark.parametrize(
     "request_",
     {
