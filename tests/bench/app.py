@@ -128,9 +128,12 @@ class App:
 
     async def authenticate_user_refresh(self, number: int) -> None:
         """Refresh the tokens of this connection's user."""
-        login = self._logins[number]
-        body = {"client_id": CLIENT_ID, "grant_type": "refresh_token", "refresh_token": login["refresh_token"]}
-        self._logins[number] = await self._json(number, "authenticate_user", body)
+        self._logins[number] = await self._refreshed(number, self._logins[number])
+
+    async def renew_tokens(self) -> None:
+        """Refresh the tokens of all users, which last an hour."""
+        for users in (self._logins, self._subscribers):
+            users[:] = [await self._refreshed(0, tokens) for tokens in users]
 
     async def get_user(self, number: int) -> None:
         """Read this connection's user."""
@@ -259,6 +262,10 @@ class App:
 
     async def _request(self, number: int, method: str, body: dict[str, Any]) -> None:
         await self._rpc(number, method, body, expected=204)
+
+    async def _refreshed(self, number: int, tokens: dict[str, Any]) -> dict[str, Any]:
+        body = {"client_id": CLIENT_ID, "grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]}
+        return await self._json(number, "authenticate_user", body)
 
     async def _as_user(self, number: int, method: str, tokens: dict[str, Any]) -> None:
         header = f"authorization: bearer {tokens['access_token']}\r\n"

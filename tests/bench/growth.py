@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import cycle
 from statistics import median
 from typing import Any, Final
 
@@ -42,6 +43,10 @@ RARE: Final = 1_000
 """One of so many audit entries is refused, and one of so many deliveries has failed."""
 SOAK_RATE: Final = 40
 """Calls a second of the soak."""
+RENEWAL_SECONDS: Final = 600.0
+"""Interval at which the soak renews tokens and connections."""
+FILLED_AT_ONCE: Final = 2
+"""Collections that are filled at the same time; a command takes one core."""
 DAY_MILLISECONDS: Final = 86_400_000
 REQUESTS: Final = {
     "list_audit_entries": {},
@@ -114,20 +119,26 @@ async def fill(url: str, sizes: Mapping[str, int], progress: Progress) -> dict[s
     # Without acknowledgement by the journal, since nothing of it has to survive.
     client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(url, w=1, journal=False)
     task = progress.add_task("filling", total=sum(sizes[copies.size] for copies in FILLED))
-    counts = {}
-    for copies in FILLED:
+    counts: dict[str, int] = {}
+    turns = asyncio.Semaphore(FILLED_AT_ONCE)
+
+    async def fill_one(copies: Copies) -> None:
         collection = client[copies.database][copies.collection]
         samples = [row["_id"] async for row in collection.find({}, {"_id": 1}).limit(SAMPLES)]
         assert samples, f"no row to copy in {copies.collection}"
         for start in range(0, sizes[copies.size], STEP):
             count = min(STEP, sizes[copies.size] - start)
-            await (await collection.aggregate(_copying(copies, samples, count))).to_list()
+            async with turns:
+                await (await collection.aggregate(_copying(copies, samples, count))).to_list()
             progress.advance(task, count)
-        counts[
-            f"{copies.database.removeprefix('nest_')}.{copies.collection}"
-        ] = await collection.estimated_document_count()
+        name = f"{copies.database.removeprefix('nest_')}.{copies.collection}"
+        counts[name] = await collection.estimated_document_count()
+
+    async with asyncio.TaskGroup() as group:
+        for copies in FILLED:
+            group.create_task(fill_one(copies))
     await client.close()
-    return counts
+    return dict(sorted(counts.items()))
 
 
 def _copying(copies: Copies, samples: Sequence[Any], count: int) -> list[dict[str, Any]]:
@@ -254,17 +265,23 @@ class Nest:
 
     async def soak(self, seconds: float) -> None:
         """Keep a moderate load going."""
-        calls = [
-            self.app.send_magic_link,
-            self.app.get_user,
-            self.app.authenticate_user_refresh,
-            self.app.list_news_items,
-        ]
+        calls = cycle(
+            (
+                self.app.send_magic_link,
+                self.app.get_user,
+                self.app.authenticate_user_refresh,
+                self.app.list_news_items,
+            )
+        )
 
         async def one(number: int) -> None:
-            await calls[number % len(calls)](number)
+            await next(calls)(number)
 
-        await open_loop(one, CONNECTIONS * 4, rate=SOAK_RATE, seconds=seconds)
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            await self.app.connect()
+            await open_loop(one, CONNECTIONS * 4, rate=SOAK_RATE, seconds=min(left, RENEWAL_SECONDS))
+            await self.app.renew_tokens()
 
 
 def _listing(app: App, method: str, body: Mapping[str, Any], internal_key: str) -> Call:

@@ -92,7 +92,8 @@ async def open_loop(call: Call, connections: int, *, rate: int, seconds: float) 
     meanwhile (coordinated omission).
     """
     latencies: list[float] = []
-    free: asyncio.LifoQueue[int] = asyncio.LifoQueue()
+    # In turn, so that no connection reaches the server's idle timeout.
+    free: asyncio.Queue[int] = asyncio.Queue()
     for number in range(connections):
         free.put_nowait(number)
     began = time.perf_counter()
