@@ -17,7 +17,7 @@ def create_customer(account: Account, params: Params) -> Json:
     """POST /v1/customers; email addresses need not be unique."""
     customer = account.new(
         "customer",
-        address=params.raw("address") or None,
+        address=_read_address(params),
         balance=params.integer("balance", 0),
         currency=None,
         customer_account=None,
@@ -34,7 +34,7 @@ def create_customer(account: Account, params: Params) -> Json:
         metadata=params.metadata(),
         next_invoice_sequence=1,
         preferred_locales=params.strings("preferred_locales"),
-        shipping=params.raw("shipping") or None,
+        shipping=_read_shipping(params),
         tax_exempt=params.choice("tax_exempt", ("exempt", "none", "reverse"), "none"),
         test_clock=None,
         **{name: params.string(name) for name in _STRINGS},
@@ -51,6 +51,25 @@ def create_customer(account: Account, params: Params) -> Json:
         customer = _with_default_payment_method(account, customer, default)
     events.emit(account, "customer.created", customer)
     return customer
+
+
+def _read_address(params: Params) -> Json | None:
+    """Return an address with all of its members, as Stripe does; None without one."""
+    sent = params.nested("address")
+    if sent is None:
+        return None
+    address: Json = {name: sent.string(name) for name in payment_methods.ADDRESS}
+    sent.reject_unknown()
+    return address
+
+
+def _read_shipping(params: Params) -> Json | None:
+    sent = params.nested("shipping")
+    if sent is None:
+        return None
+    shipping = {"address": _read_address(sent), "name": sent.string("name"), "phone": sent.string("phone")}
+    sent.reject_unknown()
+    return shipping
 
 
 def _check_email(params: Params) -> None:
@@ -99,9 +118,10 @@ def update_customer(account: Account, params: Params, identifier: str) -> Json:
         "metadata": params.metadata(before["metadata"]),
         "tax_exempt": params.string("tax_exempt", before["tax_exempt"]),
     }
-    for name in ("address", "shipping"):
-        if name in params:
-            changes[name] = params.raw(name) or None
+    if "address" in params:
+        changes["address"] = _read_address(params)
+    if "shipping" in params:
+        changes["shipping"] = _read_shipping(params)
     _check_email(params)
     default = _read_default_payment_method(params)
     params.reject_unknown()

@@ -9,6 +9,9 @@ from services.stripe_double.errors import StripeApiError, card_declined, not_sup
 from services.stripe_double.params import Params
 from services.stripe_double.rendering import filter_customer, filter_equal, list_page
 
+ADDRESS = ("city", "country", "line1", "line2", "postal_code", "state")
+"""Members of an address."""
+
 
 @dataclass(frozen=True)
 class Behavior:
@@ -76,12 +79,11 @@ def create_payment_method(account: Account, params: Params) -> Json:
 
 def _create(account: Account, name: str, metadata: dict[str, str] | None = None) -> Json:
     behavior = TEST_PAYMENT_METHODS[name]
-    empty_address = dict.fromkeys(("city", "country", "line1", "line2", "postal_code", "state"))
     details = _card(behavior) if behavior.kind == "card" else _bank_account(behavior)
     method = account.new(
         "payment_method",
         allow_redisplay="unspecified",
-        billing_details={"address": empty_address, "email": None, "name": None, "phone": None, "tax_id": None},
+        billing_details={"address": dict.fromkeys(ADDRESS), "email": None, "name": None, "phone": None, "tax_id": None},
         customer=None,
         customer_account=None,
         metadata=metadata or {},

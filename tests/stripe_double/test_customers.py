@@ -23,6 +23,21 @@ async def test_an_invalid_email_address_is_refused(email: str, shop: Shop) -> No
         assert (refused.value.code, refused.value.param) == ("email_invalid", "email")
 
 
+async def test_addresses_have_all_members(shop: Shop) -> None:
+    rest = dict.fromkeys(("city", "line1", "line2", "postal_code", "state"))
+    germany, france = {"country": "DE"} | rest, {"country": "FR"} | rest
+    customer = await shop.customer(
+        None, address={"country": "DE"}, shipping={"name": "Ada", "address": {"country": "FR"}}
+    )
+    assert customer.address.to_dict() == germany
+    assert customer.shipping.to_dict() == {"address": france, "name": "Ada", "phone": None}
+    changed = await shop.api.customers.update_async(customer.id, {"address": {"country": "FR"}, "shipping": ""})
+    assert (changed.address.to_dict(), changed.shipping) == (france, None)
+    with pytest.raises(stripe.InvalidRequestError) as refused:
+        await shop.api.customers.update_async(customer.id, {"address": {"planet": "Mars"}})
+    assert (refused.value.code, refused.value.param) == ("parameter_unknown", "address[planet]")
+
+
 async def test_deleting_a_customer_cancels_its_subscriptions(shop: Shop) -> None:
     subscription = await shop.subscription()
     deleted = await shop.api.customers.delete_async(subscription.customer)
