@@ -62,7 +62,6 @@ MISSING: Final[dict[tuple[str, str], str]] = {
     ("payment_method", "card"): _METHOD,
     ("payment_method", "metadata.order_id"): "a key of the example's metadata",
     ("refund", "customer"): "not declared in stripe-python of the pinned version",
-    ("refund", "customer_account"): "not declared in stripe-python of the pinned version",
     ("refund", "payment_method"): "not declared in stripe-python of the pinned version",
     ("subscription", "items.data.[].quantity"): _METERED,
     ("subscription_schedule", "phases.[].items.[].quantity"): _METERED,
