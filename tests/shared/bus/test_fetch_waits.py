@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.client import AIOKafkaClient
 from aiokafka.protocol.fetch import FetchRequest
 
 from shared.bus.aiokafka_patch import patch_aiokafka
@@ -21,26 +20,14 @@ GROWING = [FIRST_WAIT_MILLISECONDS, 2 * FIRST_WAIT_MILLISECONDS, LONGEST, LONGES
 
 
 @pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The waits of all fetches, milliseconds."""
-    found: list[int] = []
-    send = AIOKafkaClient.send
-
-    async def noted(self: Any, node_id: Any, request: Any, **options: Any) -> Any:
-        if isinstance(request, FetchRequest):
-            found.append(request._max_wait_ms)
-        return await send(self, node_id, request, **options)
-
-    monkeypatch.setattr(AIOKafkaClient, "send", noted)
-    return found
+def waits() -> list[int]:
+    """The waits of the consumer's fetches, milliseconds."""
+    return []
 
 
 @pytest.fixture
 async def consumer(
-    topic_prefix: str,
-    kafka_bootstrap: str,
-    kafka_admin: AIOKafkaAdminClient,
-    waits: list[int],
+    topic_prefix: str, kafka_bootstrap: str, kafka_admin: AIOKafkaAdminClient, waits: list[int]
 ) -> AsyncIterator[AIOKafkaConsumer]:
     """A consumer of two empty partitions."""
     patch_aiokafka()
@@ -49,6 +36,14 @@ async def consumer(
     consumer = AIOKafkaConsumer(
         bootstrap_servers=kafka_bootstrap, auto_offset_reset="earliest", fetch_max_wait_ms=LONGEST
     )
+    send = consumer._client.send
+
+    async def noted(node_id: Any, request: Any, **options: Any) -> Any:
+        if isinstance(request, FetchRequest):
+            waits.append(request._max_wait_ms)
+        return await send(node_id, request, **options)
+
+    consumer._client.send = noted
     await consumer.start()
     consumer.assign([TopicPartition(topic, number) for number in range(2)])
     yield consumer
