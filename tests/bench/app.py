@@ -131,7 +131,8 @@ class App:
         self._logins[number] = await self._refreshed(number, self._logins[number])
 
     async def renew_tokens(self) -> None:
-        """Refresh the tokens of all users, which last an hour."""
+        """Refresh the tokens of all users, which last an hour, and forget unused codes, which last less."""
+        self._codes.clear()
         for users in (self._logins, self._subscribers):
             users[:] = [await self._refreshed(0, tokens) for tokens in users]
 

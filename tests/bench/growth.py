@@ -334,6 +334,8 @@ async def run(options: argparse.Namespace, console: Console) -> Growth:
         await asyncio.sleep(options.settle)
         growth.rows = await compare(nests, options, console)
         if options.soak:
+            # A failure of the long soak must not lose them.
+            command_line.finish(options, console, tables(growth), asdict(growth))
             console.print(f"soaking both deployments for {options.soak} minutes …")
             await asyncio.gather(*(nest.soak(60 * options.soak) for nest in nests))
             growth.soaked = await compare(nests, options, console)
