@@ -153,14 +153,12 @@ class _JoinedWrites:
         return getattr(self._transport, name)
 
     def write(self, content: bytes) -> None:
-        if self._head:
-            head, self._head = self._head, b""
-            self._transport.write(head + content)
-        elif content.startswith(b"HTTP/"):
+        if not self._head and content.startswith(b"HTTP/"):
             self._head = content
             self._loop.call_soon(self._send_head)
         else:
-            self._transport.write(content)
+            head, self._head = self._head, b""
+            self._transport.write(head + content)
 
     def close(self) -> None:
         self._send_head()

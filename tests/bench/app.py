@@ -130,7 +130,7 @@ class App:
         """Refresh the tokens of this connection's user."""
         self._logins[number] = await self._refreshed(number, self._logins[number])
 
-    async def renew_tokens(self) -> None:
+    async def renew(self) -> None:
         """Refresh the tokens of all users, which last an hour, and forget unused codes, which last less."""
         self._codes.clear()
         for users in (self._logins, self._subscribers):

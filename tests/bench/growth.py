@@ -44,7 +44,7 @@ RARE: Final = 1_000
 SOAK_RATE: Final = 40
 """Calls a second of the soak."""
 RENEWAL_SECONDS: Final = 600.0
-"""Interval at which the soak renews tokens and connections."""
+"""Interval at which the soak opens connections and refreshes tokens anew."""
 FILLED_AT_ONCE: Final = 2
 """Collections that are filled at the same time; a command takes one core."""
 DAY_MILLISECONDS: Final = 86_400_000
@@ -281,7 +281,7 @@ class Nest:
         while (left := end - time.monotonic()) > 0:
             await self.app.connect()
             await open_loop(one, CONNECTIONS * 4, rate=SOAK_RATE, seconds=min(left, RENEWAL_SECONDS))
-            await self.app.renew_tokens()
+            await self.app.renew()
 
 
 def _listing(app: App, method: str, body: Mapping[str, Any], internal_key: str) -> Call:

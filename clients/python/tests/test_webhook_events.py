@@ -77,8 +77,8 @@ def described(event: WebhookEvent | UnknownEvent) -> str:
 
 def refused_by_mypy(webhook: Webhook) -> None:
     """Read what events do not have; it is not run."""
-    webhook.payload["data"]  # type: ignore[typeddict-item] # an unknown event has none
+    webhook.payload["data"]  # type: ignore[typeddict-item] # UnknownEvent has no data
     if webhook.payload["type"] == "user.erased":
-        webhook.payload["data"]["client_id"]  # type: ignore[typeddict-item] # of another type
-    if webhook.payload["type"] == "user.deleted":  # type: ignore[comparison-overlap] # no type of Nest
+        webhook.payload["data"]["client_id"]  # type: ignore[typeddict-item] # a field of other events
+    if webhook.payload["type"] == "user.deleted":  # type: ignore[comparison-overlap] # Nest has no such event
         pass
