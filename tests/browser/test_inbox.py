@@ -2,7 +2,7 @@ import smtplib
 from base64 import b64decode
 from email.message import EmailMessage
 
-from playwright.async_api import FrameLocator, Page, expect
+from playwright.async_api import FrameLocator, Page, Route, expect
 
 from services.embedded.credentials import operator_credentials
 from tests.browser.accessibility import check_page
@@ -149,6 +149,39 @@ async def test_inbox_lists_shows_searches_and_deletes_by_mouse_and_keyboard(page
     await expect(page.get_by_role("button", name="Delete 3")).to_be_focused()
     await page.get_by_role("button", name="Delete 3").click()
     await expect(page.get_by_text("Nothing has arrived yet")).to_be_visible()
+
+
+async def test_change_of_the_inbox_does_not_cancel_what_was_clicked(page: Page, nest: NestUp) -> None:
+    port = smtp_port(nest)
+    deliver(port, "slow@example.com", "slow")
+    await page.goto("/dev/inbox")
+    await expect(page.get_by_text("New mails appear here.")).to_be_visible()
+    rows, pane = page.locator("#arrivals a"), page.locator("#pane")
+
+    async def arrive_first(route: Route) -> None:
+        response = await route.fetch()
+        deliver(port, "overtaking@example.com", "overtaking")
+        await expect(page.locator("#news")).to_have_text("Mail to overtaking@example.com: overtaking")
+        await page.wait_for_timeout(500)  # longer than a refresh takes
+        await route.fulfill(response=response)
+
+    await page.route("**/dev/inbox?mail=*", arrive_first, times=1)
+    await rows.filter(has_text="slow@example.com").click()
+    await expect(pane.get_by_role("heading")).to_have_text("slow")
+    await expect(rows.first).to_contain_text("overtaking@example.com")
+    await expect(pane.get_by_role("heading")).to_have_text("slow")
+
+    async def delete_first(route: Route) -> None:
+        response = await route.fetch()
+        await page.request.delete("/dev/inbox.json?to=slow@example.com")
+        await page.wait_for_timeout(500)
+        await route.fulfill(response=response)
+
+    # A search leaves the pane alone, unless its mail is gone.
+    await page.route("**/dev/inbox?*search=over*", delete_first, times=1)
+    await page.get_by_role("searchbox").fill("over")
+    await expect(pane.get_by_text("This mail is gone")).to_be_visible()
+    await expect(rows).to_have_count(1)
 
 
 async def test_images_of_a_mail_are_shown_in_its_html(page: Page, nest: NestUp) -> None:

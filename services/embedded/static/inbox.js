@@ -29,21 +29,32 @@ function showTimes() {
 
 // Loading
 
-let requests = 0;
+let newest = Promise.resolve();
+let goneId = null;
 
 /** Load a page of the inbox and show its parts; `push` adds it to the history. Return whether it is still wanted. */
-async function load(url, { push = false, parts = ["list", "pane"], options = {} } = {}) {
-  const number = ++requests;
-  const response = await fetch(url, options);
-  const page = new DOMParser().parseFromString(await response.text(), "text/html");
-  if (number !== requests || !page.getElementById("list")) return false;
-  if (push) history.pushState(null, "", response.url);
-  document.title = page.title;
-  document.body.classList.toggle("chosen", page.body.classList.contains("chosen"));
-  for (const part of [...parts, "unread"]) replace(part, page.getElementById(part));
-  if (element("search") !== document.activeElement) element("search").value = page.getElementById("search").value;
-  prepare();
-  return true;
+function load(url, { push = false, parts = ["list", "pane"], options = {} } = {}) {
+  const loading = (async () => {
+    const response = await fetch(url, options);
+    const page = new DOMParser().parseFromString(await response.text(), "text/html");
+    if (loading !== newest || !page.getElementById("list")) return false;
+    if (push) history.pushState(null, "", response.url);
+    document.title = page.title;
+    document.body.classList.toggle("chosen", page.body.classList.contains("chosen"));
+    for (const part of [...parts, "unread"]) replace(part, page.getElementById(part));
+    if (element("search") !== document.activeElement) element("search").value = page.getElementById("search").value;
+    prepare();
+    return true;
+  })();
+  newest = loading;
+  return loading;
+}
+
+/** Load the list again. The open mail stays, because somebody may be reading it, unless it is gone. */
+async function loadList() {
+  const gone = goneId;
+  const shown = await load(location.href, { parts: gone && gone === chosenId() ? ["list", "pane"] : ["list"] });
+  if (shown && gone === goneId) goneId = null;
 }
 
 function replace(id, fresh) {
@@ -133,7 +144,7 @@ async function search() {
   query.set("search", element("search").value);
   query.delete("shown");
   history.replaceState(null, "", `/dev/inbox?${query}`);
-  await load(location.href, { parts: ["list"] });
+  await loadList();
 }
 
 // Keyboard
@@ -232,15 +243,20 @@ function take(event) {
     fresh.add(data.id);
     element("news").textContent = `${data.kind === "text" ? "Text" : "Mail"} to ${data.to}: ${data.subject || "arrived"}`;
   }
-  const gone = event.type === "reset" || (event.type === "deleted" && data.ids.includes(chosenId()));
+  if (event.type === "reset" || (event.type === "deleted" && data.ids.includes(chosenId()))) goneId = chosenId();
   clearTimeout(gathering);
-  gathering = setTimeout(() => refresh(gone), GATHER_MILLISECONDS);
+  gathering = setTimeout(refresh, GATHER_MILLISECONDS);
 }
 
-/** Load the list again. The open mail stays, because somebody may be reading it, unless it is gone. */
-async function refresh(gone) {
+/** Show changes, after what a person has just clicked: a load that overtook it would cancel it. */
+async function refresh() {
+  let before;
+  do {
+    before = newest;
+    await before.catch(() => {});
+  } while (before !== newest);
   try {
-    await load(location.href, { parts: gone ? ["list", "pane"] : ["list"] });
+    await loadList();
   } catch {
     return; // Nest has stopped. After its next start the stream reports `reset`.
   }
