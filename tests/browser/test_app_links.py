@@ -4,7 +4,7 @@ from playwright.async_api import Page, expect
 
 from services.embedded.credentials import operator_credentials
 from tests.browser.accessibility import check_link_page
-from tests.browser.test_inbox import open_mail
+from tests.browser.test_inbox import open_link, open_mail
 from tests.nest_up import NestUp
 
 APP = "app.getbeak.beak:/callback"
@@ -24,11 +24,9 @@ async def test_link_to_an_app_opens_it_from_a_page(page: Page) -> None:
     response = await page.request.post("/1/2021-10-06/send_magic_link", data=REQUEST)
     assert response.status == 204
     mail = await open_mail(page, "to:phone@example.com")
-    async with page.context.expect_page() as opened:
-        await mail.get_by_role("link").first.click()
+    tab = await open_link(mail.get_by_role("link").first)
     await page.get_by_role("link", name="Links").click()
     app_link = await page.locator("#pane").get_by_role("link", name=APP).get_attribute("href")
-    tab = await opened.value
     await expect(tab.get_by_role("heading", level=1)).to_have_text("Sign in to Demo")
     button = tab.get_by_role("link", name="Open Demo")
     assert await button.get_attribute("href") == app_link
@@ -72,9 +70,7 @@ async def test_link_of_a_client_that_asks_for_a_press_redeems_on_a_press_only(pa
     order = {**REQUEST, "client_id": client_id, "redirect_uri": redirect_uri, "identifier_value": "press@example.com"}
     assert (await page.request.post("/1/2026-12-01/send_magic_link", data=order)).status == 204
     mail = await open_mail(page, "to:press@example.com")
-    async with page.context.expect_page() as opened:
-        await mail.get_by_role("link").first.click()
-    tab = await opened.value
+    tab = await open_link(mail.get_by_role("link").first)
     await expect(tab.get_by_role("heading", level=1)).to_have_text("Sign in to Kiwi")
     link, _, language = tab.url.partition("?")
     assert language == "lang=en"

@@ -1,8 +1,10 @@
+import asyncio
 import smtplib
 from base64 import b64decode
+from contextlib import suppress
 from email.message import EmailMessage
 
-from playwright.async_api import FrameLocator, Page, Route, expect
+from playwright.async_api import FrameLocator, Locator, Page, Route, expect
 
 from services.embedded.credentials import operator_credentials
 from tests.browser.accessibility import check_page
@@ -22,6 +24,20 @@ async def open_mail(page: Page, search: str) -> FrameLocator:
     mails = await response.json()
     await page.goto(f"/dev/inbox?mail={mails[0]['id']}")
     return page.frame_locator("#mail iframe")
+
+
+async def open_link(link: Locator) -> Page:
+    """Click a link in the frame of a mail until it opens a tab, and return the tab.
+
+    On a busy machine a click into a frame of another process, such as a sandboxed one, can be lost.
+    """
+    opened: asyncio.Future[Page] = asyncio.get_running_loop().create_future()
+    link.page.context.on("page", lambda tab: None if opened.done() else opened.set_result(tab))
+    for _ in range(5):
+        await link.click()
+        with suppress(TimeoutError):
+            return await asyncio.wait_for(asyncio.shield(opened), 5)
+    raise AssertionError("five clicks opened no tab")
 
 
 def deliver(smtp_port: int, to: str, subject: str, html: str = HTML) -> None:

@@ -3,6 +3,7 @@ import re
 from playwright.async_api import Page, expect
 
 from tests.browser.accessibility import check_page
+from tests.browser.test_inbox import open_link
 
 
 async def request_link(page: Page, email: str, button: str = "Send me a link") -> None:
@@ -16,10 +17,8 @@ async def test_new_user_logs_in_with_clicks_only(page: Page) -> None:
     await request_link(page, "ada@example.com")
     await page.get_by_role("link", name="Read it in the inbox").click()
     await expect(page.locator("#pane").get_by_role("heading")).to_have_text(re.compile("Demo"))
-    async with page.context.expect_page() as opened:
-        # The button of the mail in the sandboxed frame opens a new tab, as in a mail client.
-        await page.frame_locator("#mail iframe").get_by_role("link").first.click()
-    tab = await opened.value
+    # The button of the mail in the sandboxed frame opens a new tab, as in a mail client.
+    tab = await open_link(page.frame_locator("#mail iframe").get_by_role("link").first)
     await expect(tab.get_by_role("heading", level=1)).to_have_text("You are logged in as ada@example.com")
     await expect(tab.get_by_text("none active")).to_be_visible()
     assert tab.url.endswith("/dev/callback"), "the code is still in the address bar"

@@ -1,7 +1,7 @@
 from playwright.async_api import Page, expect
 
 from tests.browser.accessibility import check_link_page
-from tests.browser.test_inbox import open_mail
+from tests.browser.test_inbox import open_link, open_mail
 from tests.browser.test_login import request_link
 
 
@@ -11,9 +11,7 @@ async def test_link_in_a_mail_unsubscribes_with_one_click(page: Page) -> None:
     await page.get_by_role("link", name="open its link").click()
     await expect(page.get_by_role("heading", level=1)).to_contain_text("You are logged in")
     mail = await open_mail(page, 'to:enough@example.com subject:"trial has begun"')
-    async with page.context.expect_page() as opened:
-        await mail.get_by_role("link", name="Unsubscribe from news").click()
-    tab = await opened.value
+    tab = await open_link(mail.get_by_role("link", name="Unsubscribe from news"))
     await expect(tab.get_by_role("heading", level=1)).to_have_text("Unsubscribe from our news?")
     link, _, language = tab.url.partition("?")
     assert language == "lang=en"

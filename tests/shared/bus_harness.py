@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -221,9 +222,14 @@ class BusHarness:
     async def call(self, message: Message, *, seconds: float = 20.0, **fields: Any) -> ReceivedReply:
         """Send a message and wait for the reply until the deadline.
 
+        With an ``id`` it has a fingerprint, as a call with an idempotency key: repeats get the stored reply. The reply
+        to any other call is removed from its row after seconds.
+
         Raises:
             TimeoutError: there was no reply in time.
         """
+        if "id" in fields:
+            fields.setdefault("fingerprint", sha256(message.model_dump_json().encode()).hexdigest())
         message_id = fields.pop("id", None) or new_message_id()
         future: asyncio.Future[ReceivedReply] = asyncio.get_running_loop().create_future()
         self._waiting[message_id] = future
