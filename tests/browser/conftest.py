@@ -18,6 +18,8 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+TIMEOUT_MILLISECONDS = 30_000
+"""For an action or an expectation; a busy machine needs some seconds for a page."""
 LEVELS = {"error", "warning"}
 """Of messages in a console. htmx warns of selectors that match nothing."""
 
@@ -45,8 +47,8 @@ async def chromium(*flags: str) -> AsyncIterator[Browser]:
 async def open_tab(browser: Browser, base_url: str) -> AsyncIterator[Page]:
     """Open a tab in a new profile; errors, CSP violations and warnings in its console fail the test."""
     context = await browser.new_context(base_url=base_url)
-    context.set_default_timeout(15_000)
-    expect.set_options(timeout=15_000)
+    context.set_default_timeout(TIMEOUT_MILLISECONDS)
+    expect.set_options(timeout=TIMEOUT_MILLISECONDS)
     tab = await context.new_page()
     errors: list[str] = []
     context.on("weberror", lambda error: errors.append(str(error.error)))
