@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from playwright.async_api import Browser, Page, async_playwright, expect
@@ -44,9 +45,15 @@ async def chromium(*flags: str) -> AsyncIterator[Browser]:
 
 
 @asynccontextmanager
-async def open_tab(browser: Browser, base_url: str) -> AsyncIterator[Page]:
-    """Open a tab in a new profile; errors, CSP violations and warnings in its console fail the test."""
-    context = await browser.new_context(base_url=base_url)
+async def open_tab(browser: Browser, base_url: str, **options: Any) -> AsyncIterator[Page]:
+    """Open a tab in a new profile; errors, CSP violations and warnings in its console fail the test.
+
+    Args:
+        browser: the browser.
+        base_url: beginning of relative URLs.
+        options: further options of Playwright's ``new_context``.
+    """
+    context = await browser.new_context(base_url=base_url, **options)
     context.set_default_timeout(TIMEOUT_MILLISECONDS)
     expect.set_options(timeout=TIMEOUT_MILLISECONDS)
     tab = await context.new_page()

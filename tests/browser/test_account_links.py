@@ -10,6 +10,7 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 
 from tests.browser.accessibility import check_link_page, check_page
+from tests.browser.conftest import open_tab
 from tests.nest_up import NestUp
 from tests.stack import eventually
 
@@ -26,10 +27,8 @@ async def http(nest: NestUp) -> AsyncIterator[httpx.AsyncClient]:
 @pytest.fixture
 async def page(browser: Browser, nest: NestUp) -> AsyncIterator[Page]:
     """A tab in a new profile, without JavaScript."""
-    context = await browser.new_context(base_url=nest.base_url, java_script_enabled=False, locale="en-GB")
-    context.set_default_timeout(15_000)
-    yield await context.new_page()
-    await context.close()
+    async with open_tab(browser, nest.base_url, java_script_enabled=False, locale="en-GB") as tab:
+        yield tab
 
 
 async def new_user(http: httpx.AsyncClient, name: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from playwright.async_api import Browser, Page, expect
 
 from services.stripe_double import StripeDouble
 from tests.browser.accessibility import check_page
+from tests.browser.conftest import open_tab
 
 KEY = "sk_test_browser"
 
@@ -22,12 +23,10 @@ async def double() -> AsyncIterator[StripeDouble]:
 
 
 @pytest.fixture
-async def tab(browser: Browser) -> AsyncIterator[Page]:
+async def tab(browser: Browser, double: StripeDouble) -> AsyncIterator[Page]:
     """A tab in a new profile."""
-    context = await browser.new_context()
-    context.set_default_timeout(15_000)
-    yield await context.new_page()
-    await context.close()
+    async with open_tab(browser, double.url) as tab:
+        yield tab
 
 
 async def post(double: StripeDouble, path: str, **form: str) -> Any:

@@ -10,6 +10,7 @@ from playwright.async_api import Browser, Page, expect
 
 from services.embedded.credentials import operator_credentials
 from tests.browser.accessibility import check_page
+from tests.browser.conftest import open_tab
 from tests.nest_up import NestUp
 
 SHORTEN: Final = """
@@ -141,11 +142,9 @@ async def test_pages_are_accessible_and_work_without_scripts(page: Page, browser
     await page.goto("/reference/events#auth.session-revoked")
     await page.evaluate(SHORTEN)
     await check_page(page, "reference-events")
-    context = await browser.new_context(base_url=nest.base_url, java_script_enabled=False)
-    plain = await context.new_page()
-    await plain.goto("/reference#send_magic_link")
-    await expect(plain.get_by_label("Example in Python").first).to_be_visible()
-    await plain.get_by_role("link", name="authenticate_user", exact=True).first.click()
-    await expect(entry(plain, "authenticate_user").get_by_label("Example in curl")).to_be_visible()
-    await expect(entry(plain, "send_magic_link").get_by_label("Example in curl")).to_be_hidden()
-    await context.close()
+    async with open_tab(browser, nest.base_url, java_script_enabled=False) as plain:
+        await plain.goto("/reference#send_magic_link")
+        await expect(plain.get_by_label("Example in Python").first).to_be_visible()
+        await plain.get_by_role("link", name="authenticate_user", exact=True).first.click()
+        await expect(entry(plain, "authenticate_user").get_by_label("Example in curl")).to_be_visible()
+        await expect(entry(plain, "send_magic_link").get_by_label("Example in curl")).to_be_hidden()
