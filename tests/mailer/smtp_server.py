@@ -95,7 +95,8 @@ class SmtpServer:
     def hang_up(self) -> None:
         """Close every connection."""
         for protocol in self._open:
-            if protocol.transport is not None:
+            # aiosmtpd closes twice, after which a TLS transport of Python 3.11.2 can't be aborted.
+            if protocol.transport is not None and not protocol.transport.is_closing():
                 protocol.transport.abort()
         self._open.clear()
 

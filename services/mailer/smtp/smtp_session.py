@@ -131,7 +131,9 @@ class SmtpSession(asyncio.Protocol):
             self._write(b"QUIT\r\n")
             await self._reply()
         finally:
-            self._transport.close()
+            # Python 3.11.2 can't abort a TLS connection that was closed twice.
+            if not self._transport.is_closing():
+                self._transport.close()
 
     def abort(self) -> None:
         """Close the connection without QUIT."""

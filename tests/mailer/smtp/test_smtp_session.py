@@ -237,7 +237,7 @@ async def test_disconnect_after_the_content_may_mean_accepted(pipelining: bool) 
 
 
 class ClosedTransport(asyncio.Transport):
-    """Closed connection as with uvloop, where a write raises an error."""
+    """Closed connection, as with uvloop: a write raises an error. So may a second close."""
 
     def is_closing(self) -> bool:
         return True
@@ -249,7 +249,7 @@ class ClosedTransport(asyncio.Transport):
         pass
 
     def close(self) -> None:
-        pass
+        raise AssertionError("closed twice")
 
 
 async def test_quit_on_a_closed_connection_raises_connection_lost() -> None:
