@@ -32,7 +32,7 @@ async def open_link(link: Locator) -> Page:
     On a busy machine a click into a frame of another process, such as a sandboxed one, can be lost.
     """
     opened: asyncio.Future[Page] = asyncio.get_running_loop().create_future()
-    link.page.context.on("page", lambda tab: None if opened.done() else opened.set_result(tab))
+    link.page.context.once("page", lambda tab: opened.set_result(tab))  # noqa: PLW0108 -- Playwright sets an attribute of it
     for _ in range(5):
         await link.click()
         with suppress(TimeoutError):

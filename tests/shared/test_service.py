@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -236,29 +237,36 @@ def test_a_failed_start_is_one_line_that_names_the_setting(bus: BusHarness, depe
     assert all(json.loads(entry) for entry in entries)
 
 
-async def test_a_start_says_at_once_what_it_waits_for(bus: BusHarness) -> None:
-    port = ports.any_free()
+async def first_entry(**settings: str) -> dict[str, Any]:
+    """Start a service with these settings and return its first log entry."""
     process = await asyncio.create_subprocess_exec(
-        *PROCESS,
-        cwd=ROOT,
-        env=environment(**bus.environment(NEST_MONGO_URL=f"mongodb://127.0.0.1:{port}/?replicaSet=rs0")),
-        stderr=asyncio.subprocess.PIPE,
+        *PROCESS, cwd=ROOT, env=environment(**settings), stderr=asyncio.subprocess.PIPE
     )
     try:
         assert process.stderr is not None
         async with asyncio.timeout(60):
-            entry = json.loads(await process.stderr.readline())
+            entry: dict[str, Any] = json.loads(await process.stderr.readline())
+            return entry
     finally:
         process.kill()
         await process.wait()
-    shown = {name: entry[name] for name in ("event", "dependency", "setting")}
+
+
+async def test_a_start_says_at_once_what_it_waits_for(bus: BusHarness) -> None:
+    port = ports.any_free()
+    settings = bus.environment(NEST_MONGO_URL=f"mongodb://127.0.0.1:{port}/?replicaSet=rs0")
+    entry = await first_entry(**settings)
+    for _ in range(2):
+        # A busy machine may delay one start.
+        if entry["seconds"] > 6:
+            entry = await first_entry(**settings)
+    shown = {name: entry[name] for name in ("event", "dependency", "setting", "seconds")}
     assert shown == {
         "event": "waiting for a dependency",
         "dependency": "MongoDB",
         "setting": "NEST_MONGO_URL",
+        "seconds": pytest.approx(2, abs=4),
     }
-    # Usually 2; the start itself gives up after 60.
-    assert entry["seconds"] < 30
     assert f"127.0.0.1:{port}: [Errno 111]" in entry["reason"]
     assert "Topology" not in entry["reason"]
 

@@ -30,7 +30,7 @@ function showTimes() {
 // Loading
 
 let newest = Promise.resolve(); // the last load, whose result alone is shown
-let goneId = null; // an open mail that was deleted, and is still shown
+let goneId = null; // an open mail that was, or may have been, deleted, and is still shown
 
 /** Load a page of the inbox and show its parts; `push` adds it to the history. Return whether it is still wanted. */
 function load(url, { push = false, parts = ["list", "pane"], options = {} } = {}) {
