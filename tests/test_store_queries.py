@@ -82,7 +82,7 @@ CONSTANTS: Final[dict[str, Document]] = {
 
 
 NOTHING: Final[Any] = SimpleNamespace()
-TOKEN: Final[Any] = SimpleNamespace(access_token_id=None, user_id="none", root_grant=None)
+TOKEN: Final[Any] = SimpleNamespace(access_token=None, user_id="none", root_grant=None)
 AUTHORIZATION: Final[Any] = SimpleNamespace(identifier_value="none")
 SUBSCRIPTION: Final[Any] = SimpleNamespace(user_id="none", stp_subscription_id="none")
 PROCESS: Final[Any] = SimpleNamespace(id="none", runs_done={"auth": 1, "billing": 1})
@@ -112,6 +112,7 @@ READS: Final[dict[str, tuple[tuple[Any, str, Sequence[Any], Mapping[str, Any]], 
         (AccessTokens, "clients_of", ["none"], {}),
         (AccessTokens, "some_of_user", ["none", 5], {}),
         (RefreshTokens, "unrevoked", ["none"], {}),
+        (RefreshTokens, "revoked_since", ["none", NOW], {}),
         (RefreshTokens, "clients_of", ["none"], {}),
         (RefreshTokens, "some_of_user", ["none", 5], {}),
         (Users, "of_ids", [["none"]], {}),

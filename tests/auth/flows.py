@@ -62,6 +62,17 @@ def refresh(refresh_token: str | None, client_id: str = CLIENT) -> AuthenticateU
     )
 
 
+async def store_access_tokens_apart(harness: ServiceHarness) -> None:
+    """Give all tokens the shape that they had before 2026-11-29: access tokens were documents of their own."""
+    refresh_tokens = harness.database["refresh_tokens"]
+    shared = ("clientId", "userId", "grant", "rootGrant", "cidrBlocks", "createdAt", "revokedAt", "version")
+    for token in await refresh_tokens.find({"accessTokenExpiresAt": {"$type": "date"}}).to_list():
+        access_token = {name: token[name] for name in shared if name in token}
+        access_token |= {"_id": token["accessTokenId"], "expiresAt": token["accessTokenExpiresAt"]}
+        await harness.database["access_tokens"].insert_one(access_token)
+    await refresh_tokens.update_many({}, {"$unset": {"accessTokenExpiresAt": ""}})
+
+
 def mailed_link(harness: ServiceHarness, mail: SendMail) -> str:
     """The link in a mail command, unsealed as by mailer."""
     link: str = json.loads(harness.unseal_secret("mailer", mail.variables))["link"]

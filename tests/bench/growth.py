@@ -88,7 +88,6 @@ FILLED: Final = (
     Copies("nest_auth", "users", "users", times={"createdAt": 365}),
     Copies("nest_auth", "identifiers", "users", ("_id", "identifierValue", "userId"), {"createdAt": 365}),
     Copies("nest_auth", "familiars", "users"),
-    Copies("nest_auth", "access_tokens", "users", ("_id", "userId")),
     Copies("nest_auth", "refresh_tokens", "users", ("_id", "userId")),
     Copies("nest_auth", "authorizations", "codes", ("_id", "identifierValue", "codeChallenge")),
     Copies(

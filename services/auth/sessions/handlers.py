@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Final
 
 from services.auth.audit.recorder import audited
 from services.auth.context import Auth
 from services.auth.sessions.models import Session, select, sessions_of
-from services.auth.tokens.models import AccessToken
+from services.auth.tokens.models import ACCESS_TOKEN_LIFETIME, AccessToken, RefreshToken
 from shared.bus.work import Work
 from shared.messages.auth.sessions import (
     EndedView,
@@ -85,10 +86,10 @@ async def remove_sessions(user_id: str, work: Work, auth: Auth) -> bool:
     )
     for refresh_token in refresh_tokens:
         auth.refresh_tokens.remove(refresh_token, work)
+        _publish_revocation(refresh_token.access_token, work)
     for access_token in access_tokens:
         auth.access_tokens.remove(access_token, work)
-        if access_token.revoked_at is None:
-            _publish_revocation(access_token, work)
+        _publish_revocation(access_token, work)
     return MAX_REMOVED in {len(refresh_tokens), len(access_tokens)}
 
 
@@ -101,14 +102,14 @@ def end_session(session: Session, work: Work, auth: Auth) -> None:
     """Revoke all tokens of a session."""
     for refresh_token in session.refresh_tokens:
         auth.refresh_tokens.save(refresh_token.revoke(at=work.now), work)
-    for access_token in session.access_tokens:
-        revoke_access_token(access_token, work, auth)
+        _publish_revocation(refresh_token.access_token, work)
+    _revoke_documents(session.access_tokens, work, auth)
 
 
-def revoke_access_token(access_token: AccessToken, work: Work, auth: Auth) -> None:
-    """Revoke an access token, and notify the gateways if it has not expired."""
-    auth.access_tokens.save(access_token.revoke(at=work.now), work)
-    _publish_revocation(access_token, work)
+def revoke_access_tokens(token: RefreshToken, documents: Iterable[AccessToken], work: Work, auth: Auth) -> None:
+    """Revoke the access token that was issued with a refresh token, which the caller saves, and ``documents``."""
+    _publish_revocation(token.access_token, work)
+    _revoke_documents(documents, work, auth)
 
 
 def network_of(work: Work) -> str | None:
@@ -116,8 +117,15 @@ def network_of(work: Work) -> str | None:
     return None if work.caller.client_ip is None else prefix(work.caller.client_ip)
 
 
-def _publish_revocation(access_token: AccessToken, work: Work) -> None:
-    if work.now < access_token.expires_at:
+def _revoke_documents(access_tokens: Iterable[AccessToken], work: Work, auth: Auth) -> None:
+    for access_token in access_tokens:
+        auth.access_tokens.save(access_token.revoke(at=work.now), work)
+        _publish_revocation(access_token, work)
+
+
+def _publish_revocation(access_token: AccessToken | None, work: Work) -> None:
+    """Notify the gateways of an access token that was open until now."""
+    if access_token is not None and access_token.revoked_at is None and work.now < access_token.expires_at:
         work.publish(
             AccessTokenRevoked(key=access_token.id, token_id=access_token.id, expires_at=access_token.expires_at)
         )
@@ -136,9 +144,16 @@ async def _current_session_id(work: Work, auth: Auth) -> str | None:
     The caller's access token may already be revoked by a refresh of which the gateway does not know yet. It belongs to
     the same session.
     """
-    if work.caller.token_id is None:
+    token_id, user_id = work.caller.token_id, work.caller.user_id
+    if token_id is None or user_id is None:
         return None
-    token = await auth.access_tokens.find(work.caller.token_id)
+    access_token, unrevoked, revoked = await asyncio.gather(
+        auth.access_tokens.find(token_id),
+        auth.refresh_tokens.unrevoked(user_id),
+        auth.refresh_tokens.revoked_since(user_id, work.now - ACCESS_TOKEN_LIFETIME),
+    )
+    same = (token for token in (*unrevoked, *revoked) if token.access_token_id == token_id)
+    token = access_token or next(same, None)
     return None if token is None else token.root_grant.value
 
 

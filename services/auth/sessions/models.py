@@ -18,7 +18,7 @@ Selection = Literal["all", "others", "current"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """One login of a user, with its unrevoked tokens.
+    """One login of a user, with its unrevoked tokens. ``access_tokens`` are those that are documents of their own.
 
     Attributes:
         id: root grant of its token family.
@@ -42,7 +42,8 @@ class Session:
     @classmethod
     def of(cls, refresh_tokens: Sequence[RefreshToken], access_tokens: Sequence[AccessToken]) -> Self:
         """The session of the tokens of one family; there must be at least one token."""
-        tokens: list[AccessToken | RefreshToken] = [*refresh_tokens, *access_tokens]
+        issued = [token.access_token for token in refresh_tokens if token.access_token is not None]
+        tokens: list[AccessToken | RefreshToken] = [*refresh_tokens, *issued, *access_tokens]
         newest = max(tokens, key=lambda token: token.created_at)
         family = refresh_tokens[0].family if refresh_tokens else None
         return cls(

@@ -14,7 +14,7 @@ from services.auth.magic_links.models import TYPED_CODE_PURPOSE, Authorization, 
 from services.auth.rate_limits.known_devices import device_ids
 from services.auth.rate_limits.limiter import Quota
 from services.auth.rate_limits.models import LimitName
-from services.auth.sessions.handlers import end_session, find_session, network_of, revoke_access_token
+from services.auth.sessions.handlers import end_session, find_session, network_of, revoke_access_tokens
 from services.auth.tokens.credentials import Code, RefreshTokenString, new_key
 from services.auth.tokens.models import ACCESS_TOKEN_LIFETIME, AccessToken, Grant, RefreshToken, TokenFamily
 from services.auth.tokens.signer import access_claims
@@ -266,11 +266,10 @@ async def _refresh(command: AuthenticateUser, work: Work, auth: Auth) -> TokenVi
     token.must_be_open(client_id=command.client_id, at=work.now)
     client = await auth.clients.get_recent(token.client_id)
     client.must_be_enabled()
-    access_tokens = await auth.access_tokens.issued_with(token)
+    older = await auth.access_tokens.issued_with(token)
     claims = await auth.entitlements.claims(client, token.user_id)
 
-    for access_token in access_tokens:
-        revoke_access_token(access_token, work, auth)
+    revoke_access_tokens(token, older, work, auth)
     view, successor = _issue_tokens(token.family, Grant("refresh_token", token.id), work, auth, claims=claims)
     auth.refresh_tokens.save(token.use(successor, at=work.now), work)
     return view
@@ -306,9 +305,8 @@ async def _renew_access_token(
     token: RefreshToken, view: TokenView, work: Work, auth: Auth, *, claims: Claims
 ) -> TokenView:
     """Issue another access token with an unused refresh token, since the first one expired before it was used."""
-    for access_token in await auth.access_tokens.issued_with(token):
-        revoke_access_token(access_token, work, auth)
-    renewed = _issue_access_token(token.family, token.grant, work, auth)
+    revoke_access_tokens(token, await auth.access_tokens.issued_with(token), work, auth)
+    renewed = _issue_access_token(token.family, token.grant, work)
     view = _view(renewed, view.refresh_token, auth, claims=claims)
     auth.refresh_tokens.save(token.renew(renewed, _sealed(view, auth)), work)
     return view
@@ -357,7 +355,7 @@ def _issue_tokens(
 
     ``claims`` are those of the access token besides its own.
     """
-    access_token = _issue_access_token(family, grant, work, auth)
+    access_token = _issue_access_token(family, grant, work)
     string = RefreshTokenString(work.new_id("reftok"), new_key())
     refresh_token = RefreshToken.issue(family, grant, string, access_token=access_token, at=work.now)
     view = _view(access_token, str(string), auth, claims=claims)
@@ -367,10 +365,8 @@ def _issue_tokens(
     return view, refresh_token
 
 
-def _issue_access_token(family: TokenFamily, grant: Grant, work: Work, auth: Auth) -> AccessToken:
-    access_token = AccessToken.issue(family, grant, id=work.new_id("acstok"), at=work.now, network=network_of(work))
-    auth.access_tokens.add(access_token, work)
-    return access_token
+def _issue_access_token(family: TokenFamily, grant: Grant, work: Work) -> AccessToken:
+    return AccessToken.issue(family, grant, id=work.new_id("acstok"), at=work.now, network=network_of(work))
 
 
 def _view(access_token: AccessToken, refresh_token: str, auth: Auth, *, claims: Claims) -> TokenView:

@@ -99,7 +99,10 @@ class _Token:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessToken(_Token):
-    """Stored state of an access token; the ID is the token's ``jti``."""
+    """State of an access token; the ID is the token's ``jti``.
+
+    It is stored with the refresh token that was issued with it, or else, after a login by phone, as a document.
+    """
 
     @classmethod
     def issue(
@@ -143,8 +146,10 @@ class RefreshToken(_Token):
     Attributes:
         key_hash: SHA-256 of its key.
         family_began_at: ``TokenFamily.began_at``; likewise ``family_ends_at`` and ``platform``.
-        access_token_id: the access token issued with it, which is revoked when this token is used. None in documents
-            that are older than the field.
+        access_token_id: the access token issued with it, which is revoked with this token. None in documents that are
+            older than the field.
+        access_token_expires_at: when that access token expires. None in documents of before 2026-11-29, whose access
+            token is a document of its own.
         used_at: when it was exchanged for its successor; ``revoked_at`` is set at the same time.
         successor: what it was exchanged for.
         sealed_reply: the complete reply to the refresh that issued it, for repeats of that request, sealed for auth.
@@ -156,6 +161,7 @@ class RefreshToken(_Token):
     family_ends_at: datetime = stored_as("chainEndsAt")
     platform: Platform | None = None
     access_token_id: str | None = None
+    access_token_expires_at: datetime | None = None
     used_at: datetime | None = None
     successor: Successor | None = None
     sealed_reply: str | None = None
@@ -179,6 +185,24 @@ class RefreshToken(_Token):
             platform=family.platform,
             cidr_blocks=access_token.cidr_blocks,
             access_token_id=access_token.id,
+            access_token_expires_at=access_token.expires_at,
+        )
+
+    @property
+    def access_token(self) -> AccessToken | None:
+        """The access token that was issued with it; None if that is a document of its own."""
+        if self.access_token_id is None or self.access_token_expires_at is None:
+            return None
+        return AccessToken(
+            id=self.access_token_id,
+            client_id=self.client_id,
+            user_id=self.user_id,
+            grant=self.grant,
+            root_grant=self.root_grant,
+            cidr_blocks=self.cidr_blocks,
+            created_at=self.access_token_expires_at - ACCESS_TOKEN_LIFETIME,
+            expires_at=self.access_token_expires_at,
+            revoked_at=self.revoked_at,
         )
 
     @property
@@ -221,6 +245,7 @@ class RefreshToken(_Token):
         return replace(
             self,
             access_token_id=access_token.id,
+            access_token_expires_at=access_token.expires_at,
             cidr_blocks=access_token.cidr_blocks,
             sealed_reply=sealed_reply,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from pymongo import ASCENDING, IndexModel, UpdateOne
@@ -51,7 +51,7 @@ def _upgraded_refresh_token(document: Document) -> Document:
 
 
 class AccessTokens(Rows[AccessToken]):
-    """The collection ``access_tokens``."""
+    """The collection ``access_tokens``: those that no refresh token was issued with, and all of before 2026-11-29."""
 
     COLLECTION: Final = "access_tokens"
     INDEXES: Final = (
@@ -65,11 +65,10 @@ class AccessTokens(Rows[AccessToken]):
         self._unrevoked = BatchLoader(self._collection, "userId", _UNREVOKED)
 
     async def issued_with(self, token: RefreshToken) -> list[AccessToken]:
-        """The unrevoked access token that was issued with the newest refresh token of its family."""
-        if token.access_token_id is None:
-            return [each for each in await self.unrevoked(token.user_id) if each.root_grant == token.root_grant]
-        found = await self.find(token.access_token_id)
-        return [] if found is None or found.revoked_at is not None else [found]
+        """The unrevoked documents of the family whose newest refresh token this is; only older families have any."""
+        if token.access_token is not None:
+            return []
+        return [each for each in await self.unrevoked(token.user_id) if each.root_grant == token.root_grant]
 
     async def unrevoked(self, user_id: str) -> list[AccessToken]:
         """All access tokens of a user that are not revoked, including expired ones."""
@@ -112,6 +111,10 @@ class RefreshTokens(Rows[RefreshToken]):
     async def unrevoked(self, user_id: str) -> list[RefreshToken]:
         """All refresh tokens of a user that are not revoked, including expired ones: the newest one of each family."""
         return [self._read(document) for document in await self._unrevoked.find(user_id)]
+
+    async def revoked_since(self, user_id: str, at: datetime) -> list[RefreshToken]:
+        """The refresh tokens of a user that were used or revoked at or after this time."""
+        return await self._all(self._collection.find({"userId": user_id, "revokedAt": {"$gte": at}}))
 
     async def clients_of(self, user_id: str) -> set[str]:
         """The clients of all stored refresh tokens of a user: those of logins within about a year."""

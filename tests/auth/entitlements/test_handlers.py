@@ -37,7 +37,7 @@ async def test_changed_entitlement_is_in_the_next_token_and_ends_no_session(harn
     harness.clear()
     await harness.deliver(changed(user_id, 1, "export", "seats"))
     assert harness.published == []
-    assert await harness.database["access_tokens"].count_documents({"revokedAt": None}) == 1
+    assert await harness.database["refresh_tokens"].count_documents({"revokedAt": None}) == 1
     tokens = await harness.deliver(refresh(tokens["refresh_token"]))
     assert claims_of(tokens) == {"ent": ["export", "seats"], "ent_v": 1}
     await harness.deliver(changed(user_id, 2))

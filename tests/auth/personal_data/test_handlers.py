@@ -38,6 +38,7 @@ from tests.auth.flows import (
     refusal,
     request_code,
     send_magic_link,
+    store_access_tokens_apart,
 )
 from tests.service_harness import Refused, ServiceHarness
 
@@ -101,6 +102,7 @@ async def test_user_is_found_by_any_spelling_of_the_address(harness: ServiceHarn
 
 async def test_export_orders_every_part_and_finishes_with_the_last(harness: ServiceHarness) -> None:
     tokens = await log_in(harness)
+    await store_access_tokens_apart(harness)
     harness.clear()
     process = await harness.deliver(ExportUser(user_id=tokens["user_id"]), caller=OPERATOR)
     parts = [message for message in harness.published if isinstance(message, ExportUserData)]

@@ -66,10 +66,10 @@ async def test_access_token_has_exactly_the_documented_claims(harness: ServiceHa
         issuer="http://127.0.0.1:8080",
         options={"verify_exp": False, "verify_iat": False},
     )
-    token = await harness.database["access_tokens"].find_one({})
+    token = await harness.database["refresh_tokens"].find_one({})
     assert claims == {
         "v": "1",
-        "jti": token["_id"],
+        "jti": token["accessTokenId"],
         "iss": "http://127.0.0.1:8080",
         "sub": tokens["user_id"],
         "aud": CLIENT,
@@ -101,7 +101,10 @@ async def test_login_stores_the_documented_fields(harness: ServiceHarness) -> No
         "removedAt": None,
         "version": 1,
     }
-    shared = {
+    refresh = await harness.database["refresh_tokens"].find_one({})
+    assert refresh.pop("_id").startswith("test_reftok_")
+    assert refresh.pop("accessTokenId").startswith("test_acstok_")
+    assert refresh == {
         "clientId": CLIENT,
         "userId": tokens["user_id"],
         "grant": {"type": "authorization_code", "value": authorization_id},
@@ -110,25 +113,17 @@ async def test_login_stores_the_documented_fields(harness: ServiceHarness) -> No
         "createdAt": now,
         "revokedAt": None,
         "version": 1,
-    }
-    access = await harness.database["access_tokens"].find_one({})
-    access_token_id = access.pop("_id")
-    assert access_token_id.startswith("test_acstok_")
-    assert access == {**shared, "expiresAt": now + timedelta(hours=1)}
-    refresh = await harness.database["refresh_tokens"].find_one({})
-    assert refresh.pop("_id").startswith("test_reftok_")
-    assert refresh == {
-        **shared,
         "key": hashlib.sha256(refresh_key.encode()).hexdigest(),
         "expiresAt": now + timedelta(days=60),
         "chainBeganAt": now,
         "chainEndsAt": now + timedelta(days=365),
         "platform": "linux",
-        "accessTokenId": access_token_id,
+        "accessTokenExpiresAt": now + timedelta(hours=1),
         "usedAt": None,
         "successor": None,
         "sealedReply": None,
     }
+    assert await harness.database["access_tokens"].count_documents({}) == 0
 
 
 async def test_first_login_creates_the_user_and_publishes_it(harness: ServiceHarness) -> None:
@@ -308,7 +303,6 @@ async def test_one_of_many_concurrent_redemptions_succeeds(harness: ServiceHarne
     refused = [result for result in results if isinstance(result, Refused)]
     assert [(each.kind, each.code) for each in refused] == [("conflict", "token_used")] * (count - 1)
     assert await harness.database["refresh_tokens"].count_documents({}) == 1
-    assert await harness.database["access_tokens"].count_documents({}) == 1
 
 
 async def test_concurrent_first_logins_create_one_user(harness: ServiceHarness) -> None:

@@ -36,11 +36,9 @@ async def refused(harness: ServiceHarness, refresh_token: str | None, client_id:
 
 
 async def unrevoked_tokens(harness: ServiceHarness) -> list[str]:
-    """IDs of all tokens that are not revoked."""
-    names = ("access_tokens", "refresh_tokens")
-    return [
-        token["_id"] for name in names for token in await harness.database[name].find({"revokedAt": None}).to_list()
-    ]
+    """IDs of the refresh tokens that are not revoked; with each goes an access token."""
+    assert await harness.database["access_tokens"].count_documents({}) == 0
+    return [token["_id"] for token in await harness.database["refresh_tokens"].find({"revokedAt": None}).to_list()]
 
 
 async def log_in_and_refresh_twice(harness: ServiceHarness) -> dict[str, Any]:
@@ -65,12 +63,14 @@ async def test_refresh_token_is_exchanged_for_its_successor(harness: ServiceHarn
 
 async def test_refresh_revokes_the_previous_tokens_in_the_same_commit(harness: ServiceHarness) -> None:
     first = await log_in(harness)
-    old = await harness.database["access_tokens"].find_one({})
+    old = await harness.database["refresh_tokens"].find_one({})
     harness.clear()
     harness.now += timedelta(minutes=50)
     now = harness.now.replace(microsecond=harness.now.microsecond // 1000 * 1000)
     second = await harness.deliver(refresh(first["refresh_token"]))
-    assert harness.published == [AccessTokenRevoked(token_id=old["_id"], expires_at=old["expiresAt"])]
+    assert harness.published == [
+        AccessTokenRevoked(token_id=old["accessTokenId"], expires_at=old["accessTokenExpiresAt"])
+    ]
     used = await harness.database["refresh_tokens"].find_one({"_id": token_id(first["refresh_token"])})
     assert (used["usedAt"], used["revokedAt"]) == (now, now)
     successor = await harness.database["refresh_tokens"].find_one({"_id": token_id(second["refresh_token"])})
@@ -78,7 +78,7 @@ async def test_refresh_revokes_the_previous_tokens_in_the_same_commit(harness: S
     assert successor["rootGrant"] == used["rootGrant"]
     assert successor["chainEndsAt"] == used["chainEndsAt"]
     assert successor["expiresAt"] == now + timedelta(days=60)
-    assert len(await unrevoked_tokens(harness)) == 2
+    assert len(await unrevoked_tokens(harness)) == 1
 
 
 async def test_revocation_of_an_expired_access_token_is_not_published(harness: ServiceHarness) -> None:
@@ -87,7 +87,7 @@ async def test_revocation_of_an_expired_access_token_is_not_published(harness: S
     harness.now += timedelta(hours=1)
     await harness.deliver(refresh(first["refresh_token"]))
     assert harness.published == []
-    assert len(await unrevoked_tokens(harness)) == 2
+    assert len(await unrevoked_tokens(harness)) == 1
 
 
 async def test_second_delivery_of_a_refresh_returns_the_same_tokens(harness: ServiceHarness) -> None:
@@ -134,7 +134,7 @@ async def test_repeat_gets_the_same_successor_until_it_is_used(harness: ServiceH
         assert (repeated["access_token"] == second["access_token"]) == (after < timedelta(hours=1))
         harness.now += timedelta(seconds=45)
     assert harness.published == []
-    assert len(await unrevoked_tokens(harness)) == 2
+    assert len(await unrevoked_tokens(harness)) == 1
     third = await harness.deliver(refresh(second["refresh_token"]))
     assert await refused(harness, first["refresh_token"]) == ("conflict", "token_used")
     assert await unrevoked_tokens(harness) == []
@@ -180,7 +180,7 @@ async def test_concurrent_late_repeats_get_one_access_token(harness: ServiceHarn
     harness.now += timedelta(hours=2)
     answers = await asyncio.gather(*(harness.deliver(refresh(first["refresh_token"])) for _ in range(20)))
     assert all(answer == answers[0] for answer in answers)
-    assert len(await unrevoked_tokens(harness)) == 2
+    assert len(await unrevoked_tokens(harness)) == 1
 
 
 async def test_repeat_after_use_of_the_successor_is_theft(harness: ServiceHarness) -> None:
@@ -201,7 +201,7 @@ async def test_repeat_by_another_client_is_theft(harness: ServiceHarness) -> Non
 
 async def test_theft_is_published_and_mailed_to_the_user(harness: ServiceHarness) -> None:
     first = await log_in_and_refresh_twice(harness)
-    live = (await harness.database["access_tokens"].find_one({"revokedAt": None}))["_id"]
+    live = (await harness.database["refresh_tokens"].find_one({"revokedAt": None}))["accessTokenId"]
     harness.clear()
     harness.now += GRACE_PERIOD * 2
     await refused(harness, first["refresh_token"])
@@ -302,7 +302,7 @@ async def test_repeat_for_a_disabled_client_is_refused(harness: ServiceHarness) 
     await harness.deliver(refresh(first["refresh_token"]))
     await disable_client(harness)
     assert await refused(harness, first["refresh_token"]) == ("forbidden", "client_disabled")
-    assert len(await unrevoked_tokens(harness)) == 2
+    assert len(await unrevoked_tokens(harness)) == 1
 
 
 async def test_theft_is_recognized_for_a_disabled_client(harness: ServiceHarness) -> None:

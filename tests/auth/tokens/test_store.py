@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -12,9 +13,9 @@ from services.auth.app import MIGRATIONS
 from services.auth.tokens import store as token_store
 from services.auth.tokens.handlers import SUCCESSORS
 from shared.messages import Caller
-from shared.messages.auth.sessions import ListSessions
-from shared.messages.auth.tokens import TokenView
-from tests.auth.flows import log_in, refresh, refusal
+from shared.messages.auth.sessions import ListSessions, RevokeSessions
+from shared.messages.auth.tokens import AccessTokenRevoked, TokenView
+from tests.auth.flows import log_in, refresh, refusal, store_access_tokens_apart
 from tests.service_harness import ServiceHarness
 
 HOME = Caller(client_ip="203.0.113.77")
@@ -36,9 +37,13 @@ async def stored(harness: ServiceHarness) -> list[dict[str, Any]]:
     return [document for name in COLLECTIONS for document in await harness.database[name].find().sort("_id").to_list()]
 
 
+def jti(tokens: dict[str, Any]) -> str:
+    token_id: str = jwt.decode(tokens["access_token"], options={"verify_signature": False})["jti"]
+    return token_id
+
+
 async def sessions(harness: ServiceHarness, tokens: dict[str, Any]) -> list[dict[str, Any]]:
-    jti = jwt.decode(tokens["access_token"], options={"verify_signature": False})["jti"]
-    caller = Caller(kind="user", user_id=tokens["user_id"], token_id=jti)
+    caller = Caller(kind="user", user_id=tokens["user_id"], token_id=jti(tokens))
     listed: list[dict[str, Any]] = await harness.deliver(ListSessions(user_id=tokens["user_id"]), caller=caller)
     return listed
 
@@ -46,6 +51,7 @@ async def sessions(harness: ServiceHarness, tokens: dict[str, Any]) -> list[dict
 async def logins_of_every_kind(harness: ServiceHarness) -> dict[str, Any]:
     """Log in by link, by phone and for tests, with and without a known network; return the tokens of a refresh."""
     tokens: dict[str, Any] = await harness.deliver(refresh((await log_in(harness))["refresh_token"]), caller=HOME)
+    await store_access_tokens_apart(harness)
     template = await harness.database["access_tokens"].find_one({})
     for kind in ("phone_code", "test_login"):
         grant = {"type": kind, "value": f"{kind}_1"}
@@ -63,6 +69,27 @@ async def test_tokens_of_before_are_read(harness: ServiceHarness) -> None:
     refreshed = await harness.deliver(refresh(tokens["refresh_token"]), caller=HOME)
     [session] = await sessions(harness, refreshed)
     assert (session["id"], session["current"]) == (listed[0]["id"], True)
+
+
+@pytest.mark.parametrize("end", ["session", "refresh", "theft"])
+async def test_access_token_that_is_a_document_is_revoked_with_its_refresh_token(
+    harness: ServiceHarness, end: str
+) -> None:
+    first = await log_in(harness)
+    tokens = await harness.deliver(refresh(first["refresh_token"]))
+    if end == "theft":
+        tokens = await harness.deliver(refresh(tokens["refresh_token"]))
+    await store_access_tokens_apart(harness)
+    harness.clear()
+    harness.now += timedelta(minutes=1)
+    if end == "session":
+        await harness.deliver(RevokeSessions(user_id=tokens["user_id"]))
+    elif end == "refresh":
+        await harness.deliver(refresh(tokens["refresh_token"]))
+    else:
+        assert await refusal(harness, refresh(first["refresh_token"])) == ("conflict", "token_used")
+    assert [event.token_id for event in harness.published_of(AccessTokenRevoked)] == [jti(tokens)]
+    assert await harness.database["access_tokens"].count_documents({"revokedAt": None}) == 0
 
 
 async def test_job_rewrites_tokens_of_before(harness: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
