@@ -31,7 +31,7 @@ GOAL: Final = 1.6
 """Throughput of two instances, compared with that of one."""
 INSTANCES: Final = (1, 2)
 CONNECTIONS: Final = 48
-"""So many that the commits of each instance are shared by many messages, with one instance and with two."""
+"""For each gateway: so many that each instance is at its limit. With twice as many, one of each refuses calls."""
 OTHERS_RATE: Final = 40
 """Calls a second of the users beside the hot key."""
 OTHERS_CONNECTIONS: Final = 32
@@ -68,14 +68,16 @@ class Nest:
 
     Args:
         running: what ``environment`` yields.
+        instances: of each service.
         options: the command line.
         shares: the limits of its processes.
     """
 
-    def __init__(self, running: dict[str, Any], options: argparse.Namespace, shares: CpuShares) -> None:
+    def __init__(self, running: dict[str, Any], instances: int, options: argparse.Namespace, shares: CpuShares) -> None:
         self.running = running
         self.shares = shares
-        self.app = App(running, CONNECTIONS)
+        self.connections = CONNECTIONS * instances
+        self.app = App(running, self.connections)
         self._options = options
         self.calls: dict[str, Call] = {
             "send_magic_link": self.app.send_magic_link,
@@ -94,16 +96,16 @@ class Nest:
         self.shares.lift()
         await self.app.connect()
         if job.endswith("code"):
-            await self.app.prepare_codes(int(self._options.codes_per_second * self._options.seconds) + CONNECTIONS)
+            await self.app.prepare_codes(int(self._options.codes_per_second * self._options.seconds) + self.connections)
         else:
-            await self.app.prepare_logins(CONNECTIONS)
+            await self.app.prepare_logins(self.connections)
         self.shares.limit()
 
     async def round(self, job: str) -> tuple[Round, dict[str, float]]:
         """Measure one round; return it with the share of its limit that each process used."""
         await self.prepare(job)
         before = cpu_seconds(self.pids)
-        measured = await closed_loops(self.calls[job], CONNECTIONS, self._options.seconds)
+        measured = await closed_loops(self.calls[job], self.connections, self._options.seconds)
         after = cpu_seconds(self.pids)
         granted = self._options.seconds * self._options.share
         return measured, {name: (after[name] - before[name]) / granted for name in after}
@@ -123,7 +125,7 @@ async def run(options: argparse.Namespace, console: Console) -> Measured:
             console.print(f"starting an environment with {instances} of each service …")
             running = await stack.enter_async_context(environment(instances=instances, max_partitions=None))
             shares = stack.enter_context(CpuShares(services_of(running), options.share))
-            nests.append(Nest(running, options, shares))
+            nests.append(Nest(running, instances, options, shares))
         for job in nests[0].calls:
             await _compare(job, nests, measured, options, console)
         two = nests[-1]
@@ -146,8 +148,8 @@ async def _compare(
                 kept.append(one)
                 measured.busy[job] = busy
     measured.jobs[job] = [
-        Result.of(f"{job}, {instances} of each", CONNECTIONS, kept)
-        for instances, kept in zip(INSTANCES, rounds, strict=True)
+        Result.of(f"{job}, {instances} of each", nest.connections, kept)
+        for nest, instances, kept in zip(nests, INSTANCES, rounds, strict=True)
     ]
 
 
