@@ -9,7 +9,7 @@ from typing import Final
 from services.auth.audit.recorder import audited
 from services.auth.context import Auth
 from services.auth.sessions.models import Session, select, sessions_of
-from services.auth.tokens.models import ACCESS_TOKEN_LIFETIME, AccessToken, RefreshToken
+from services.auth.tokens.models import AccessToken, RefreshToken
 from shared.bus.work import Work
 from shared.messages.auth.sessions import (
     EndedView,
@@ -28,6 +28,8 @@ MAX_LISTED: Final = 200
 """Sessions in one reply; a user with more can still end all of them."""
 MAX_REMOVED: Final = 500
 """Tokens of each kind that one message deletes. A year of hourly refreshes leaves 8,760 of them."""
+MAX_REPLACED: Final = 20
+"""Used refresh tokens among which the caller's access token is looked for; gateways know a revocation in a second."""
 
 
 async def list_sessions(query: ListSessions, work: Work, auth: Auth) -> SessionList:
@@ -150,7 +152,7 @@ async def _current_session_id(work: Work, auth: Auth) -> str | None:
     access_token, unrevoked, revoked = await asyncio.gather(
         auth.access_tokens.find(token_id),
         auth.refresh_tokens.unrevoked(user_id),
-        auth.refresh_tokens.revoked_since(user_id, work.now - ACCESS_TOKEN_LIFETIME),
+        auth.refresh_tokens.revoked_last(user_id, MAX_REPLACED),
     )
     same = (token for token in (*unrevoked, *revoked) if token.access_token_id == token_id)
     token = access_token or next(same, None)

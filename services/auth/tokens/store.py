@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
-from pymongo import ASCENDING, IndexModel, UpdateOne
+from pymongo import ASCENDING, DESCENDING, IndexModel, UpdateOne
 
 from services.auth.tokens.credentials import RefreshTokenString, require_key
 from services.auth.tokens.models import FAMILY_LIFETIME, AccessToken, RefreshToken
@@ -112,9 +112,10 @@ class RefreshTokens(Rows[RefreshToken]):
         """All refresh tokens of a user that are not revoked, including expired ones: the newest one of each family."""
         return [self._read(document) for document in await self._unrevoked.find(user_id)]
 
-    async def revoked_since(self, user_id: str, at: datetime) -> list[RefreshToken]:
-        """The refresh tokens of a user that were used or revoked at or after this time."""
-        return await self._all(self._collection.find({"userId": user_id, "revokedAt": {"$gte": at}}))
+    async def revoked_last(self, user_id: str, limit: int) -> list[RefreshToken]:
+        """The refresh tokens of a user that were used or revoked last, up to ``limit``, the last one first."""
+        revoked = self._collection.find({"userId": user_id, "revokedAt": {"$type": "date"}})
+        return await self._all(revoked.sort("revokedAt", DESCENDING).limit(limit))
 
     async def clients_of(self, user_id: str) -> set[str]:
         """The clients of all stored refresh tokens of a user: those of logins within about a year."""

@@ -110,6 +110,17 @@ async def test_session_stays_current_after_a_refresh_of_its_token(
     assert await revoke(harness, old, which="others") == 0
 
 
+async def test_session_of_a_replaced_token_is_looked_for_among_the_last_ones(
+    harness: ServiceHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handlers, "MAX_REPLACED", 2)
+    old = tokens = await log_in(harness)
+    for current in (True, True, False):
+        harness.now += timedelta(seconds=1)
+        tokens = await harness.deliver(refresh(tokens["refresh_token"]))
+        assert [session["current"] for session in await list_sessions(harness, old)] == [current]
+
+
 async def test_ended_and_expired_sessions_are_not_listed(harness: ServiceHarness) -> None:
     ended, expired = await log_in(harness), await log_in(harness)
     harness.now += timedelta(days=59)
