@@ -38,9 +38,8 @@ async def list_sessions(query: ListSessions, work: Work, auth: Auth) -> SessionL
     Raises:
         UserNotFound: no user has this ID.
     """
-    _, sessions, current = await asyncio.gather(
-        auth.users.get(query.user_id), _sessions(query.user_id, auth), _current_session_id(work, auth)
-    )
+    _, sessions = await asyncio.gather(auth.users.get(query.user_id), _sessions(query.user_id, auth))
+    current = await _current_session_id(sessions, work, auth)
     work.annotate(user_id=query.user_id)
     live = [session for session in sessions if session.is_live(at=work.now)]
     return SessionList(tuple(_view(session, current, auth) for session in live[:MAX_LISTED]))
@@ -54,9 +53,8 @@ async def revoke_sessions(command: RevokeSessions, work: Work, auth: Auth) -> En
         UserNotFound, SessionNotFound: no user has this ID, or the user has no such live session.
         NoCurrentSession: the command needs the current session, and the caller has none of this user.
     """
-    _, sessions, current = await asyncio.gather(
-        auth.users.get(command.user_id), _sessions(command.user_id, auth), _current_session_id(work, auth)
-    )
+    _, sessions = await asyncio.gather(auth.users.get(command.user_id), _sessions(command.user_id, auth))
+    current = await _current_session_id(sessions, work, auth)
     work.annotate(user_id=command.user_id)
     ending = select(sessions, session_id=command.session_id, which=command.which, current=current, at=work.now)
     live = [session for session in ending if session.is_live(at=work.now)]
@@ -140,8 +138,8 @@ async def _sessions(user_id: str, auth: Auth) -> list[Session]:
     )
 
 
-async def _current_session_id(work: Work, auth: Auth) -> str | None:
-    """ID of the caller's session, if any.
+async def _current_session_id(sessions: Iterable[Session], work: Work, auth: Auth) -> str | None:
+    """ID of the caller's session, if any; usually it is one of ``sessions``.
 
     The caller's access token may already be revoked by a refresh of which the gateway does not know yet. It belongs to
     the same session.
@@ -149,13 +147,13 @@ async def _current_session_id(work: Work, auth: Auth) -> str | None:
     token_id, user_id = work.caller.token_id, work.caller.user_id
     if token_id is None or user_id is None:
         return None
-    access_token, unrevoked, revoked = await asyncio.gather(
-        auth.access_tokens.find(token_id),
-        auth.refresh_tokens.unrevoked(user_id),
-        auth.refresh_tokens.revoked_last(user_id, MAX_REPLACED),
+    for session in sessions:
+        if session.holds(token_id):
+            return session.id
+    access_token, revoked = await asyncio.gather(
+        auth.access_tokens.find(token_id), auth.refresh_tokens.revoked_last(user_id, MAX_REPLACED)
     )
-    same = (token for token in (*unrevoked, *revoked) if token.access_token_id == token_id)
-    token = access_token or next(same, None)
+    token = access_token or next((token for token in revoked if token.access_token_id == token_id), None)
     return None if token is None else token.root_grant.value
 
 

@@ -60,6 +60,12 @@ class Session:
             access_tokens=tuple(access_tokens),
         )
 
+    def holds(self, access_token_id: str) -> bool:
+        """Whether an unrevoked access token of it has this ID."""
+        return any(token.access_token_id == access_token_id for token in self.refresh_tokens) or any(
+            token.id == access_token_id for token in self.access_tokens
+        )
+
     def is_live(self, *, at: datetime) -> bool:
         """Whether one of its tokens has not expired."""
         return at < self.expires_at
