@@ -167,11 +167,16 @@ async def test_parallel_thieves_end_the_stolen_session_alone(nest: Stack, email:
 
 @pytest.mark.parametrize("rounds", [12, pytest.param(500, marks=pytest.mark.slow)])
 async def test_no_older_token_works_after_a_log_out_that_races_refreshes(nest: Stack, email: str, rounds: int) -> None:
-    refreshed_first, pause = 0, 0.02
+    async def refresh(tokens: dict[str, Any], *, after: float) -> list[httpx.Response]:
+        await asyncio.sleep(after)
+        return await call_everywhere(nest, "authenticate_user", [refreshing(tokens)] * 4)
+
+    # Seconds by which the refreshes are sent before the log-out; negative if the log-out is sent first.
+    refreshed_first, lead, step, was_first = 0, 0.02, 0.02, True
     for _ in range(rounds):
         before = await nest.log_in(email)
-        refreshes = asyncio.create_task(call_everywhere(nest, "authenticate_user", [refreshing(before)] * 4))
-        await asyncio.sleep(pause)
+        refreshes = asyncio.create_task(refresh(before, after=-lead))
+        await asyncio.sleep(lead)
         ended = await revoke(nest, before, nest.internal)
         # From here on no older token may work; requests that were sent before may still succeed.
         assert ended.status_code == 200
@@ -180,7 +185,9 @@ async def test_no_older_token_works_after_a_log_out_that_races_refreshes(nest: S
         successors = [response.json() for response in await refreshes if response.status_code == 200]
         refreshed_first += bool(successors)
         # Adjusted so that now the refresh comes first and now the log-out, on a machine of any speed.
-        pause = pause / 2 if successors else pause * 2 + 0.001
+        step = step * 2 if bool(successors) == was_first else step / 2
+        was_first = bool(successors)
+        lead += -step if was_first else step
         for tokens in successors:
             response = await nest.call("authenticate_user", refreshing(tokens))
             assert (response.status_code, response.json()["code"]) == (404, "authorization_not_found")
