@@ -112,7 +112,6 @@ READS: Final[dict[str, tuple[tuple[Any, str, Sequence[Any], Mapping[str, Any]], 
         (AccessTokens, "clients_of", ["none"], {}),
         (AccessTokens, "some_of_user", ["none", 5], {}),
         (RefreshTokens, "unrevoked", ["none"], {}),
-        (RefreshTokens, "revoked_last", ["none"], LIMIT),
         (RefreshTokens, "clients_of", ["none"], {}),
         (RefreshTokens, "some_of_user", ["none", 5], {}),
         (Users, "of_ids", [["none"]], {}),
@@ -313,8 +312,9 @@ WebhookDeliveries.last_position WebhookDeliveries.list_page WebhookDeliveries.se
 BY_ID: Final = """
 ApplicationUsers.get_of_application Authorizations.get_by_code BillingHistory.add_events BillingHistory.record
 Catalog.price Catalog.product Clients.get_recent CounterSlots.write EntitlementRows.claims FailedPaymentMails.claim
-KnownDevicesStore.get Payers.serialize RefreshTokens.get_by_string SigningKeys.add_first SigningKeys.get_key_set
-SigningKeys.reseal Subscriptions.store_status Takeover.covers Takeover.extend Takeover.happened UseLogs.get
+KnownDevicesStore.get Payers.serialize RefreshTokens.get_by_string RefreshTokens.issued_for SigningKeys.add_first
+SigningKeys.get_key_set SigningKeys.reseal Subscriptions.store_status Takeover.covers Takeover.extend
+Takeover.happened UseLogs.get
 """
 """Reads of the documents of given IDs."""
 BY_ANOTHER: Final = """

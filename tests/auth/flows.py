@@ -6,12 +6,13 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from services.auth.tokens.handlers import SUCCESSORS
 from shared.bus.envelope import encode
 from shared.ids import new_message_id
 from shared.messages import Message, Sealed
 from shared.messages.auth.clients import UpdateClient
 from shared.messages.auth.magic_links import SendMagicLink, SendMagicLinkAndCode
-from shared.messages.auth.tokens import AuthenticateUser, RedeemGrant
+from shared.messages.auth.tokens import AuthenticateUser, RedeemGrant, TokenView
 from shared.messages.mailer.mails import SendMail
 from tests.service_harness import Refused, ServiceHarness
 
@@ -60,6 +61,30 @@ def refresh(refresh_token: str | None, client_id: str = CLIENT) -> AuthenticateU
         grant_type="refresh_token",
         refresh_token=None if refresh_token is None else Sealed.of(refresh_token),
     )
+
+
+async def refresh_in_two_documents(harness: ServiceHarness, refresh_token: str, **arguments: Any) -> dict[str, Any]:
+    """Refresh, and store the tokens as before 2026-11-30: the used one and its successor were two documents."""
+    tokens = harness.database["refresh_tokens"]
+    used_id = refresh_token.split(".")[1]
+    used = await tokens.find_one({"_id": used_id})
+    reply: dict[str, Any] = await harness.deliver(refresh(refresh_token), **arguments)
+    successor = await tokens.find_one_and_delete({"_id": used_id})
+    assert used is not None
+    assert successor is not None
+    key, successor_id = reply["refresh_token"].split(".")[2], f"{used_id}x"
+    reply["refresh_token"] = f"01.{successor_id}.{key}"
+    sealed = harness.sealer.seal(SUCCESSORS, TokenView(**reply).model_dump_json().encode())
+    ended = {"usedAt": successor["createdAt"], "revokedAt": successor["createdAt"], "sealedReply": None}
+    documents = [
+        {**used, **ended, "successor": {"id": successor_id, "sealed": ""}, "version": used["version"] + 1},
+        {**successor, "_id": successor_id, "sealedReply": sealed, "version": 1},
+    ]
+    later_fields = {"previousKey", "chainKey", "previousAccessTokenId"}
+    await tokens.insert_many(
+        [{name: value for name, value in each.items() if name not in later_fields} for each in documents]
+    )
+    return reply
 
 
 async def store_access_tokens_apart(harness: ServiceHarness) -> None:

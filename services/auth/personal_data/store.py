@@ -113,7 +113,9 @@ class PersonalData:
         sessions = [
             PersonalDataCollection(database[AccessTokens.COLLECTION], _by_user),
             PersonalDataCollection(
-                database[RefreshTokens.COLLECTION], _by_user, excluded=frozenset({"key", "successor"})
+                database[RefreshTokens.COLLECTION],
+                _by_user,
+                excluded=frozenset({"key", "previousKey", "chainKey", "successor", "sealedReply"}),
             ),
         ]
         # Entries stay, including those about operators, but IP addresses of the user are deleted. The IDs in them no

@@ -27,9 +27,7 @@ from shared.networks import prefix
 MAX_LISTED: Final = 200
 """Sessions in one reply; a user with more can still end all of them."""
 MAX_REMOVED: Final = 500
-"""Tokens of each kind that one message deletes. A year of hourly refreshes leaves 8,760 of them."""
-MAX_REPLACED: Final = 20
-"""Used refresh tokens among which the caller's access token is looked for; gateways know a revocation in a second."""
+"""Tokens of each kind that one message deletes."""
 
 
 async def list_sessions(query: ListSessions, work: Work, auth: Auth) -> SessionList:
@@ -39,7 +37,7 @@ async def list_sessions(query: ListSessions, work: Work, auth: Auth) -> SessionL
         UserNotFound: no user has this ID.
     """
     _, sessions = await asyncio.gather(auth.users.get(query.user_id), _sessions(query.user_id, auth))
-    current = await _current_session_id(sessions, work, auth)
+    current = _current_session_id(sessions, work)
     work.annotate(user_id=query.user_id)
     live = [session for session in sessions if session.is_live(at=work.now)]
     return SessionList(tuple(_view(session, current, auth) for session in live[:MAX_LISTED]))
@@ -54,7 +52,7 @@ async def revoke_sessions(command: RevokeSessions, work: Work, auth: Auth) -> En
         NoCurrentSession: the command needs the current session, and the caller has none of this user.
     """
     _, sessions = await asyncio.gather(auth.users.get(command.user_id), _sessions(command.user_id, auth))
-    current = await _current_session_id(sessions, work, auth)
+    current = _current_session_id(sessions, work)
     work.annotate(user_id=command.user_id)
     ending = select(sessions, session_id=command.session_id, which=command.which, current=current, at=work.now)
     live = [session for session in ending if session.is_live(at=work.now)]
@@ -138,23 +136,10 @@ async def _sessions(user_id: str, auth: Auth) -> list[Session]:
     )
 
 
-async def _current_session_id(sessions: Iterable[Session], work: Work, auth: Auth) -> str | None:
-    """ID of the caller's session, if any; usually it is one of ``sessions``.
-
-    The caller's access token may already be revoked by a refresh of which the gateway does not know yet. It belongs to
-    the same session.
-    """
-    token_id, user_id = work.caller.token_id, work.caller.user_id
-    if token_id is None or user_id is None:
-        return None
-    for session in sessions:
-        if session.holds(token_id):
-            return session.id
-    access_token, revoked = await asyncio.gather(
-        auth.access_tokens.find(token_id), auth.refresh_tokens.revoked_last(user_id, MAX_REPLACED)
-    )
-    token = access_token or next((token for token in revoked if token.access_token_id == token_id), None)
-    return None if token is None else token.root_grant.value
+def _current_session_id(sessions: Iterable[Session], work: Work) -> str | None:
+    """ID of the caller's session; None if it is none of ``sessions``."""
+    token_id = work.caller.token_id
+    return next((session.id for session in sessions if token_id is not None and session.holds(token_id)), None)
 
 
 def _view(session: Session, current: str | None, auth: Auth) -> SessionView:

@@ -61,10 +61,13 @@ class Session:
         )
 
     def holds(self, access_token_id: str) -> bool:
-        """Whether an unrevoked access token of it has this ID."""
-        return any(token.access_token_id == access_token_id for token in self.refresh_tokens) or any(
-            token.id == access_token_id for token in self.access_tokens
-        )
+        """Whether an access token of it has this ID.
+
+        That may be one which a refresh has just replaced and of whose revocation the gateway does not know yet.
+        """
+        return any(
+            access_token_id in {token.access_token_id, token.previous_access_token_id} for token in self.refresh_tokens
+        ) or any(token.id == access_token_id for token in self.access_tokens)
 
     def is_live(self, *, at: datetime) -> bool:
         """Whether one of its tokens has not expired."""

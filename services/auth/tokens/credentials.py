@@ -9,13 +9,15 @@ import hashlib
 import hmac
 import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Final, Protocol, Self, TypeVar
 
 from shared.errors import Refusal
 from shared.messages.auth.errors import MalformedCode, MalformedRefreshToken, TokenNotFound
 
 KEY_BYTES: Final = 32
+FAMILY_KEY_DIGITS: Final = 24
+"""Hex characters at the beginning of a refresh token's key that all tokens of its family have in common."""
 
 
 class Keyed(Protocol):
@@ -88,7 +90,20 @@ class Code(_Credential):
 
 
 class RefreshTokenString(_Credential):
-    """A refresh token as clients store it: ``01.<refresh token ID>.<key>``, where 01 is the version of the format."""
+    """A refresh token as clients store it: ``01.<refresh token ID>.<key>``, where 01 is the version of the format.
+
+    All tokens of a family have the ID and the family key in common, by which used ones are recognized. The rest of the
+    key, 160 random bits (RFC 6749 section 10.10), differs for each token.
+    """
 
     PREFIX: ClassVar = "01."
     MALFORMED: ClassVar = MalformedRefreshToken
+
+    @property
+    def family_key(self) -> str:
+        """The part of the key that all tokens of the family have in common: 96 random bits."""
+        return self.key[:FAMILY_KEY_DIGITS]
+
+    def successor(self) -> Self:
+        """A new token of the same family."""
+        return replace(self, key=self.family_key + new_key()[FAMILY_KEY_DIGITS:])

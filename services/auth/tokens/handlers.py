@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 from services.auth.audit.recorder import audited
@@ -153,8 +152,11 @@ async def _redeem_code(command: AuthenticateUser, work: Work, auth: Auth) -> Tok
         _redeem_trial(redeemed, user_id, work)
     family = TokenFamily.begin(redeemed, user_id, at=work.now)
     claims = await auth.entitlements.claims(client, user_id)
-    view, _ = _issue_tokens(family, Grant("authorization_code", redeemed.id), work, auth, claims=claims)
-    return view
+    access_token = _issue_access_token(family, family.root_grant, work)
+    string = RefreshTokenString(work.new_id("reftok"), new_key())
+    token = RefreshToken.issue(family, family.root_grant, string, access_token=access_token, at=work.now)
+    auth.refresh_tokens.add(token, work)
+    return _view(access_token, string, auth, claims=claims)
 
 
 def _redeem_link(
@@ -261,8 +263,8 @@ async def _refresh(command: AuthenticateUser, work: Work, auth: Auth) -> TokenVi
     string = RefreshTokenString.parse(_required(command.refresh_token, RefreshTokenMissing, auth))
     token = await auth.refresh_tokens.get_by_string(string)
     work.annotate(user_id=token.user_id, client_id=token.client_id, session_id=token.root_grant.value)
-    if token.used_at is not None:
-        return await _repeat_or_revoke(token, command, work, auth)
+    if not token.is_unused(string):
+        return await _repeat_or_revoke(token, string, command, work, auth)
     token.must_be_open(client_id=command.client_id, at=work.now)
     client = await auth.clients.get_recent(token.client_id)
     client.must_be_enabled()
@@ -270,12 +272,16 @@ async def _refresh(command: AuthenticateUser, work: Work, auth: Auth) -> TokenVi
     claims = await auth.entitlements.claims(client, token.user_id)
 
     revoke_access_tokens(token, older, work, auth)
-    view, successor = _issue_tokens(token.family, Grant("refresh_token", token.id), work, auth, claims=claims)
-    auth.refresh_tokens.save(token.use(successor, at=work.now), work)
+    access_token = _issue_access_token(token.family, Grant("refresh_token", token.id), work)
+    following = string.successor()
+    view = _view(access_token, following, auth, claims=claims)
+    auth.refresh_tokens.save(token.exchange(following, access_token, _sealed(view, auth), at=work.now), work)
     return view
 
 
-async def _repeat_or_revoke(token: RefreshToken, command: AuthenticateUser, work: Work, auth: Auth) -> TokenView:
+async def _repeat_or_revoke(
+    token: RefreshToken, string: RefreshTokenString, command: AuthenticateUser, work: Work, auth: Auth
+) -> TokenView:
     """Return the same successor again while it is unused; treat any other use of a used token as theft.
 
     Raises:
@@ -284,31 +290,31 @@ async def _repeat_or_revoke(token: RefreshToken, command: AuthenticateUser, work
         TokenExpired: the successor has expired.
         Refusal: as for ``Client.must_be_enabled``.
     """
-    if token.successor is not None:
-        client = await auth.clients.get_recent(token.client_id)
-        successor = await auth.refresh_tokens.find(token.successor.id)
-        if successor is not None and token.may_repeat(successor, client_id=command.client_id):
-            successor.must_be_open(client_id=command.client_id, at=work.now)
-            client.must_be_enabled()
-            view = _reply_of(successor.sealed_reply or token.successor.sealed, auth)
-            if token.is_recent(at=work.now):
-                return view
-            if work.now < view.expires_at:
-                return view.model_copy(update={"expires_in": int((view.expires_at - work.now).total_seconds())})
-            claims = await auth.entitlements.claims(client, token.user_id)
-            return await _renew_access_token(successor, view, work, auth, claims=claims)
-    await _revoke_stolen_family(token, work, auth)
-    raise RefreshTokenStolen
+    successor = await auth.refresh_tokens.issued_for(token)
+    if successor is None or not successor.may_repeat(string, client_id=command.client_id):
+        await _revoke_stolen_family(token, work, auth)
+        raise RefreshTokenStolen
+    successor.must_be_open(client_id=command.client_id, at=work.now)
+    client = await auth.clients.get_recent(token.client_id)
+    client.must_be_enabled()
+    view = _reply_of(successor, auth)
+    if successor.is_recent(at=work.now):
+        return view
+    if work.now < view.expires_at:
+        return view.model_copy(update={"expires_in": int((view.expires_at - work.now).total_seconds())})
+    claims = await auth.entitlements.claims(client, token.user_id)
+    following = RefreshTokenString.parse(view.refresh_token)
+    return await _renew_access_token(successor, following, work, auth, claims=claims)
 
 
 async def _renew_access_token(
-    token: RefreshToken, view: TokenView, work: Work, auth: Auth, *, claims: Claims
+    token: RefreshToken, string: RefreshTokenString, work: Work, auth: Auth, *, claims: Claims
 ) -> TokenView:
     """Issue another access token with an unused refresh token, since the first one expired before it was used."""
     revoke_access_tokens(token, await auth.access_tokens.issued_with(token), work, auth)
-    renewed = _issue_access_token(token.family, token.grant, work)
-    view = _view(renewed, view.refresh_token, auth, claims=claims)
-    auth.refresh_tokens.save(token.renew(renewed, _sealed(view, auth)), work)
+    access_token = _issue_access_token(token.family, token.grant, work)
+    view = _view(access_token, string, auth, claims=claims)
+    auth.refresh_tokens.save(token.renew(access_token, _sealed(view, auth)), work)
     return view
 
 
@@ -348,33 +354,16 @@ async def _revoke_stolen_family(token: RefreshToken, work: Work, auth: Auth) -> 
             )
 
 
-def _issue_tokens(
-    family: TokenFamily, grant: Grant, work: Work, auth: Auth, *, claims: Claims
-) -> tuple[TokenView, RefreshToken]:
-    """Store the next access token and refresh token of a family, and return the reply with both.
-
-    ``claims`` are those of the access token besides its own.
-    """
-    access_token = _issue_access_token(family, grant, work)
-    string = RefreshTokenString(work.new_id("reftok"), new_key())
-    refresh_token = RefreshToken.issue(family, grant, string, access_token=access_token, at=work.now)
-    view = _view(access_token, str(string), auth, claims=claims)
-    if grant.type == "refresh_token":
-        refresh_token = replace(refresh_token, sealed_reply=_sealed(view, auth))
-    auth.refresh_tokens.add(refresh_token, work)
-    return view, refresh_token
-
-
 def _issue_access_token(family: TokenFamily, grant: Grant, work: Work) -> AccessToken:
     return AccessToken.issue(family, grant, id=work.new_id("acstok"), at=work.now, network=network_of(work))
 
 
-def _view(access_token: AccessToken, refresh_token: str, auth: Auth, *, claims: Claims) -> TokenView:
+def _view(access_token: AccessToken, string: RefreshTokenString, auth: Auth, *, claims: Claims) -> TokenView:
     return TokenView(
         access_token=auth.signer.sign_access({**access_claims(access_token), **claims}),
         expires_in=int(ACCESS_TOKEN_LIFETIME.total_seconds()),
         expires_at=access_token.expires_at,
-        refresh_token=refresh_token,
+        refresh_token=str(string),
         user_id=access_token.user_id,
         client_id=access_token.client_id,
     )
@@ -384,14 +373,14 @@ def _sealed(view: TokenView, auth: Auth) -> str:
     return auth.sealer.seal(SUCCESSORS, view.model_dump_json().encode())
 
 
-def _reply_of(sealed: str, auth: Auth) -> TokenView:
-    """Unseal the reply to a refresh.
+def _reply_of(token: RefreshToken, auth: Auth) -> TokenView:
+    """The reply to the refresh that issued this token.
 
     Raises:
         TokenUsed: the sealing key is no longer held, so the person has to log in again.
     """
     try:
-        return TokenView.model_validate_json(auth.sealer.unseal(SUCCESSORS, sealed))
+        return TokenView.model_validate_json(auth.sealer.unseal(SUCCESSORS, token.sealed_reply or ""))
     except CannotUnseal:
         raise TokenUsed from None
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Final, Literal, Self
 
 from services.auth.magic_links.models import Authorization
-from services.auth.tokens.credentials import RefreshTokenString, hash_key
+from services.auth.tokens.credentials import RefreshTokenString, hash_key, key_matches
 from shared.documents import stored_as
 from shared.messages.auth.errors import AuthorizationNotFound, IncorrectClient, TokenExpired
 from shared.messages.auth.magic_links import Platform
@@ -130,7 +130,7 @@ class AccessToken(_Token):
 
 @dataclass(frozen=True, slots=True)
 class Successor:
-    """What a used refresh token was exchanged for: the ID of the next one.
+    """What a used refresh token of before 2026-11-30 was exchanged for: the ID of the next one.
 
     ``sealed`` is the ``sealed_reply`` of the next one in documents of before 2026-11-29; empty in newer ones.
     """
@@ -141,27 +141,35 @@ class Successor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefreshToken(_Token):
-    """Stored state of a refresh token.
+    """Stored state of the newest refresh token of a family, by which used ones are recognized too.
+
+    Before 2026-11-30 each token of a family was a document of its own, which stays as it is once the token is used.
 
     Attributes:
         key_hash: SHA-256 of its key.
+        previous_key_hash: that of the token that was exchanged for this one; None in the first token of a family.
+        family_key_hash: that of the family key; None in the first token of a family, before which none was used.
         family_began_at: ``TokenFamily.began_at``; likewise ``family_ends_at`` and ``platform``.
         access_token_id: the access token issued with it, which is revoked with this token. None in documents that are
             older than the field.
         access_token_expires_at: when that access token expires. None in documents of before 2026-11-29, whose access
             token is a document of its own.
-        used_at: when it was exchanged for its successor; ``revoked_at`` is set at the same time.
-        successor: what it was exchanged for.
+        previous_access_token_id: the one that was issued before; gateways accept it for a second after it was revoked.
+        used_at: when it was exchanged for its successor, in documents of before 2026-11-30; with ``revoked_at``.
+        successor: what it was exchanged for, in such documents.
         sealed_reply: the complete reply to the refresh that issued it, for repeats of that request, sealed for auth.
-            The token's key is stored nowhere else. None once it is used or revoked, and in the first token of a family.
+            The token's key is stored nowhere else. None once it is revoked, and in the first token of a family.
     """
 
     key_hash: str = stored_as("key")
+    previous_key_hash: str | None = stored_as("previousKey", default=None)
+    family_key_hash: str | None = stored_as("chainKey", default=None)
     family_began_at: datetime = stored_as("chainBeganAt")
     family_ends_at: datetime = stored_as("chainEndsAt")
     platform: Platform | None = None
     access_token_id: str | None = None
     access_token_expires_at: datetime | None = None
+    previous_access_token_id: str | None = None
     used_at: datetime | None = None
     successor: Successor | None = None
     sealed_reply: str | None = None
@@ -170,7 +178,7 @@ class RefreshToken(_Token):
     def issue(
         cls, family: TokenFamily, grant: Grant, string: RefreshTokenString, *, access_token: AccessToken, at: datetime
     ) -> Self:
-        """A new refresh token of a family, with the ID of the string that the client gets."""
+        """The first refresh token of a family, with the ID of the string that the client gets."""
         return cls(
             id=string.id,
             key_hash=hash_key(string.key),
@@ -217,6 +225,16 @@ class RefreshToken(_Token):
             platform=self.platform,
         )
 
+    def recognizes(self, string: RefreshTokenString) -> bool:
+        """Whether the string is a token of this family, used or not."""
+        known = [(string.key, self.key_hash), (string.key, self.previous_key_hash)]
+        known.append((string.family_key, self.family_key_hash))
+        return any(hashed is not None and key_matches(key, hashed) for key, hashed in known)
+
+    def is_unused(self, string: RefreshTokenString) -> bool:
+        """Whether a token of this family is the one that was not exchanged yet."""
+        return self.used_at is None and key_matches(string.key, self.key_hash)
+
     def must_be_open(self, *, client_id: str, at: datetime) -> None:
         """Check that an unused token can be exchanged.
 
@@ -236,9 +254,19 @@ class RefreshToken(_Token):
         """Mark the token as revoked; no repeat gets its reply any more."""
         return replace(self, revoked_at=at, sealed_reply=None)
 
-    def use(self, successor: RefreshToken, *, at: datetime) -> Self:
-        """Mark the token as exchanged for its successor; no repeat gets its own reply any more."""
-        return replace(self.revoke(at=at), used_at=at, successor=Successor(successor.id))
+    def exchange(
+        self, following: RefreshTokenString, access_token: AccessToken, sealed_reply: str, *, at: datetime
+    ) -> Self:
+        """The next token of the family; a repeat of the exchange gets the reply again."""
+        return replace(
+            self,
+            key_hash=hash_key(following.key),
+            previous_key_hash=self.key_hash,
+            family_key_hash=hash_key(following.family_key),
+            grant=access_token.grant,
+            created_at=at,
+            expires_at=min(at + REFRESH_TOKEN_LIFETIME, self.family_ends_at),
+        ).renew(access_token, sealed_reply)
 
     def renew(self, access_token: AccessToken, sealed_reply: str) -> Self:
         """Replace the access token that was issued with this one, and the reply."""
@@ -246,25 +274,26 @@ class RefreshToken(_Token):
             self,
             access_token_id=access_token.id,
             access_token_expires_at=access_token.expires_at,
+            previous_access_token_id=self.access_token_id,
             cidr_blocks=access_token.cidr_blocks,
             sealed_reply=sealed_reply,
         )
 
     def is_recent(self, *, at: datetime) -> bool:
-        """Whether a used token was used less than ``GRACE_PERIOD`` ago."""
-        return self.used_at is not None and at - self.used_at <= GRACE_PERIOD
+        """Whether the token was issued less than ``GRACE_PERIOD`` ago."""
+        return at - self.created_at <= GRACE_PERIOD
 
-    def may_repeat(self, successor: RefreshToken | None, *, client_id: str) -> bool:
-        """Whether a second use of this token is a repeated request, and not theft.
+    def may_repeat(self, string: RefreshTokenString, *, client_id: str) -> bool:
+        """Whether a token of this family that was used before gets this one again, and is no sign of theft.
 
         Phones end apps between the response and the write to their key store, and browsers refresh in two tabs. So
-        while the successor is unused, a repeat is no sign of theft. If both were used, one of them may be stolen.
-        ``successor`` is the current state of the next token.
+        while this one is unused, a repeat of the exchange for it is no sign of theft. If both were used, one of them
+        may be stolen.
         """
         return (
-            self.used_at is not None
+            self.used_at is None
+            and self.revoked_at is None
+            and self.previous_key_hash is not None
+            and key_matches(string.key, self.previous_key_hash)
             and client_id == self.client_id
-            and successor is not None
-            and successor.used_at is None
-            and successor.revoked_at is None
         )

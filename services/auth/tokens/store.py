@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
-from pymongo import ASCENDING, DESCENDING, IndexModel, UpdateOne
+from pymongo import ASCENDING, IndexModel, UpdateOne
 
-from services.auth.tokens.credentials import RefreshTokenString, require_key
+from services.auth.tokens.credentials import RefreshTokenString
 from services.auth.tokens.models import FAMILY_LIFETIME, AccessToken, RefreshToken
 from shared.batch_loader import BatchLoader
 from shared.documents import Rows
+from shared.messages.auth.errors import TokenNotFound
 from shared.migrations import Migration, MigrationContext, replacing
 from shared.mongo import Collection, Database, Document
 
@@ -87,9 +89,9 @@ class AccessTokens(Rows[AccessToken]):
 
 
 class RefreshTokens(Rows[RefreshToken]):
-    """The collection ``refresh_tokens``; keys are stored as hashes.
+    """The collection ``refresh_tokens``: the newest one of each family; keys are stored as hashes.
 
-    Used tokens are kept as long as their family, so that a second use is recognized as theft.
+    It is kept as long as its family, so that a second use of an older one is recognized as theft.
     """
 
     COLLECTION: Final = "refresh_tokens"
@@ -105,17 +107,29 @@ class RefreshTokens(Rows[RefreshToken]):
         self._unrevoked = BatchLoader(self._collection, "userId", _UNREVOKED)
 
     async def get_by_string(self, string: RefreshTokenString) -> RefreshToken:
-        """The refresh token that a client sent; raises TokenNotFound as ``require_key``."""
-        return require_key(await self.find(string.id), string.key)
+        """The newest token of the family of the token that a client sent, which may have been used.
+
+        Raises:
+            TokenNotFound: the token is unknown.
+        """
+        token = await self.find(string.id)
+        if token is None or not token.recognizes(string):
+            raise TokenNotFound
+        return token
+
+    async def issued_for(self, token: RefreshToken) -> RefreshToken | None:
+        """The token that a client got last for its use of ``token``, a document of before 2026-11-30 if it is used."""
+        if token.successor is None:
+            return token
+        successor = await self.find(token.successor.id)
+        if successor is None or successor.previous_key_hash is not None:
+            return successor
+        reply = successor.sealed_reply or token.successor.sealed
+        return replace(successor, previous_key_hash=token.key_hash, sealed_reply=reply)
 
     async def unrevoked(self, user_id: str) -> list[RefreshToken]:
         """All refresh tokens of a user that are not revoked, including expired ones: the newest one of each family."""
         return [self._read(document) for document in await self._unrevoked.find(user_id)]
-
-    async def revoked_last(self, user_id: str, limit: int) -> list[RefreshToken]:
-        """The refresh tokens of a user that were used or revoked last, up to ``limit``, the last one first."""
-        revoked = self._collection.find({"userId": user_id, "revokedAt": {"$type": "date"}})
-        return await self._all(revoked.sort("revokedAt", DESCENDING).limit(limit))
 
     async def clients_of(self, user_id: str) -> set[str]:
         """The clients of all stored refresh tokens of a user: those of logins within about a year."""

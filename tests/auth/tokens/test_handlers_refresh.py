@@ -1,14 +1,17 @@
 import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from itertools import combinations
 from typing import Any
 
 import jwt
 import pytest
 
+from services.auth.tokens.credentials import hash_key
+from services.auth.tokens.handlers import SUCCESSORS
 from shared.messages.auth.clients import CreateClient
 from shared.messages.auth.sessions import RevokeSessions
-from shared.messages.auth.tokens import AccessTokenRevoked, RefreshTokenReused
+from shared.messages.auth.tokens import AccessTokenRevoked, RefreshTokenReused, TokenView
 from shared.messages.mailer.mails import SendMail
 from tests.auth.flows import (
     ADDRESS,
@@ -41,6 +44,12 @@ async def unrevoked_tokens(harness: ServiceHarness) -> list[str]:
     return [token["_id"] for token in await harness.database["refresh_tokens"].find({"revokedAt": None}).to_list()]
 
 
+async def exchanges(harness: ServiceHarness) -> int:
+    """How often the refresh token of the only session was exchanged."""
+    [token] = await harness.database["refresh_tokens"].find().to_list()
+    return int(token["version"]) - 1
+
+
 async def log_in_and_refresh_twice(harness: ServiceHarness) -> dict[str, Any]:
     """Log in and use the first refresh token and its successor; return the tokens of the login."""
     first = await log_in(harness)
@@ -71,14 +80,42 @@ async def test_refresh_revokes_the_previous_tokens_in_the_same_commit(harness: S
     assert harness.published == [
         AccessTokenRevoked(token_id=old["accessTokenId"], expires_at=old["accessTokenExpiresAt"])
     ]
-    used = await harness.database["refresh_tokens"].find_one({"_id": token_id(first["refresh_token"])})
-    assert (used["usedAt"], used["revokedAt"]) == (now, now)
-    successor = await harness.database["refresh_tokens"].find_one({"_id": token_id(second["refresh_token"])})
-    assert successor["grant"] == {"type": "refresh_token", "value": used["_id"]}
-    assert successor["rootGrant"] == used["rootGrant"]
-    assert successor["chainEndsAt"] == used["chainEndsAt"]
-    assert successor["expiresAt"] == now + timedelta(days=60)
+    [successor] = await harness.database["refresh_tokens"].find().to_list()
+    changed = {name for name, value in successor.items() if value != old[name]}
+    assert changed == {
+        "key",
+        "previousKey",
+        "chainKey",
+        "grant",
+        "createdAt",
+        "expiresAt",
+        "accessTokenId",
+        "accessTokenExpiresAt",
+        "previousAccessTokenId",
+        "sealedReply",
+        "version",
+    }
+    assert token_id(second["refresh_token"]) == token_id(first["refresh_token"]) == successor["_id"]
+    assert successor["key"] == hash_key(second["refresh_token"].split(".")[2])
+    assert successor["previousKey"] == old["key"] == hash_key(first["refresh_token"].split(".")[2])
+    assert successor["grant"] == {"type": "refresh_token", "value": old["_id"]}
+    assert (successor["createdAt"], successor["expiresAt"]) == (now, now + timedelta(days=60))
     assert len(await unrevoked_tokens(harness)) == 1
+
+
+async def test_keys_of_a_token_family_begin_alike_and_end_at_random(harness: ServiceHarness) -> None:
+    tokens = await log_in(harness)
+    keys = []
+    for _ in range(5):
+        keys.append(tokens["refresh_token"].split(".")[2])
+        tokens = await harness.deliver(refresh(tokens["refresh_token"]))
+    assert {len(key) for key in keys} == {64}
+    assert len({key[:24] for key in keys}) == 1
+    # 160 bits differ (RFC 6749 section 10.10); two keys agree in 40 random digits at about 3 places.
+    for earlier, later in combinations(keys, 2):
+        assert sum(a == b for a, b in zip(earlier[24:], later[24:], strict=True)) < 20
+    other = await log_in(harness)
+    assert other["refresh_token"].split(".")[2][:24] != keys[0][:24]
 
 
 async def test_revocation_of_an_expired_access_token_is_not_published(harness: ServiceHarness) -> None:
@@ -96,7 +133,7 @@ async def test_second_delivery_of_a_refresh_returns_the_same_tokens(harness: Ser
     delivery = redeliverable(harness, command)
     answers = [await harness.deliver(command, **delivery) for _ in range(2)]
     assert answers[0] == answers[1]
-    assert await harness.database["refresh_tokens"].count_documents({}) == 2
+    assert await exchanges(harness) == 1
 
 
 async def test_repeat_within_30_seconds_gets_the_same_successor(harness: ServiceHarness) -> None:
@@ -114,7 +151,7 @@ async def test_concurrent_refreshes_get_one_successor(harness: ServiceHarness) -
     first = await log_in(harness)
     answers = await asyncio.gather(*(harness.deliver(refresh(first["refresh_token"])) for _ in range(50)))
     assert all(answer == answers[0] for answer in answers)
-    assert await harness.database["refresh_tokens"].count_documents({}) == 2
+    assert await exchanges(harness) == 1
 
 
 @pytest.mark.parametrize(
@@ -190,6 +227,17 @@ async def test_repeat_after_use_of_the_successor_is_theft(harness: ServiceHarnes
     assert await refused(harness, first["refresh_token"]) == ("conflict", "token_used")
     assert await unrevoked_tokens(harness) == []
     assert await refused(harness, third["refresh_token"]) == ("not_found", "authorization_not_found")
+
+
+@pytest.mark.parametrize("back", [2, 3, 6])
+async def test_reuse_of_any_older_token_is_theft(harness: ServiceHarness, back: int) -> None:
+    tokens = [await log_in(harness)]
+    for _ in range(6):
+        harness.now += timedelta(minutes=55)
+        tokens.append(await harness.deliver(refresh(tokens[-1]["refresh_token"])))
+    assert await refused(harness, tokens[-1 - back]["refresh_token"]) == ("conflict", "token_used")
+    assert len(harness.published_of(RefreshTokenReused)) == 1
+    assert await refused(harness, tokens[-1]["refresh_token"]) == ("not_found", "authorization_not_found")
 
 
 async def test_repeat_by_another_client_is_theft(harness: ServiceHarness) -> None:
@@ -274,13 +322,14 @@ async def test_unknown_id_and_wrong_key_are_refused_alike(harness: ServiceHarnes
     await harness.deliver(refresh(answer["refresh_token"]))
 
 
-async def test_used_token_with_a_wrong_key_is_no_theft(harness: ServiceHarness) -> None:
+@pytest.mark.parametrize("kept", [0, 23])
+async def test_used_token_with_a_wrong_key_is_no_theft(harness: ServiceHarness, kept: int) -> None:
+    """Its ID is no secret, so whoever knows only that must not be able to end the session."""
     first = await log_in(harness)
     second = await harness.deliver(refresh(first["refresh_token"]))
-    assert await refused(harness, f"01.{token_id(first['refresh_token'])}.{'0' * 64}") == (
-        "not_found",
-        "token_not_found",
-    )
+    _, id_, key = first["refresh_token"].split(".")
+    wrong = key[:kept] + ("0" if key[kept] != "0" else "1") + key[kept + 1 :]
+    assert await refused(harness, f"01.{id_}.{wrong}") == ("not_found", "token_not_found")
     await harness.deliver(refresh(second["refresh_token"]))
 
 
@@ -338,18 +387,15 @@ async def test_stored_reply_can_be_unsealed_for_its_purpose_only(harness: Servic
             harness.sealer.unseal(receiver, unused["sealedReply"])
 
 
-@pytest.mark.parametrize("ends", ["used", "revoked"])
-async def test_only_an_unused_token_has_a_stored_reply(harness: ServiceHarness, ends: str) -> None:
-    first = await log_in(harness)
-    tokens = await harness.deliver(refresh(first["refresh_token"]))
-    for _ in range(2):
+async def test_only_the_reply_with_an_unused_token_is_stored(harness: ServiceHarness) -> None:
+    tokens = await log_in(harness)
+    stored = harness.database["refresh_tokens"]
+    assert (await stored.find_one({}))["sealedReply"] is None
+    for _ in range(3):
         tokens = await harness.deliver(refresh(tokens["refresh_token"]))
-    documents = await harness.database["refresh_tokens"].find().sort("createdAt").to_list()
-    assert [each["sealedReply"] is not None for each in documents] == [False, False, False, True]
-    assert "sealed" not in {name for each in documents[:3] for name, value in each["successor"].items() if value}
-    if ends == "used":
-        await harness.deliver(refresh(tokens["refresh_token"]))
-    else:
-        await harness.deliver(RevokeSessions(user_id=first["user_id"], which="all"))
-    ended = await harness.database["refresh_tokens"].find_one({"_id": documents[3]["_id"]})
-    assert ended["sealedReply"] is None
+        token = await stored.find_one({})
+        assert TokenView.model_validate_json(harness.sealer.unseal(SUCCESSORS, token["sealedReply"])) == TokenView(
+            **tokens
+        )
+    await harness.deliver(RevokeSessions(user_id=tokens["user_id"], which="all"))
+    assert (await stored.find_one({}))["sealedReply"] is None

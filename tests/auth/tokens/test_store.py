@@ -15,7 +15,7 @@ from services.auth.tokens.handlers import SUCCESSORS
 from shared.messages import Caller
 from shared.messages.auth.sessions import ListSessions, RevokeSessions
 from shared.messages.auth.tokens import AccessTokenRevoked, TokenView
-from tests.auth.flows import log_in, refresh, refusal, store_access_tokens_apart
+from tests.auth.flows import log_in, refresh, refresh_in_two_documents, refusal, store_access_tokens_apart
 from tests.service_harness import ServiceHarness
 
 HOME = Caller(client_ip="203.0.113.77")
@@ -50,7 +50,8 @@ async def sessions(harness: ServiceHarness, tokens: dict[str, Any]) -> list[dict
 
 async def logins_of_every_kind(harness: ServiceHarness) -> dict[str, Any]:
     """Log in by link, by phone and for tests, with and without a known network; return the tokens of a refresh."""
-    tokens: dict[str, Any] = await harness.deliver(refresh((await log_in(harness))["refresh_token"]), caller=HOME)
+    tokens = await log_in(harness)
+    tokens = await refresh_in_two_documents(harness, tokens["refresh_token"], caller=HOME)
     await store_access_tokens_apart(harness)
     template = await harness.database["access_tokens"].find_one({})
     for kind in ("phone_code", "test_login"):
@@ -108,7 +109,7 @@ async def refreshed_before(harness: ServiceHarness) -> list[dict[str, Any]]:
     """Refresh a login twice and give the tokens the shape that they had before 2026-11-29; return all replies."""
     replies = [await log_in(harness)]
     for _ in range(2):
-        replies.append(await harness.deliver(refresh(replies[-1]["refresh_token"])))
+        replies.append(await refresh_in_two_documents(harness, replies[-1]["refresh_token"]))
     tokens = harness.database["refresh_tokens"]
     for reply, following in pairwise(replies):
         sealed = harness.sealer.seal(SUCCESSORS, TokenView(**following).model_dump_json().encode())
@@ -127,6 +128,34 @@ async def test_replies_of_before_are_repeated(harness: ServiceHarness, migrated:
         assert [each["successor"]["sealed"] for each in documents[:2]] == ["", ""]
     assert await harness.deliver(refresh(replies[1]["refresh_token"])) == replies[2]
     assert await refusal(harness, refresh(replies[0]["refresh_token"])) == ("conflict", "token_used")
+
+
+async def test_used_token_that_is_a_document_is_repeated_until_its_successor_is_used(harness: ServiceHarness) -> None:
+    first = await log_in(harness)
+    second = await refresh_in_two_documents(harness, first["refresh_token"])
+    assert await harness.deliver(refresh(first["refresh_token"])) == second
+    harness.now += timedelta(hours=2)
+    renewed = await harness.deliver(refresh(first["refresh_token"]))
+    assert (renewed["refresh_token"], jti(renewed) == jti(second)) == (second["refresh_token"], False)
+    third = await harness.deliver(refresh(second["refresh_token"]))
+    assert await harness.database["refresh_tokens"].count_documents({}) == 2
+    assert await harness.deliver(refresh(second["refresh_token"])) == third
+    assert await refusal(harness, refresh(first["refresh_token"])) == ("conflict", "token_used")
+    assert await refusal(harness, refresh(third["refresh_token"])) == ("not_found", "authorization_not_found")
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 3])
+async def test_reuse_of_a_token_of_before_is_theft(harness: ServiceHarness, number: int) -> None:
+    """Of four used tokens the first one is a document of before, and the second one was it while it was unused."""
+    replies = [await log_in(harness)]
+    replies.append(await refresh_in_two_documents(harness, replies[0]["refresh_token"]))
+    for _ in range(3):
+        replies.append(await harness.deliver(refresh(replies[-1]["refresh_token"])))
+    if number == 3:
+        assert await harness.deliver(refresh(replies[number]["refresh_token"])) == replies[4]
+        replies.append(await harness.deliver(refresh(replies[4]["refresh_token"])))
+    assert await refusal(harness, refresh(replies[number]["refresh_token"])) == ("conflict", "token_used")
+    assert await harness.database["refresh_tokens"].count_documents({"revokedAt": None}) == 0
 
 
 async def test_older_tokens_are_found_by_an_index(harness: ServiceHarness) -> None:

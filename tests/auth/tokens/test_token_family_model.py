@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from services.auth.clients.store import RECENT_SECONDS
+from services.auth.tokens.credentials import hash_key
 from services.auth.tokens.models import ACCESS_TOKEN_LIFETIME
 from shared.messages import Caller, Message
 from shared.messages.auth.clients import CreateClient
@@ -26,7 +27,7 @@ from shared.messages.auth.sessions import RevokeSessions, SessionRevoked
 from shared.messages.auth.tokens import AccessTokenRevoked, RefreshTokenReused
 from shared.messages.mailer.mails import SendMail
 from tests.auth.flows import CLIENT, OTHER_CLIENT, REDIRECT_URI, log_in, redeliverable, refresh
-from tests.auth.tokens.token_family_model import GRACE_PERIOD, Family, Model
+from tests.auth.tokens.token_family_model import GRACE_PERIOD, Family, Model, Stored, StoredFamily
 from tests.service_harness import Refused, ServiceHarness
 
 MAX_FAMILIES = 4
@@ -104,6 +105,8 @@ class Sessions(RuleBasedStateMachine):
         self.callers: list[Caller] = []
         self.roots: list[str] = []
         self.done: list[Delivery] = []
+        self.access_tokens: dict[str, tuple[str, datetime]] = {}
+        self.revoked_access_tokens: set[str] = set()
         self.address = f"ana{next(self.addresses)}@example.com"
         for harness in harnesses:
             harness.now = datetime.now(UTC).replace(microsecond=0)
@@ -185,9 +188,10 @@ class Sessions(RuleBasedStateMachine):
         if not self.roots:
             return
         stored = self.run(self.stored())
-        assert stored in self.possible
-        self.model = stored
-        self.possible = [stored]
+        models = [model for model in self.possible if model.stored() == stored]
+        assert models, f"{stored} is not among {[model.stored() for model in self.possible]}"
+        self.model = models[0]
+        self.possible = [self.model]
 
     def do(self, deliveries: list[Delivery]) -> None:
         """Deliver all of them at once, and find the sequential orders with the same replies."""
@@ -250,40 +254,49 @@ class Sessions(RuleBasedStateMachine):
                 replies = {each: deliveries[each].apply(model, self.harnesses[instances[each]].now) for each in order}
                 yield [replies[number] for number in range(len(deliveries))], model
 
-    async def stored(self) -> Model:
-        """The model's state, as read from the database and from the published events."""
+    async def stored(self) -> Stored:
+        """What the database and the published events say, in the form of the model."""
         of_user = {"userId": self.callers[0].user_id}
-        refresh_tokens = {token["_id"]: token for token in await self.token_collection.find(of_user).to_list()}
-        model = Model(disabled=self.model.disabled)
+        tokens = {token["_id"]: token for token in await self.token_collection.find(of_user).to_list()}
+        families = []
         for strings, root in zip(self.refresh_tokens, self.roots, strict=True):
-            token = refresh_tokens[strings[0].split(".")[1]]
-            family = Family(token["clientId"], [], [])
-            while token is not None:
-                assert (token["rootGrant"]["value"], token["clientId"]) == (root, family.client)
-                assert token["revokedAt"] is not None or token["usedAt"] is None
-                family.issued.append(token["createdAt"])
-                family.used.append(token["usedAt"])
-                family.revoked = token["revokedAt"] is not None
-                newest = token
-                token = token["successor"] and refresh_tokens[token["successor"]["id"]]
-            renewed = newest["accessTokenExpiresAt"] - ACCESS_TOKEN_LIFETIME
-            family.renewed = renewed if renewed != family.issued[-1] else None
-            model.families.append(family)
-        assert len(refresh_tokens) == sum(len(family.used) for family in model.families)
-        # One unrevoked token for each family that is not revoked, and none for any other.
-        unrevoked = [root for root, family in zip(self.roots, model.families, strict=True) if not family.revoked]
-        open_tokens = [token for token in refresh_tokens.values() if token["revokedAt"] is None]
-        assert sorted(token["rootGrant"]["value"] for token in open_tokens) == sorted(unrevoked)
+            [token_id] = {string.split(".")[1] for string in strings}
+            token = tokens.pop(token_id)
+            assert token["rootGrant"]["value"] == root
+            keys = [hash_key(string.split(".")[2]) for string in strings]
+            position = keys.index(token["key"])
+            assert token["previousKey"] == (keys[position - 1] if position else None)
+            self.note_revoked_access_tokens(root, token)
+            issued, renewed = token["createdAt"], token["accessTokenExpiresAt"] - ACCESS_TOKEN_LIFETIME
+            families.append(
+                StoredFamily(
+                    client=token["clientId"],
+                    began=token["chainBeganAt"],
+                    position=position,
+                    issued=issued,
+                    renewed=renewed if renewed != issued else None,
+                    revoked=token["revokedAt"] is not None,
+                )
+            )
+        assert tokens == {}
         published_of = self.harnesses[0].published_of
-        assert {event.token_id for event in published_of(AccessTokenRevoked)} == {
-            token["accessTokenId"]
-            for token in refresh_tokens.values()
-            if token["revokedAt"] is not None and token["revokedAt"] < token["accessTokenExpiresAt"]
-        }
-        model.thefts = len(published_of(RefreshTokenReused))
-        model.revoked_sessions = len(published_of(SessionRevoked))
-        assert len([mail for mail in published_of(SendMail) if mail.template == "session-theft"]) == model.thefts
-        return model
+        thefts = len(published_of(RefreshTokenReused))
+        assert len([mail for mail in published_of(SendMail) if mail.template == "session-theft"]) == thefts
+        assert {event.token_id for event in published_of(AccessTokenRevoked)} == self.revoked_access_tokens
+        return Stored(tuple(families), thefts, len(published_of(SessionRevoked)))
+
+    def note_revoked_access_tokens(self, root: str, token: dict[str, Any]) -> None:
+        """Note which access tokens of a family have to be announced as revoked, since they had not expired."""
+        newest, expires_at = token["accessTokenId"], token["accessTokenExpiresAt"]
+        older, older_expires_at = self.access_tokens.get(root, (newest, expires_at))
+        if token["previousAccessTokenId"] not in {None, older} and older != newest:
+            # Renewed once the older one had expired, and replaced at once by the exchange of its refresh token.
+            self.revoked_access_tokens.add(token["previousAccessTokenId"])
+        elif older != newest and expires_at - ACCESS_TOKEN_LIFETIME < older_expires_at:
+            self.revoked_access_tokens.add(older)
+        if token["revokedAt"] is not None and token["revokedAt"] < expires_at:
+            self.revoked_access_tokens.add(newest)
+        self.access_tokens[root] = (newest, expires_at)
 
 
 def caller_of(tokens: dict[str, Any]) -> Caller:

@@ -9,6 +9,27 @@ FAMILY_LIFETIME = timedelta(days=365)
 ACCESS_TOKEN_LIFETIME = timedelta(hours=1)
 
 
+@dataclass(frozen=True)
+class StoredFamily:
+    """What is stored of a login: of its refresh tokens only the newest one, at this position."""
+
+    client: str
+    began: datetime
+    position: int
+    issued: datetime
+    renewed: datetime | None
+    revoked: bool
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What is stored of a user's logins, and the number of published events."""
+
+    families: tuple[StoredFamily, ...]
+    thefts: int
+    revoked_sessions: int
+
+
 @dataclass
 class Family:
     """A login: when each of its refresh tokens was issued, when it was used, and the time of the last access token."""
@@ -18,6 +39,11 @@ class Family:
     used: list[datetime | None] = field(default_factory=lambda: [None])
     revoked: bool = False
     renewed: datetime | None = None
+
+    def stored(self) -> StoredFamily:
+        return StoredFamily(
+            self.client, self.issued[0], len(self.issued) - 1, self.issued[-1], self.renewed, self.revoked
+        )
 
     def expiry(self, position: int) -> datetime:
         return min(self.issued[position] + REFRESH_TOKEN_LIFETIME, self.issued[0] + FAMILY_LIFETIME)
@@ -37,6 +63,9 @@ class Model:
     disabled: set[str] = field(default_factory=set)
     thefts: int = 0
     revoked_sessions: int = 0
+
+    def stored(self) -> Stored:
+        return Stored(tuple(family.stored() for family in self.families), self.thefts, self.revoked_sessions)
 
     def refresh(self, number: int, position: int, client: str, now: datetime) -> int | str:
         """Position of the successor, or the code of the refusal."""
