@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 GROUP_SIZE: Final = 64
 """Maximum number of messages in one transaction."""
+QUIET_TURNS: Final = 12
+"""A group is complete once no further work has become ready for so many turns of the event loop, some 0.1 ms."""
 DUPLICATE_KEY: Final = 11000
 COMMIT_MESSAGES: Final = "nest.commit.messages"
 """Attribute of a commit's span: the number of messages in it."""
@@ -136,6 +138,7 @@ class Inbox:
         self._committer: asyncio.Task[None] | None = None
         self._background_interval = background_interval
         self._last_commit = -background_interval
+        self._last_size = 0
         self._pause_over = asyncio.Event()
         self._next_kill = 0.0
         self.retention = retention
@@ -221,8 +224,11 @@ class Inbox:
         try:
             while self._waiting:
                 await self._background_pause()
+                await self._works_join()
                 self._last_commit = time.monotonic()
-                await self._commit_group(self._next_group())
+                group = self._next_group()
+                self._last_size = len(group)
+                await self._commit_group(group)
         finally:
             # Reset here, not in a done callback: a work added between the end of the task and its callback would wait
             # for a committer that has already ended.
@@ -236,6 +242,19 @@ class Inbox:
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._pause_over.wait()
+
+    async def _works_join(self) -> None:
+        """Let works join the next group for as long as they become ready one after another.
+
+        One read of MongoDB, or one fetch from Kafka, lets many handlers go on, and each needs some turns of the event
+        loop until its work is ready. Without this the first one would begin a commit of its own. A single work after
+        another one waits for nothing.
+        """
+        quiet = 0 if self._last_size > 1 or len(self._waiting) > 1 else QUIET_TURNS
+        while quiet < QUIET_TURNS and len(self._waiting) < GROUP_SIZE:
+            before = len(self._waiting)
+            await asyncio.sleep(0)
+            quiet = quiet + 1 if len(self._waiting) == before else 0
 
     def _ends_pause(self, pending: _Pending) -> bool:
         return pending.work.urgent or len(self._waiting) >= GROUP_SIZE

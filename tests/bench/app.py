@@ -128,7 +128,11 @@ class App:
 
     async def authenticate_user_refresh(self, number: int) -> None:
         """Refresh the tokens of this connection's user."""
-        self._logins[number] = await self._refreshed(number, self._logins[number])
+        await self.authenticate_user_refresh_of(number, number)
+
+    async def authenticate_user_refresh_of(self, number: int, user: int) -> None:
+        """Refresh the tokens of another connection's user."""
+        self._logins[user] = await self._refreshed(number, self._logins[user])
 
     async def renew(self) -> None:
         """Refresh the tokens of all users, which last an hour, and forget unused codes, which last less."""

@@ -36,7 +36,8 @@ REPLICAS: Final = 3
 PER_USER_AND_MONTH: Final[Mapping[str, float]] = {
     "send_magic_link, known address": 1,
     "authenticate_user, code of a known user": 1,
-    "authenticate_user, refresh": 60,
+    "authenticate_user, first refresh": 1,
+    "authenticate_user, refresh": 59,
     "get_user": 60,
     "get_subscription_status": 60,
     # One user in fifty is new, and one in a hundred starts a trial.
@@ -63,7 +64,7 @@ KEPT: Final[Mapping[str, timedelta]] = {
     "auth.audit": _default(AuthSettings, "audit_days"),
     "auth.authorizations": magic_links.RETENTION,
     "auth.access_tokens": tokens.RETENTION,
-    # Used tokens too, so that a second use is recognized as theft.
+    # The token of an ended session too, so that a second use is recognized as theft.
     "auth.refresh_tokens": FAMILY_LIFETIME + tokens.RETENTION,
     "mailer.deliveries": _default(MailerSettings, "deliveries_days"),
     "billing.stripe_events": _default(BillingSettings, "stripe_events_retention_days"),
@@ -80,6 +81,7 @@ PERIOD: Final = timedelta(days=8)
 PRINCIPAL: Final = (
     "send_magic_link, known address",
     "authenticate_user, code of a known user",
+    "authenticate_user, first refresh",
     "authenticate_user, refresh",
     "create_trial_and_magic_link, new user",
     "Stripe event, applied",
@@ -240,7 +242,9 @@ def _traces(model: Model) -> str:
         ]
         total = [f"**{sum(each.values()):,.0f}**" for each in left]
         rows.append(("**all of MongoDB**" if stores == "collections" else "**all of Kafka**", "", *total))
-    return table(("collection or topic", "kept", "link", "code", "refresh", "trial", "Stripe event"), rows)
+    return table(
+        ("collection or topic", "kept", "link", "code", "first refresh", "refresh", "trial", "Stripe event"), rows
+    )
 
 
 def _logins(model: Model) -> str:

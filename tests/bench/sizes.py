@@ -198,8 +198,10 @@ async def run(options: argparse.Namespace, console: Console) -> list[Cost]:
         await app.connect()
         await sizes.measure("authenticate_user, code of a known user", app.authenticate_user_code)
         await app.connect()
-        await sizes.measure("authenticate_user, refresh", app.authenticate_user_refresh)
-        await app.connect()
+        users = itertools.cycle(range(count))
+        for name in ("authenticate_user, first refresh", "authenticate_user, refresh"):
+            await sizes.measure(name, lambda number: app.authenticate_user_refresh_of(number, next(users)))
+            await app.connect()
         await sizes.measure("get_user", app.get_user)
         await app.connect()
         await sizes.measure("get_subscription_status", app.get_subscription_status)

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import REGISTRY, Counter
 
 from shared.bus.bulk_writes import MAX_COMMAND_BYTES, VersionConflict
-from shared.bus.inbox import GROUP_SIZE, AlreadyHandled, Inbox, MessageIdReused, Outcome, WriteConflict
+from shared.bus.inbox import GROUP_SIZE, QUIET_TURNS, AlreadyHandled, Inbox, MessageIdReused, Outcome, WriteConflict
 from shared.bus.work import Work
 from shared.errors import Kind, Refusal
 from shared.ids import new_message_id
@@ -46,6 +46,17 @@ async def test_works_ready_at_the_same_time_share_one_commit(harness: InboxHarne
     assert harness.commits() == (1, 64)
     assert await harness.things.count_documents({}) == 64
     assert all([await harness.row(work.id) for work in works])
+
+
+async def test_works_ready_within_a_few_turns_of_the_loop_share_one_commit(harness: InboxHarness) -> None:
+    async def commit_after(turns: int) -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await harness.commit(harness.work())
+
+    await results_of(harness, [harness.work(), harness.work()])
+    await asyncio.gather(*(commit_after(turns) for turns in range(0, 10 * QUIET_TURNS, QUIET_TURNS // 2)))
+    assert harness.commits() == (2, 22)
 
 
 async def test_a_metric_of_a_work_is_incremented_by_its_commit_only(harness: InboxHarness) -> None:
