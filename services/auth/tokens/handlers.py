@@ -154,7 +154,7 @@ async def _redeem_code(command: AuthenticateUser, work: Work, auth: Auth) -> Tok
     claims = await auth.entitlements.claims(client, user_id)
     access_token = _issue_access_token(family, family.root_grant, work)
     string = RefreshTokenString(work.new_id("reftok"), new_key())
-    token = RefreshToken.issue(family, family.root_grant, string, access_token=access_token, at=work.now)
+    token = RefreshToken.issue(family, string, access_token, at=work.now)
     auth.refresh_tokens.add(token, work)
     return _view(access_token, string, auth, claims=claims)
 

@@ -175,16 +175,14 @@ class RefreshToken(_Token):
     sealed_reply: str | None = None
 
     @classmethod
-    def issue(
-        cls, family: TokenFamily, grant: Grant, string: RefreshTokenString, *, access_token: AccessToken, at: datetime
-    ) -> Self:
+    def issue(cls, family: TokenFamily, string: RefreshTokenString, access_token: AccessToken, *, at: datetime) -> Self:
         """The first refresh token of a family, with the ID of the string that the client gets."""
         return cls(
             id=string.id,
             key_hash=hash_key(string.key),
             client_id=family.client_id,
             user_id=family.user_id,
-            grant=grant,
+            grant=access_token.grant,
             root_grant=family.root_grant,
             created_at=at,
             expires_at=min(at + REFRESH_TOKEN_LIFETIME, family.ends_at),

@@ -39,8 +39,7 @@ def access_token(
 
 def refresh_token(name: str, at: datetime = NOW, network: str | None = None) -> RefreshToken:
     string = RefreshTokenString(f"reftok_{name}", "key")
-    grant = Grant("refresh_token", "reftok_0")
-    return RefreshToken.issue(family(name), grant, string, access_token=access_token(name, at, network), at=at)
+    return RefreshToken.issue(family(name), string, access_token(name, at, network), at=at)
 
 
 def session(name: str, at: datetime = NOW) -> Session:

@@ -40,7 +40,7 @@ NEXT = STRING.successor()
 
 
 def refresh_token(at: datetime = NOW) -> RefreshToken:
-    return RefreshToken.issue(FAMILY, GRANT, STRING, access_token=access_token(at=at), at=at)
+    return RefreshToken.issue(FAMILY, STRING, access_token(at=at), at=at)
 
 
 def exchanged(at: datetime = NOW) -> RefreshToken:
