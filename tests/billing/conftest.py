@@ -30,7 +30,7 @@ API_KEY = "sk_test_billing"
 ADA = {"user_id": "user_ada"}
 """Metadata that names the user Ada."""
 MONTH = timedelta(days=32)
-FAST = Timeouts(attempt=0.3, call=1.0, portal=0.4, retry_pause=0.01)
+FAST = Timeouts(attempt=0.3, call=3.0, portal=0.4, retry_pause=0.01)
 EVENT = StripeEvent.model_validate(
     {"id": "evt_1", "type": "x", "created": 0, "livemode": False, "data": {"object": {"object": "x", "id": "x"}}}
 )
