@@ -247,8 +247,8 @@ class Inbox:
         """Let works join the next group for as long as they become ready one after another.
 
         One read of MongoDB, or one fetch from Kafka, lets many handlers go on, and each needs some turns of the event
-        loop until its work is ready. Without this the first one would begin a commit of its own. A single work after
-        another one waits for nothing.
+        loop until its work is ready. Without this the first one would begin a commit of its own. A single work does not
+        wait if the last commit was of a single one too.
         """
         quiet = 0 if self._last_size > 1 or len(self._waiting) > 1 else QUIET_TURNS
         while quiet < QUIET_TURNS and len(self._waiting) < GROUP_SIZE:

@@ -225,12 +225,15 @@ class RefreshToken(_Token):
 
     def recognizes(self, string: RefreshTokenString) -> bool:
         """Whether the string is a token of this family, used or not."""
-        known = [(string.key, self.key_hash), (string.key, self.previous_key_hash)]
-        known.append((string.family_key, self.family_key_hash))
-        return any(hashed is not None and key_matches(key, hashed) for key, hashed in known)
+        parts = (
+            (string.key, self.key_hash),
+            (string.key, self.previous_key_hash),
+            (string.family_key, self.family_key_hash),
+        )
+        return any(key_hash is not None and key_matches(part, key_hash) for part, key_hash in parts)
 
     def is_unused(self, string: RefreshTokenString) -> bool:
-        """Whether a token of this family is the one that was not exchanged yet."""
+        """Whether a token of this family has not been exchanged yet."""
         return self.used_at is None and key_matches(string.key, self.key_hash)
 
     def must_be_open(self, *, client_id: str, at: datetime) -> None:
@@ -282,11 +285,10 @@ class RefreshToken(_Token):
         return at - self.created_at <= GRACE_PERIOD
 
     def may_repeat(self, string: RefreshTokenString, *, client_id: str) -> bool:
-        """Whether a token of this family that was used before gets this one again, and is no sign of theft.
+        """Whether a used token of this family may be exchanged for this one again, because that is not theft.
 
         Phones end apps between the response and the write to their key store, and browsers refresh in two tabs. So
-        while this one is unused, a repeat of the exchange for it is no sign of theft. If both were used, one of them
-        may be stolen.
+        while this one is unused, the exchange for it may be repeated. If both were used, one of them may be stolen.
         """
         return (
             self.used_at is None

@@ -118,7 +118,10 @@ class RefreshTokens(Rows[RefreshToken]):
         return token
 
     async def issued_for(self, token: RefreshToken) -> RefreshToken | None:
-        """The token that a client got last for its use of ``token``, a document of before 2026-11-30 if it is used."""
+        """The newest token that was issued in exchange for ``token``; None if it is no longer stored.
+
+        Since 2026-11-30 that is the same document. Before, the successor was another one.
+        """
         if token.successor is None:
             return token
         successor = await self.find(token.successor.id)

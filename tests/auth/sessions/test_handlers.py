@@ -111,9 +111,10 @@ async def test_session_stays_current_after_a_refresh_of_its_token(
         for known in (tokens, refreshed):
             listed = {session["current"]: session for session in await list_sessions(harness, known)}
             assert listed[True]["created_at"] <= listed[False]["created_at"]
-        tokens = refreshed
+        replaced, tokens = tokens, refreshed
     assert [session["current"] for session in await list_sessions(harness, old)] == [False, False]
-    assert await revoke(harness, tokens, which="others") == 1
+    assert await revoke(harness, replaced, which="others") == 1
+    assert await revoke(harness, replaced, which="others") == 0
 
 
 async def test_ended_and_expired_sessions_are_not_listed(harness: ServiceHarness) -> None:

@@ -324,7 +324,7 @@ async def test_unknown_id_and_wrong_key_are_refused_alike(harness: ServiceHarnes
 
 @pytest.mark.parametrize("kept", [0, 23])
 async def test_used_token_with_a_wrong_key_is_no_theft(harness: ServiceHarness, kept: int) -> None:
-    """Its ID is no secret, so whoever knows only that must not be able to end the session."""
+    """Token IDs are not secret: a caller who knows only the ID cannot end the session."""
     first = await log_in(harness)
     second = await harness.deliver(refresh(first["refresh_token"]))
     _, id_, key = first["refresh_token"].split(".")

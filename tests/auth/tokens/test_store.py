@@ -146,7 +146,7 @@ async def test_used_token_that_is_a_document_is_repeated_until_its_successor_is_
 
 @pytest.mark.parametrize("number", [0, 1, 2, 3])
 async def test_reuse_of_a_token_of_before_is_theft(harness: ServiceHarness, number: int) -> None:
-    """Of four used tokens the first one is a document of before, and the second one was it while it was unused."""
+    """The first of four used tokens is a document of its own; the second one was stored like that before its use."""
     replies = [await log_in(harness)]
     replies.append(await refresh_in_two_documents(harness, replies[0]["refresh_token"]))
     for _ in range(3):
