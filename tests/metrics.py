@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from prometheus_client import REGISTRY
+from prometheus_client import REGISTRY, CollectorRegistry
 
 
 def value(series: str, **labels: Any) -> float:
@@ -30,3 +30,12 @@ def increments(family: str) -> Iterator[dict[tuple[str, ...], float]]:
     before, found = values(family), dict[tuple[str, ...], float]()
     yield found
     found.update({key: count - before.get(key, 0) for key, count in values(family).items() if count != before.get(key)})
+
+
+def exported_names(registry: CollectorRegistry = REGISTRY) -> str:
+    """Return what services name in their metrics: a line of name and labels for each sample, without its value."""
+    samples = (sample for metric in registry.collect() for sample in metric.samples)
+    return "\n".join(
+        sample.name + " " + ",".join(f'{name}="{label}"' for name, label in sorted(sample.labels.items()))
+        for sample in samples
+    )

@@ -13,6 +13,7 @@ from shared.messages import Sealed
 from shared.messages.mailer.texts import SendText, TextHandedOver
 from tests.mailer.conftest import MakeSettings, mailer_harness
 from tests.mailer.twilio_double import SERVICE, SID, TOKEN, TwilioDouble
+from tests.readable import contains
 from tests.service_harness import ServiceHarness
 
 NUMBER = "+41791234567"
@@ -93,8 +94,7 @@ async def test_delivery_is_stored_without_number_and_code(harness: ServiceHarnes
         ORDER_ID,
     )
     assert row["reason"].startswith("SM")
-    assert "123456" not in repr(row)
-    assert "79123" not in repr(row)
+    assert not [secret for secret in ("123456", NUMBER, NUMBER[1:], NUMBER[3:]) if contains(repr(row), secret)]
 
 
 @pytest.mark.parametrize(
