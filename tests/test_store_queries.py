@@ -50,6 +50,7 @@ from shared.bus.inbox import Inbox
 from shared.bus.republisher import Republisher
 from shared.bus.timers import Timers
 from shared.errors import Refusal
+from shared.messages.mailer.mails import LastLogin
 from shared.messages.republishing import RepublishFromAuth
 from shared.mongo import Database, Document, connect, database
 from shared.personal_data.subjects import DataSubject, PersonalDataCollection
@@ -112,6 +113,7 @@ READS: Final[dict[str, tuple[tuple[Any, str, Sequence[Any], Mapping[str, Any]], 
         (AccessTokens, "clients_of", ["none"], {}),
         (AccessTokens, "some_of_user", ["none", 5], {}),
         (RefreshTokens, "unrevoked", ["none"], {}),
+        (RefreshTokens, "last_login", ["none"], {}),
         (RefreshTokens, "clients_of", ["none"], {}),
         (RefreshTokens, "some_of_user", ["none", 5], {}),
         (Users, "of_ids", [["none"]], {}),
@@ -154,7 +156,7 @@ READS: Final[dict[str, tuple[tuple[Any, str, Sequence[Any], Mapping[str, Any]], 
         (Consents, "find", ["none"], {}),
         (Deliveries, "find", ["none"], {}),
         (Deliveries, "find_by_provider_id", ["none"], {}),
-        (Deliveries, "find_last_branded", ["none"], {}),
+        (Deliveries, "find_last_branded", ["none", LastLogin(order_id="none", at=NOW)], {}),
         (Deliveries, "find_by_ids", [["none"]], {}),
         (Suppressions, "get_by_delivery", ["none"], {}),
         (Suppressions, "find", [["none", "other"]], {}),

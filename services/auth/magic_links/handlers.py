@@ -280,7 +280,6 @@ async def _mail_link(
     )
     work.publish(
         SendMail(
-            # The note that the link was redeemed has the same key, so the mailer handles it after this order.
             key=authorization.id,
             template="magic-link" if flow is None else "trial-magic-link",
             to=Sealed.of(address),

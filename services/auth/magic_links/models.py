@@ -39,6 +39,11 @@ Arabic-Indic (Persian and Urdu). In Unicode the digits 1 to 9 follow it."""
 _TO_ASCII: Final = {ord(zero) + digit: str(digit) for zero in _ZEROS for digit in range(10)}
 
 
+def mail_id_of(authorization_id: str) -> str:
+    """Message ID of the order of the mail with an authorization's link."""
+    return derived_message_id("link", authorization_id)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TypedCode:
     """The six digits in a mail, as stored.
@@ -121,7 +126,7 @@ class Authorization:
     @property
     def mail_id(self) -> str:
         """Message ID of the order of the mail with its link."""
-        return derived_message_id("link", self.id)
+        return mail_id_of(self.id)
 
     def redeem(self, *, client_id: str, redirect_uri: str, code_verifier: str, at: datetime) -> Self:
         """Mark the authorization as used.

@@ -9,7 +9,7 @@ from typing import Any, Final
 from services.auth.audit.recorder import audited
 from services.auth.context import Auth
 from services.auth.login_steps import login_step
-from services.auth.magic_links.models import TYPED_CODE_PURPOSE, Authorization, typed_digits
+from services.auth.magic_links.models import TYPED_CODE_PURPOSE, Authorization, mail_id_of, typed_digits
 from services.auth.rate_limits.known_devices import device_ids
 from services.auth.rate_limits.limiter import Quota
 from services.auth.rate_limits.models import LimitName
@@ -21,6 +21,7 @@ from services.auth.users.handlers import create_user, verify_identifier
 from services.auth.users.models import Identifier
 from shared.bus.handling import without_search
 from shared.bus.work import Work
+from shared.email_addresses import comparable
 from shared.errors import Refusal
 from shared.messages import Sealed
 from shared.messages.auth.errors import (
@@ -36,9 +37,16 @@ from shared.messages.auth.errors import (
     UnsupportedGrantType,
 )
 from shared.messages.auth.magic_links import Device
-from shared.messages.auth.tokens import AuthenticateUser, RedeemGrant, RefreshTokenReused, TokenView, UserAuthenticated
+from shared.messages.auth.tokens import (
+    AuthenticateUser,
+    FindLastLogin,
+    RedeemGrant,
+    RefreshTokenReused,
+    TokenView,
+    UserAuthenticated,
+)
 from shared.messages.billing.trials import RedeemTrial
-from shared.messages.mailer.mails import NoteLinkRedeemed, PersonVariables, SendMail
+from shared.messages.mailer.mails import LastLogin, PersonVariables, SendMail
 from shared.sealing import CannotUnseal
 
 Claims = Mapping[str, Any]
@@ -66,6 +74,16 @@ async def redeem_grant(command: RedeemGrant, work: Work, auth: Auth) -> TokenVie
         Refusal: as for ``_exchange``.
     """
     return await _exchange(command, work, auth)
+
+
+async def find_last_login(command: FindLastLogin, work: Work, auth: Auth) -> None:
+    """Order a mail of the mailer again, with the last login of its recipient."""
+    identifier = await auth.identifiers.find_by_value("email", comparable(auth.unseal(command.address)))
+    family = None if identifier is None else await auth.refresh_tokens.last_login(identifier.user_id)
+    login = (
+        LastLogin() if family is None else LastLogin(order_id=mail_id_of(family.root_grant.value), at=family.began_at)
+    )
+    work.publish(command.mail.model_copy(update={"key": work.key, "last_login": login}))
 
 
 async def _exchange(command: AuthenticateUser, work: Work, auth: Auth) -> TokenView:
@@ -147,7 +165,6 @@ async def _redeem_code(command: AuthenticateUser, work: Work, auth: Auth) -> Tok
     user_id = _verified_user(redeemed, identifier, work, auth)
     work.annotate(user_id=user_id)
     work.publish(UserAuthenticated(key=user_id, user_id=user_id, client_id=client.id, at=work.now))
-    work.publish(NoteLinkRedeemed(key=redeemed.id, order_id=redeemed.mail_id, at=work.now))
     if redeemed.trial is not False:
         _redeem_trial(redeemed, user_id, work)
     family = TokenFamily.begin(redeemed, user_id, at=work.now)

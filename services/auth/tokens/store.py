@@ -7,10 +7,10 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
-from pymongo import ASCENDING, IndexModel, UpdateOne
+from pymongo import ASCENDING, DESCENDING, IndexModel, UpdateOne
 
 from services.auth.tokens.credentials import RefreshTokenString
-from services.auth.tokens.models import FAMILY_LIFETIME, AccessToken, RefreshToken
+from services.auth.tokens.models import FAMILY_LIFETIME, AccessToken, RefreshToken, TokenFamily
 from shared.batch_loader import BatchLoader
 from shared.documents import Rows
 from shared.messages.auth.errors import TokenNotFound
@@ -133,6 +133,11 @@ class RefreshTokens(Rows[RefreshToken]):
     async def unrevoked(self, user_id: str) -> list[RefreshToken]:
         """All refresh tokens of a user that are not revoked, including expired ones: the newest one of each family."""
         return [self._read(document) for document in await self._unrevoked.find(user_id)]
+
+    async def last_login(self, user_id: str) -> TokenFamily | None:
+        """The family that began last, ended ones included; None if the user has not logged in for about a year."""
+        found = self._collection.find({"userId": {"$eq": user_id}}).sort("chainBeganAt", DESCENDING).limit(1)
+        return next((token.family for token in await self._all(found)), None)
 
     async def clients_of(self, user_id: str) -> set[str]:
         """The clients of all stored refresh tokens of a user: those of logins within about a year."""

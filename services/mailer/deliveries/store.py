@@ -12,7 +12,7 @@ from services.mailer.deliveries.models import Delivery
 from shared.batch_loader import BatchLoader
 from shared.documents import Rows
 from shared.messages.mailer.deliveries import DeliveryState, ListDeliveries, Medium
-from shared.messages.mailer.mails import Template
+from shared.messages.mailer.mails import LastLogin, Template
 from shared.messages.mailer.texts import TextTemplate
 from shared.mongo import Database, Document
 from shared.paging import NewestFirst, with_all_values
@@ -69,17 +69,22 @@ class Deliveries(Rows[Delivery]):
         """Return the mail that a mail server accepted under this ID, or None."""
         return await self._one({"providerId": {"$eq": provider_id, "$type": "string"}})
 
-    async def find_last_branded(self, recipient_hash: str) -> Delivery | None:
+    async def find_last_branded(self, recipient_hash: str, login: LastLogin | None) -> Delivery | None:
         """Return the delivery to a recipient whose client and language later mails take over, or None.
 
-        It is the newest, or the link that was redeemed last: links are redeemed within minutes, in any order.
+        It is the newest, or the link of the recipient's last login: links are redeemed within minutes, in any order.
         """
         found = self._collection.find(
             {"recipientHash": {"$eq": recipient_hash}, "clientId": {"$type": "string"}, "branded": {"$ne": False}},
             sort=[("createdAt", DESCENDING)],
             limit=LAST_BRANDED,
         )
-        return max(await self._all(found), key=lambda delivery: delivery.branded_at, default=None)
+        branded = await self._all(found)
+        if login is not None and login.order_id is not None and login.at is not None:
+            link = await self.find(login.order_id)
+            if link is not None and link.client_id is not None:
+                branded.append(link.redeem(at=login.at))
+        return max(branded, key=lambda delivery: delivery.branded_at, default=None)
 
     async def list_page(self, query: ListDeliveries, recipient_hashes: Sequence[str] | None) -> list[Delivery]:
         """Return a page of deliveries, newest first, plus one more if there is a next page.

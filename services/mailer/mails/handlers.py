@@ -14,6 +14,8 @@ from services.mailer.suppressions.handlers import find_suppression, suppress
 from shared.bus.handling import without_search
 from shared.bus.work import Work
 from shared.fault_points import fault_point
+from shared.messages import Sealed
+from shared.messages.auth.tokens import FindLastLogin
 from shared.messages.mailer.mails import MailHandedOver, NoteLinkRedeemed, SendMail, Template
 from shared.metrics import LOGINS
 from shared.telemetry import log
@@ -37,11 +39,17 @@ async def send_mail(command: SendMail, work: Work, mailer: Mailer) -> None:
 
     The order is the committed intent, and the Message-ID is derived from its ID: if the outcome of an attempt is lost,
     the next one sends a copy of the same mail.
+
+    An order without client or language comes back from auth with the recipient's last login.
     """
     stored = await find_delivery(command, mailer)
     if stored is not None and stored.finished:
         return
     address = mailer.unseal(command.to)
+    if stored is None and _needs_last_login(command):
+        order = command.model_copy(update={"order_id": command.order_id or work.id})
+        work.publish(FindLastLogin(key=work.key, address=Sealed.of(address), mail=order))
+        return
     delivery = stored or await _new_delivery(command, address, work, mailer)
     suppression = await find_suppression(address, command.template, mailer)
     if suppression is not None:
@@ -73,10 +81,15 @@ async def send_mail(command: SendMail, work: Work, mailer: Mailer) -> None:
 
 @without_search
 async def note_link_redeemed(command: NoteLinkRedeemed, work: Work, mailer: Mailer) -> None:
-    """Note that the link in a mail was redeemed; links whose delivery has expired are ignored."""
+    """Note that the link in a mail was redeemed, for an earlier release of auth; expired deliveries are ignored."""
     delivery = await mailer.deliveries.find(command.order_id)
     if delivery is not None and delivery.redeemed_at is None:
         mailer.deliveries.save(delivery.redeem(at=command.at), work)
+
+
+def _needs_last_login(command: SendMail) -> bool:
+    incomplete = command.client_id is None or command.locale is None
+    return incomplete and command.last_login is None and command.template not in OWN_BRANDING
 
 
 async def _new_delivery(command: SendMail, address: str, work: Work, mailer: Mailer) -> Delivery:
@@ -106,7 +119,7 @@ async def _client_and_locale(command: SendMail, recipient_hash: str, mailer: Mai
     """
     if command.template in OWN_BRANDING:
         return command.client_id, command.locale
-    last = await mailer.deliveries.find_last_branded(recipient_hash)
+    last = await mailer.deliveries.find_last_branded(recipient_hash, command.last_login)
     if last is None:
         return command.client_id, command.locale
     return command.client_id or last.client_id, command.locale or last.locale

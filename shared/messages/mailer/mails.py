@@ -263,6 +263,15 @@ class SendOrder(Command):
     """Number of the attempt, from 1."""
 
 
+class LastLogin(Part):
+    """A person's last login by a mailed link or code; without values for somebody who has none."""
+
+    order_id: str | None = None
+    """Message ID of the order of that mail."""
+    at: Moment | None = None
+    """When the link or code was redeemed."""
+
+
 class SendMail(SendOrder, wire="mailer.send-mail"):
     """Render a mail and hand it over to the mail server."""
 
@@ -271,10 +280,13 @@ class SendMail(SendOrder, wire="mailer.send-mail"):
     """Recipient, if it is a user. Needed for the unsubscribe link of the mails that have one."""
     expires_at: Moment | None = None
     """When the mail is no longer useful, and is not sent. Omitted: never."""
+    last_login: LastLogin | None = None
+    """The recipient's last login, which provides the client and the language that the order does not name. None until
+    auth was asked."""
 
 
 class NoteLinkRedeemed(Command, wire="mailer.note-link-redeemed"):
-    """Note that a mailed link was redeemed, so that later mails to the address show the branding of its client."""
+    """Note that a mailed link was redeemed. Only releases of before 2026-11-30 send it."""
 
     order_id: str
     """Message ID of the order of the mail."""

@@ -6,15 +6,18 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from services.mailer.mails.handlers import LINKS
 from shared.messages import Sealed
 from shared.messages.auth.clients import SetClientLooks
+from shared.messages.auth.tokens import FindLastLogin
 from shared.messages.mailer.branding import ClientLooks, GetClientLooks, RecordClientLooks
-from shared.messages.mailer.mails import NoteLinkRedeemed, SendMail, Template
+from shared.messages.mailer.mails import LastLogin, NoteLinkRedeemed, SendMail, Template
 from tests.mailer.smtp_server import SmtpServer
 from tests.service_harness import ServiceHarness
 
 FIRST_LINK, SECOND_LINK = "a" * 32, "b" * 32
 """Message IDs of the orders of two links."""
+NEVER = LastLogin()
 CHOSEN = {
     "product_name": "Beak, Inc.",
     "sender_name": "Bëak, Inc.",
@@ -56,7 +59,7 @@ async def get_branding(harness: ServiceHarness) -> Any:
 
 
 def mail_command(template: Template, **rest: Any) -> SendMail:
-    variables = {"link": "https://magic.getbeak.app/?code=a"} if template == "magic-link" else {}
+    variables = {"link": "https://magic.getbeak.app/?code=a"} if template in LINKS else {}
     sealed = Sealed.of(json.dumps(variables))
     return SendMail(template=template, to=Sealed.of("ada@example.com"), variables=sealed, **rest)
 
@@ -115,51 +118,90 @@ async def order_link(harness: ServiceHarness, order_id: str, client_id: str, loc
     await harness.deliver(mail_command("magic-link", client_id=client_id, locale=locale), id=order_id)
 
 
-async def redeem_link(harness: ServiceHarness, order_id: str) -> None:
-    await harness.deliver(NoteLinkRedeemed(order_id=order_id, at=harness.now))
+async def send(harness: ServiceHarness, template: Template, login: LastLogin = NEVER, **fields: str) -> None:
+    """Order a mail; auth answers the mailer's question with this last login of its recipient."""
+    harness.clear()
+    await harness.deliver(mail_command(template, **fields))
+    (asked,) = harness.published_of(FindLastLogin)
+    assert harness.unseal_secret("auth", asked.address) == "ada@example.com"
+    harness.clear()
+    await harness.deliver(asked.mail.model_copy(update={"last_login": login}))
+    assert harness.published_of(FindLastLogin) == []
 
 
-async def test_mail_without_client_is_branded_as_the_redeemed_link(harness: ServiceHarness, server: SmtpServer) -> None:
+async def test_mail_without_client_is_branded_as_the_link_of_the_last_login(
+    harness: ServiceHarness, server: SmtpServer
+) -> None:
     await set_branding(harness, **CHOSEN)
-    await harness.deliver(mail_command("welcome"))
+    await send(harness, "welcome")
     await order_link(harness, FIRST_LINK, "client_1", "it")
-    await redeem_link(harness, FIRST_LINK)
-    await harness.deliver(mail_command("welcome"))
-    await harness.deliver(mail_command("session-theft", client_id="client_2"))
+    login = LastLogin(order_id=FIRST_LINK, at=harness.now)
+    await send(harness, "welcome", login)
+    await send(harness, "session-theft", login, client_id="client_2")
     subjects = [arrival.message["Subject"] for arrival in server.arrivals]
     assert (subjects[0], subjects[2]) == ("Welcome to Nest", "Ti diamo il benvenuto in Beak, Inc.")
     assert subjects[3] == "Ti abbiamo disconnesso da Nest per sicurezza"
 
 
+async def test_auth_is_asked_once_and_not_about_mails_with_client_and_language(
+    harness: ServiceHarness, server: SmtpServer
+) -> None:
+    complete = {"client_id": "client_1", "locale": "it"}
+    for template, fields in (("magic-link", {}), ("verify-address", {}), ("session-theft", complete)):
+        await harness.deliver(mail_command(template, **fields))
+    assert harness.published_of(FindLastLogin) == []
+    await harness.deliver(mail_command("welcome"), id=FIRST_LINK)
+    (asked,) = harness.published_of(FindLastLogin)
+    harness.clear()
+    server.answers["DATA"] = lambda _: "451 later"
+    await harness.deliver(asked.mail.model_copy(update={"last_login": LastLogin()}))
+    ((at, retry),) = await harness.delayed()
+    server.answers.clear()
+    harness.now = at
+    await harness.deliver(retry)
+    assert harness.published_of(FindLastLogin) == []
+    assert [row["orderId"] for row in await harness.database["deliveries"].find({"template": "welcome"}).to_list()] == [
+        FIRST_LINK
+    ]
+
+
 async def test_links_that_nobody_redeemed_brand_no_later_mail(harness: ServiceHarness, server: SmtpServer) -> None:
     await set_branding(harness, **CHOSEN)
     await order_link(harness, SECOND_LINK, "client_1", "it")
-    await harness.deliver(mail_command("welcome"))
+    await send(harness, "welcome")
     assert [arrival.message["Subject"] for arrival in server.arrivals][1] == "Welcome to Nest"
 
 
 async def test_a_strangers_links_do_not_replace_the_branding(harness: ServiceHarness, server: SmtpServer) -> None:
     await set_branding(harness, **CHOSEN)
     await order_link(harness, FIRST_LINK, "client_1", "it")
-    await redeem_link(harness, FIRST_LINK)
+    login = LastLogin(order_id=FIRST_LINK, at=harness.now)
     for number in range(30):
         harness.now += timedelta(seconds=1)
         await order_link(harness, f"{number:032x}", "client_2", "fr")
-    await harness.deliver(mail_command("welcome"))
+    await send(harness, "welcome", login)
     assert server.arrivals[-1].message["Subject"] == "Ti diamo il benvenuto in Beak, Inc."
 
 
-async def test_of_two_redeemed_links_the_one_redeemed_last_counts(harness: ServiceHarness, server: SmtpServer) -> None:
+async def test_redemptions_that_an_earlier_release_noted_still_count(
+    harness: ServiceHarness, server: SmtpServer
+) -> None:
     await set_branding(harness, **CHOSEN)
     await order_link(harness, FIRST_LINK, "client_1", "it")
     harness.now += timedelta(seconds=1)
     await order_link(harness, SECOND_LINK, "client_2", "fr")
+    before = LastLogin(order_id=SECOND_LINK, at=harness.now)
     for order_id in (SECOND_LINK, FIRST_LINK, SECOND_LINK):
         # A second note about one link changes nothing.
         harness.now += timedelta(seconds=1)
-        await redeem_link(harness, order_id)
-    await harness.deliver(mail_command("welcome"))
-    assert server.arrivals[-1].message["Subject"] == "Ti diamo il benvenuto in Beak, Inc."
+        await harness.deliver(NoteLinkRedeemed(order_id=order_id, at=harness.now))
+    await send(harness, "welcome")
+    await send(harness, "welcome", before)
+    # Those mails have the branding too, and are newer than both notes.
+    harness.now += timedelta(seconds=1)
+    await send(harness, "welcome", LastLogin(order_id=SECOND_LINK, at=harness.now))
+    subjects = [arrival.message["Subject"] for arrival in server.arrivals[2:]]
+    assert subjects == ["Ti diamo il benvenuto in Beak, Inc."] * 2 + ["Bienvenue chez Nest"]
 
 
 async def test_mails_of_earlier_releases_still_count_for_the_branding(
@@ -168,8 +210,13 @@ async def test_mails_of_earlier_releases_still_count_for_the_branding(
     await set_branding(harness, **CHOSEN)
     await order_link(harness, FIRST_LINK, "client_1", "it")
     await harness.database["deliveries"].update_many({}, {"$unset": {"branded": "", "redeemedAt": ""}})
-    await harness.deliver(mail_command("welcome"))
+    await send(harness, "welcome")
     assert server.arrivals[-1].message["Subject"] == "Ti diamo il benvenuto in Beak, Inc."
+
+
+async def test_last_login_whose_mail_has_expired_is_ignored(harness: ServiceHarness, server: SmtpServer) -> None:
+    await send(harness, "welcome", LastLogin(order_id=FIRST_LINK, at=harness.now))
+    assert server.arrivals[-1].message["Subject"] == "Welcome to Nest"
 
 
 async def test_note_about_an_expired_delivery_is_ignored(harness: ServiceHarness) -> None:

@@ -17,7 +17,7 @@ from shared.bus.inbox import Inbox, Outcome
 from shared.bus.work import Work
 from shared.fault_points import EXIT_CODE
 from shared.messages import Sealed
-from shared.messages.mailer.mails import MailHandedOver, SendMail, Template
+from shared.messages.mailer.mails import LastLogin, MailHandedOver, SendMail, Template
 from tests.mailer.smtp_server import SmtpServer
 from tests.metrics import increments
 from tests.service_harness import ServiceHarness
@@ -33,6 +33,8 @@ def mail_command(
     **rest: Any,
 ) -> SendMail:
     sealed = Sealed.of(json.dumps(variables if variables is not None else {"link": LINK, "minutes": 10}))
+    # As after the question to auth, to which the recipient is unknown.
+    rest = {"last_login": LastLogin(), **rest}
     return SendMail(key="person", template=template, to=Sealed.of(to), variables=sealed, **rest)
 
 

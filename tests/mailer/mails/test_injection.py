@@ -16,7 +16,7 @@ from services.mailer.mails.mime import UnusableHeader, compose
 from services.mailer.rendering.renderer import RenderedMail
 from services.mailer.smtp.smtp_client import Mail
 from shared.messages import Sealed
-from shared.messages.mailer.mails import SendMail
+from shared.messages.mailer.mails import LastLogin, SendMail
 from tests.mailer.smtp.test_smtp_client import smtp_client
 from tests.mailer.smtp_server import SmtpServer
 from tests.service_harness import ServiceHarness
@@ -74,7 +74,12 @@ async def test_name_cannot_inject(harness: ServiceHarness, server: SmtpServer, n
     server.commands.clear()
     try:
         variables = json.dumps({"name": name}, ensure_ascii=False)
-        command = SendMail(template="welcome", to=Sealed.of("person@example.com"), variables=Sealed.of(variables))
+        command = SendMail(
+            template="welcome",
+            to=Sealed.of("person@example.com"),
+            variables=Sealed.of(variables),
+            last_login=LastLogin(),
+        )
         await harness.deliver(command)
     except PydanticSerializationError:
         # A lone surrogate cannot be encoded in a message.
