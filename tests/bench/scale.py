@@ -265,7 +265,8 @@ def _logins(model: Model) -> str:
 
 
 def _duration(kept: timedelta) -> str:
-    return f"{kept.days} days" if kept.days > 1 else "up to a day" if kept.days else f"{kept.seconds // 60} minutes"
+    days = kept / timedelta(days=1)
+    return f"{days:g} days" if days > 1 else "up to a day" if kept.days else f"{kept.seconds // 60} minutes"
 
 
 def _kept(collection: str) -> str:
