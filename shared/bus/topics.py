@@ -27,8 +27,8 @@ MIN_REPLICATION_FOR_TWO: Final = 3
 LEADER_SECONDS: Final = 60.0
 """How long a busy broker may take to elect the leaders of new topics."""
 SEGMENT: Final = DAY // 4
-"""Longest time whose records Kafka puts into one segment, milliseconds. It deletes whole segments, the active one never.
-By default a segment has a week or a gigabyte, and a topic of ten minutes would be kept for a week."""
+"""Longest time whose records Kafka puts into one segment, milliseconds. It deletes whole segments, the active one
+never. By default a segment has a week or a gigabyte, and a topic of ten minutes would be kept for a week."""
 COMPACTED: Final = {
     # Every start reads these topics completely. Kafka never compacts the active segment, so segments are short.
     "segment.ms": str(60 * MINUTE),
