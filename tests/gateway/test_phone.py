@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -119,10 +120,9 @@ async def test_ordering_keys_contain_no_number_nonce_or_code(stack: GatewayStack
         await post(stack, path, body)
     await post(stack, "/init", {"phone_number": "41791234567"})
     keys = [envelope.key for envelope in stack.services.received]
-    assert all(keys)
-    assert not any(
-        contains(key, secret) for key in keys for secret in (NUMBER, "+41791234567", "41791234567", NONCE, CODE)
-    )
+    # Among the digits of a hash those of a code, or some of a number, may occur by chance.
+    assert all(re.fullmatch(r"[0-9a-f]{64}", key) for key in keys)
+    assert not any(contains(key, secret) for key in keys for secret in (NUMBER, "791234567", NONCE, CODE))
     assert keys[0] == keys[3], "one ordering key per number"
     assert keys[1] == keys[2], "one ordering key per nonce"
 
