@@ -1,4 +1,4 @@
-"""Handler of ``authenticate_user``: login with a code, and refresh of a token family."""
+"""Handlers of tokens: login with a code, refresh of a token family, and the last login for a mail's branding."""
 
 from __future__ import annotations
 
@@ -80,9 +80,9 @@ async def find_last_login(command: FindLastLogin, work: Work, auth: Auth) -> Non
     """Order a mail of the mailer again, with the last login of its recipient."""
     identifier = await auth.identifiers.find_by_value("email", comparable(auth.unseal(command.address)))
     family = None if identifier is None else await auth.refresh_tokens.last_login(identifier.user_id)
-    login = (
-        LastLogin() if family is None else LastLogin(order_id=mail_id_of(family.root_grant.value), at=family.began_at)
-    )
+    login = LastLogin()
+    if family is not None:
+        login = LastLogin(order_id=mail_id_of(family.root_grant.value), at=family.began_at)
     work.publish(command.mail.model_copy(update={"key": work.key, "last_login": login}))
 
 
