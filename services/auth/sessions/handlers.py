@@ -1,4 +1,4 @@
-"""Handlers that list and end the sessions of a user."""
+"""Handlers that list and end the sessions of a user, and find the last one for the mailer."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import Final
 
 from services.auth.audit.recorder import audited
 from services.auth.context import Auth
+from services.auth.magic_links.models import mail_id_of
 from services.auth.sessions.models import Session, select, sessions_of
 from services.auth.tokens.models import AccessToken, RefreshToken
 from shared.bus.work import Work
+from shared.email_addresses import comparable
 from shared.messages.auth.sessions import (
     EndedView,
+    FindLastLogin,
     ListSessions,
     RevokeSessions,
     SessionDevice,
@@ -22,6 +25,7 @@ from shared.messages.auth.sessions import (
     SessionView,
 )
 from shared.messages.auth.tokens import AccessTokenRevoked
+from shared.messages.mailer.mails import LastLogin
 from shared.networks import prefix
 
 MAX_LISTED: Final = 200
@@ -41,6 +45,16 @@ async def list_sessions(query: ListSessions, work: Work, auth: Auth) -> SessionL
     work.annotate(user_id=query.user_id)
     live = [session for session in sessions if session.is_live(at=work.now)]
     return SessionList(tuple(_view(session, current, auth) for session in live[:MAX_LISTED]))
+
+
+async def find_last_login(command: FindLastLogin, work: Work, auth: Auth) -> None:
+    """Order a mail of the mailer again, with the last login of its recipient."""
+    identifier = await auth.identifiers.find_by_value("email", comparable(auth.unseal(command.address)))
+    family = None if identifier is None else await auth.refresh_tokens.last_login(identifier.user_id)
+    login = LastLogin()
+    if family is not None:
+        login = LastLogin(order_id=mail_id_of(family.root_grant.value), at=family.began_at)
+    work.publish(command.mail.model_copy(update={"key": work.key, "last_login": login}))
 
 
 @audited("revoke_sessions")

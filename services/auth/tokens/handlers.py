@@ -1,4 +1,4 @@
-"""Handlers of tokens: login with a code, refresh of a token family, and the last login for a mail's branding."""
+"""Handler of ``authenticate_user``: login with a code, and refresh of a token family."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 from services.auth.audit.recorder import audited
 from services.auth.context import Auth
 from services.auth.login_steps import login_step
-from services.auth.magic_links.models import TYPED_CODE_PURPOSE, Authorization, mail_id_of, typed_digits
+from services.auth.magic_links.models import TYPED_CODE_PURPOSE, Authorization, typed_digits
 from services.auth.rate_limits.known_devices import device_ids
 from services.auth.rate_limits.limiter import Quota
 from services.auth.rate_limits.models import LimitName
@@ -21,7 +21,6 @@ from services.auth.users.handlers import create_user, verify_identifier
 from services.auth.users.models import Identifier
 from shared.bus.handling import without_search
 from shared.bus.work import Work
-from shared.email_addresses import comparable
 from shared.errors import Refusal
 from shared.messages import Sealed
 from shared.messages.auth.errors import (
@@ -37,16 +36,9 @@ from shared.messages.auth.errors import (
     UnsupportedGrantType,
 )
 from shared.messages.auth.magic_links import Device
-from shared.messages.auth.tokens import (
-    AuthenticateUser,
-    FindLastLogin,
-    RedeemGrant,
-    RefreshTokenReused,
-    TokenView,
-    UserAuthenticated,
-)
+from shared.messages.auth.tokens import AuthenticateUser, RedeemGrant, RefreshTokenReused, TokenView, UserAuthenticated
 from shared.messages.billing.trials import RedeemTrial
-from shared.messages.mailer.mails import LastLogin, PersonVariables, SendMail
+from shared.messages.mailer.mails import PersonVariables, SendMail
 from shared.sealing import CannotUnseal
 
 Claims = Mapping[str, Any]
@@ -74,16 +66,6 @@ async def redeem_grant(command: RedeemGrant, work: Work, auth: Auth) -> TokenVie
         Refusal: as for ``_exchange``.
     """
     return await _exchange(command, work, auth)
-
-
-async def find_last_login(command: FindLastLogin, work: Work, auth: Auth) -> None:
-    """Order a mail of the mailer again, with the last login of its recipient."""
-    identifier = await auth.identifiers.find_by_value("email", comparable(auth.unseal(command.address)))
-    family = None if identifier is None else await auth.refresh_tokens.last_login(identifier.user_id)
-    login = LastLogin()
-    if family is not None:
-        login = LastLogin(order_id=mail_id_of(family.root_grant.value), at=family.began_at)
-    work.publish(command.mail.model_copy(update={"key": work.key, "last_login": login}))
 
 
 async def _exchange(command: AuthenticateUser, work: Work, auth: Auth) -> TokenView:

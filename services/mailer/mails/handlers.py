@@ -15,7 +15,7 @@ from shared.bus.handling import without_search
 from shared.bus.work import Work
 from shared.fault_points import fault_point
 from shared.messages import Sealed
-from shared.messages.auth.tokens import FindLastLogin
+from shared.messages.auth.sessions import FindLastLogin
 from shared.messages.mailer.mails import MailHandedOver, NoteLinkRedeemed, SendMail, Template
 from shared.metrics import LOGINS
 from shared.telemetry import log

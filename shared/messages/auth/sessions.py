@@ -6,8 +6,9 @@ from pydantic import ConfigDict, RootModel, model_validator
 
 from shared.messages.auth.errors import NoCurrentSession, SessionNotFound, UserNotFound
 from shared.messages.auth.magic_links import Platform
-from shared.messages.message import Command, Event, Part, Query, Reply
-from shared.messages.types import Many, Moment, NonEmpty, UserId
+from shared.messages.mailer.mails import SendMail
+from shared.messages.message import SERVICE_COMMANDS, Command, Event, Part, Query, Reply
+from shared.messages.types import Many, Moment, NonEmpty, Sealed, UserId
 
 
 class SessionDevice(Part):
@@ -89,6 +90,15 @@ class RevokeSessions(
         if self.session_id is not None and self.which is not None:
             raise ValueError("give session_id or which, not both")
         return self
+
+
+class FindLastLogin(Command, wire="auth.find-last-login", topic=SERVICE_COMMANDS):
+    """Look up the last login of a mail's recipient, and order the mail with it. The key is that of the mail's order."""
+
+    address: Sealed
+    """The recipient's address."""
+    mail: SendMail
+    """The order, without ``last_login``."""
 
 
 class SessionRevoked(Event, wire="auth.session-revoked"):

@@ -5,8 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from shared.messages.auth import errors
-from shared.messages.mailer.mails import SendMail
-from shared.messages.message import SERVICE_COMMANDS, Command, Event, Reply
+from shared.messages.message import Command, Event, Reply
 from shared.messages.types import MaxPlain, Moment, NonEmpty, Sealed, Uri
 
 Credential = Annotated[Sealed, MaxPlain(256)]
@@ -112,15 +111,6 @@ class UserAuthenticated(Event, wire="auth.user-authenticated"):
     user_id: str
     client_id: str
     at: Moment
-
-
-class FindLastLogin(Command, wire="auth.find-last-login", topic=SERVICE_COMMANDS):
-    """Look up the last login of a mail's recipient, and order the mail with it. The key is that of the mail's order."""
-
-    address: Sealed
-    """The recipient's address."""
-    mail: SendMail
-    """The order, without ``last_login``."""
 
 
 class RefreshTokenReused(Event, wire="auth.refresh-token-reused"):

@@ -9,10 +9,23 @@ import pytest
 from pydantic import ValidationError
 
 from services.auth.sessions import handlers
-from shared.messages import Caller
-from shared.messages.auth.sessions import ListSessions, RevokeSessions, SessionRevoked
+from shared.ids import derived_message_id
+from shared.messages import Caller, Sealed
+from shared.messages.auth.sessions import FindLastLogin, ListSessions, RevokeSessions, SessionRevoked
 from shared.messages.auth.tokens import AccessTokenRevoked
-from tests.auth.flows import CLIENT, OTHER_CLIENT, log_in, redeliverable, refresh, refusal, store_access_tokens_apart
+from shared.messages.mailer.mails import LastLogin, SendMail
+from tests.auth.flows import (
+    ADDRESS,
+    CLIENT,
+    OTHER_CLIENT,
+    log_in,
+    redeliverable,
+    redemption,
+    refresh,
+    refusal,
+    request_code,
+    store_access_tokens_apart,
+)
 from tests.auth.sessions.test_geoip import database
 from tests.auth.tokens.test_store import make_older
 from tests.service_harness import Refused, ServiceHarness
@@ -308,3 +321,32 @@ async def _remove_sessions(harness: ServiceHarness, user_id: str) -> int:
         rounds += 1
         await harness.deliver(RevokeSessions(user_id=user_id))
     return rounds
+
+
+async def last_login(harness: ServiceHarness, address: str = ADDRESS) -> LastLogin:
+    """Auth's answer to the mailer, with which it orders the mail again."""
+    sealed = Sealed(harness.sealer.seal("mailer", address.encode()))
+    order = SendMail(template="welcome", to=sealed, variables=sealed, order_id="a" * 32)
+    harness.clear()
+    await harness.deliver(FindLastLogin(key="k", address=Sealed.of(address), mail=order))
+    (again,) = harness.published_of(SendMail)
+    assert (again.template, again.order_id) == (order.template, order.order_id)
+    assert harness.unseal_secret("mailer", again.to) == address
+    assert again.last_login is not None
+    return again.last_login
+
+
+async def test_last_login_of_a_mails_recipient_is_the_link_redeemed_last(harness: ServiceHarness) -> None:
+    codes = {client: await request_code(harness, client_id=client) for client in (CLIENT, OTHER_CLIENT)}
+    assert await last_login(harness) == LastLogin()
+    harness.now = harness.now.replace(microsecond=0)
+    for client in (OTHER_CLIENT, CLIENT):
+        harness.now += timedelta(seconds=1)
+        tokens = await harness.deliver(redemption(codes[client], client_id=client))
+        expected = LastLogin(order_id=derived_message_id("link", codes[client].partition(".")[0]), at=harness.now)
+        assert await last_login(harness, "Ana@EXAMPLE.com") == expected
+    harness.now += timedelta(seconds=1)
+    await harness.deliver(refresh(tokens["refresh_token"]))
+    await harness.deliver(RevokeSessions(user_id=tokens["user_id"], which="all"), caller=INTERNAL)
+    assert await last_login(harness) == expected
+    assert await last_login(harness, "other@example.com") == LastLogin()

@@ -7,13 +7,10 @@ from datetime import UTC, datetime, timedelta
 import jwt
 import pytest
 
-from shared.ids import derived_message_id
-from shared.messages import Caller, Sealed
-from shared.messages.auth.sessions import RevokeSessions
+from shared.messages import Caller
 from shared.messages.auth.signing_keys import SigningKeyPublished
-from shared.messages.auth.tokens import FindLastLogin, UserAuthenticated
+from shared.messages.auth.tokens import UserAuthenticated
 from shared.messages.auth.users import EnsureUser, IdentifierVerified, UserCreated
-from shared.messages.mailer.mails import LastLogin, SendMail
 from tests.auth.flows import (
     ADDRESS,
     CHALLENGE,
@@ -26,7 +23,6 @@ from tests.auth.flows import (
     log_in,
     redeliverable,
     redemption,
-    refresh,
     refusal,
     request_code,
 )
@@ -149,35 +145,6 @@ async def test_later_login_finds_the_user(harness: ServiceHarness) -> None:
     assert second["user_id"] == first["user_id"]
     assert [type(event) for event in harness.published] == [UserAuthenticated]
     assert await harness.database["users"].count_documents({}) == 1
-
-
-async def last_login(harness: ServiceHarness, address: str = ADDRESS) -> LastLogin:
-    """Auth's answer to the mailer, with which it orders the mail again."""
-    sealed = Sealed(harness.sealer.seal("mailer", address.encode()))
-    order = SendMail(template="welcome", to=sealed, variables=sealed, order_id="a" * 32)
-    harness.clear()
-    await harness.deliver(FindLastLogin(key="k", address=Sealed.of(address), mail=order))
-    (again,) = harness.published_of(SendMail)
-    assert (again.template, again.order_id) == (order.template, order.order_id)
-    assert harness.unseal_secret("mailer", again.to) == address
-    assert again.last_login is not None
-    return again.last_login
-
-
-async def test_last_login_of_a_mails_recipient_is_the_link_redeemed_last(harness: ServiceHarness) -> None:
-    codes = {client: await request_code(harness, client_id=client) for client in (CLIENT, OTHER_CLIENT)}
-    assert await last_login(harness) == LastLogin()
-    harness.now = harness.now.replace(microsecond=0)
-    for client in (OTHER_CLIENT, CLIENT):
-        harness.now += timedelta(seconds=1)
-        tokens = await harness.deliver(redemption(codes[client], client_id=client))
-        expected = LastLogin(order_id=derived_message_id("link", codes[client].partition(".")[0]), at=harness.now)
-        assert await last_login(harness, "Ana@EXAMPLE.com") == expected
-    harness.now += timedelta(seconds=1)
-    await harness.deliver(refresh(tokens["refresh_token"]))
-    await harness.deliver(RevokeSessions(user_id=tokens["user_id"], which="all"), caller=Caller(kind="internal"))
-    assert await last_login(harness) == expected
-    assert await last_login(harness, "other@example.com") == LastLogin()
 
 
 async def test_login_verifies_an_unverified_identifier(harness: ServiceHarness) -> None:

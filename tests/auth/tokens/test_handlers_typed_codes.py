@@ -10,6 +10,7 @@ import pytest
 
 from shared.messages import Caller
 from shared.messages.auth.magic_links import OrderTrialMagicLink, SendTrialMagicLink, TrialDevice
+from shared.messages.auth.tokens import UserAuthenticated
 from shared.messages.billing.trials import OfferTrial
 from shared.messages.mailer.mails import SendMail
 from tests.auth.flows import (
@@ -46,6 +47,7 @@ async def test_typed_code_logs_the_requesting_device_in(harness: ServiceHarness)
     assert (tokens["client_id"], tokens["token_type"]) == (CLIENT, "bearer")
     identifier = await harness.database["identifiers"].find_one({})
     assert (identifier["userId"], identifier["identifierValue"]) == (tokens["user_id"], ADDRESS)
+    assert len(harness.published_of(UserAuthenticated)) == 1
 
 
 @pytest.mark.parametrize("first", ["digits", "link"])

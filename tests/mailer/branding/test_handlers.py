@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from services.mailer.mails.handlers import LINKS
 from shared.messages import Sealed
 from shared.messages.auth.clients import SetClientLooks
-from shared.messages.auth.tokens import FindLastLogin
+from shared.messages.auth.sessions import FindLastLogin
 from shared.messages.mailer.branding import ClientLooks, GetClientLooks, RecordClientLooks
 from shared.messages.mailer.mails import LastLogin, NoteLinkRedeemed, SendMail, Template
 from tests.mailer.smtp_server import SmtpServer
