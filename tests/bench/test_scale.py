@@ -28,8 +28,8 @@ def test_a_size_is_rate_times_bytes_times_retention() -> None:
     model = scale.Model({name: cost})
     a_day = scale.USERS * scale.PER_USER_AND_MONTH[name] / 30
     assert math.isclose(model.collections()["auth.audit"], 100 * a_day * 180, rel_tol=1e-6)
-    # Kafka deletes whole segments, each of a day, after seven days.
-    assert math.isclose(model.topics()["auth.events"], 10 * a_day * 8, rel_tol=1e-6)
+    # Kafka deletes whole segments, each of six hours, after seven days.
+    assert math.isclose(model.topics()["auth.events"], 10 * a_day * 7.25, rel_tol=1e-6)
     assert math.isclose(model.cores()["auth"], scale.PEAK * 0.002 * a_day / 86_400, rel_tol=1e-6)
 
 
@@ -40,7 +40,7 @@ def test_what_has_no_retention_is_kept_once_for_each_user() -> None:
     assert sizes["auth.limits"] < 3 * scale.USERS
 
 
-@pytest.mark.parametrize(("topic", "kept"), [("auth.commands", "8 days"), ("gateway.replies", "20 minutes")])
+@pytest.mark.parametrize(("topic", "kept"), [("auth.commands", "7.25 days"), ("gateway.replies", "20 minutes")])
 def test_topics_are_kept_for_their_retention_and_a_segment(topic: str, kept: str) -> None:
     assert scale._topic_kept(topic) == kept
 
@@ -55,7 +55,7 @@ def test_logins_leave_what_their_operations_leave_for_as_long_as_it_is_kept() ->
     assert {store: (after, end) for store, (_, _, after, end) in rows.items()} == {
         ("MongoDB", "auth.inbox"): (8 * day, 8 * day),
         ("MongoDB", "auth.audit"): (8 * day, 180 * day),
-        ("Kafka", "auth.audit"): (2 * day, 2 * day),
+        ("Kafka", "auth.audit"): (1.25 * day, 1.25 * day),
         ("Kafka", "gateway.replies"): (day / 72, day / 72),
     }
 
