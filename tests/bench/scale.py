@@ -266,7 +266,7 @@ def _logins(model: Model) -> str:
 
 def _duration(kept: timedelta) -> str:
     days = kept / timedelta(days=1)
-    return f"{days:g} days" if days > 1 else "up to a day" if kept.days else f"{kept.seconds // 60} minutes"
+    return f"{round(days, 2):g} days" if days > 1 else "up to a day" if kept.days else f"{kept.seconds // 60} minutes"
 
 
 def _kept(collection: str) -> str:

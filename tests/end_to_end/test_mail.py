@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from services.embedded.demo import CLIENT_ID
 from tests.end_to_end.flows import Mongo, database, device_of, find_delivery, redeem_trial, report_mail
 from tests.stack import REDIRECT_URI, Login, Stack, eventually
 
@@ -92,6 +93,28 @@ async def test_deliveries_are_filtered_and_listed_in_pages(nest: Stack, email: s
     ):
         response = await nest.call("list_deliveries", {"recipient": email, **filters}, **nest.internal)
         assert len(response.json()["deliveries"]) == count, filters
+
+
+async def test_mail_about_a_payment_waits_while_auth_is_away(separate: Stack, mongo_client: Mongo, email: str) -> None:
+    """Auth knows the app whose branding it shows: the one that its recipient last logged in to."""
+    nest = separate
+    await nest.log_in(email)
+    handled = database(nest, mongo_client, "mailer")["inbox"]
+    made = nest.stripe.simulate.checkout(
+        nest.environment["NEST_STRIPE_TRIAL_PRICE"], email=email, payment_method="pm_card_chargeCustomerFail"
+    )
+    await nest.stripe.webhooks.drain(30)
+    before = handled.count_documents({})
+    await nest.processes["auth"].stop()
+    try:
+        nest.stripe.simulate.retry_payment(made["id"])
+        await eventually(lambda: handled.count_documents({}) > before, what="the order of the mail")
+        assert len(nest.inbox.arrivals(email)) == 1
+    finally:
+        await nest.processes["auth"].start()
+    await nest.mail(email, subject="did not go through")
+    assert (await find_delivery(nest, mongo_client, email, "payment-failed"))["clientId"] == CLIENT_ID
+    assert len(nest.inbox.arrivals(email)) == 2
 
 
 async def test_mails_have_the_branding_and_language_of_their_client(nest: Stack, email: str) -> None:
