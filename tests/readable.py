@@ -11,7 +11,6 @@ from urllib.parse import quote
 
 MIN_CHARACTERS: Final = 6
 """Length of a phone code. Shorter strings occur anywhere by chance."""
-
 CHANCE_DIGITS: Final = 8
 """So many digits occur in longer numbers and in hex digits by chance."""
 

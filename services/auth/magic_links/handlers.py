@@ -9,7 +9,7 @@ from services.auth.audit.recorder import audited
 from services.auth.clients.models import Client
 from services.auth.context import Auth
 from services.auth.login_steps import login_step
-from services.auth.magic_links.models import TYPED_CODE_PURPOSE, Authorization, TypedCode, magic_link
+from services.auth.magic_links.models import TYPED_CODE_PURPOSE, Authorization, TypedCode, magic_link, mail_id_of
 from services.auth.phone.models import new_code
 from services.auth.rate_limits.known_devices import device_ids
 from services.auth.rate_limits.models import LimitName
@@ -288,7 +288,7 @@ async def _mail_link(
             locale=request.locale,
             expires_at=work.now + auth.authorization_lifetime * MAIL_WITHIN,
         ),
-        id=authorization.mail_id,
+        id=mail_id_of(authorization.id),
     )
 
 

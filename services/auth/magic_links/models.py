@@ -123,11 +123,6 @@ class Authorization:
             typed_code=typed_code,
         )
 
-    @property
-    def mail_id(self) -> str:
-        """Message ID of the order of the mail with its link."""
-        return mail_id_of(self.id)
-
     def redeem(self, *, client_id: str, redirect_uri: str, code_verifier: str, at: datetime) -> Self:
         """Mark the authorization as used.
 

@@ -264,7 +264,7 @@ class SendOrder(Command):
 
 
 class LastLogin(Part):
-    """A person's last login by a mailed link or code; without values for somebody who has none."""
+    """A person's last login by a mailed link or code. Both fields are null if there was none."""
 
     order_id: str | None = None
     """Message ID of the order of that mail."""
