@@ -18,6 +18,7 @@ from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
+from shared.indexes import STORAGE
 from shared.mongo_urls import InvalidMongoUrl, check_url, parsed_url
 from shared.pymongo_patch import patch_pymongo
 
@@ -36,8 +37,6 @@ PING_SECONDS: Final = 1.0
 """Timeout of a ping."""
 INDEX_SECONDS: Final = 60.0
 """Timeout of creating indexes, which takes long on a large collection."""
-STORAGE: Final = {"wiredTiger": {"configString": "block_compressor=zstd"}}
-"""Storage of new collections. Documents need a third less than with MongoDB's default, snappy, for 2 µs each."""
 
 IDLE_TRANSACTION_SECONDS: Final = 3.0
 """A transaction without a statement for so long belongs to a dead process; Nest's transactions take milliseconds."""
@@ -226,13 +225,18 @@ async def _ensure_index(database: Database, collection: str, index: IndexModel) 
     try:
         await database[collection].create_indexes([index])
     except OperationFailure as failure:
-        expiry = index.document.get("expireAfterSeconds")
-        if failure.code != 85 or expiry is None:  # noqa: PLR2004 -- IndexOptionsConflict
+        if failure.code != 85:  # noqa: PLR2004 -- IndexOptionsConflict
             raise
-        # The expiry is a setting, and the only option of an index that may change.
-        await database.command(
-            "collMod", collection, index={"name": index.document["name"], "expireAfterSeconds": expiry}
-        )
+        # Only two options may differ: the expiry, which is a setting, and the storage, which an index of an earlier
+        # release keeps.
+        wanted = {name: value for name, value in index.document.items() if name != "storageEngine"}
+        if "expireAfterSeconds" in wanted:
+            changed = {name: wanted[name] for name in ("name", "expireAfterSeconds")}
+            await database.command("collMod", collection, index=changed)
+        elif len(wanted) == len(index.document):
+            raise
+        else:
+            await database.command("createIndexes", collection, indexes=[wanted])
 
 
 async def create_collection(database: Database, name: str) -> None:

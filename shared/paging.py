@@ -12,11 +12,12 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
 from shared.errors import InvalidCursor
+from shared.indexes import growing_index
 from shared.mongo import Collection, Document
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -35,10 +36,16 @@ class TimeOrder:
     seen_id: ClassVar[str]
     """Operator for the IDs of documents with that time that were on earlier pages."""
 
-    def index(self, *fields: str, partial: Document | None = None) -> IndexModel:
-        """Return the index for a filter on these fields; without fields that for all documents and for a period."""
+    def index(self, *fields: str, scattered: bool = False, **options: Any) -> IndexModel:
+        """Return the index for a filter on these fields; without fields that for all documents and for a period.
+
+        Args:
+            fields: the fields.
+            scattered: whether they have many values, such as IDs of users.
+            options: those of ``createIndexes``.
+        """
         keys = [*((field, ASCENDING) for field in fields), (self.time, self.direction), (self.id, self.direction)]
-        return IndexModel(keys) if partial is None else IndexModel(keys, partialFilterExpression=partial)
+        return IndexModel(keys, **options) if scattered else growing_index(keys, **options)
 
     async def page(
         self,

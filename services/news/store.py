@@ -13,6 +13,7 @@ from services.news.models import NewsItem
 from shared.batch_loader import BatchLoader
 from shared.bus.work import Work
 from shared.documents import Rows, document_of, entity_of
+from shared.indexes import expiry_index
 from shared.messages.news import NewsItemAlreadyExists, NewsItemNotFound
 from shared.mongo import Database, Document
 from shared.paging import NewestFirst, cursor_of
@@ -104,7 +105,7 @@ class Dismissals:
     INDEXES: Final = (
         IndexModel([("userId", ASCENDING)]),
         # A document without an end never expires.
-        IndexModel([("endsAt", ASCENDING)], expireAfterSeconds=int(DISMISSAL_RETENTION.total_seconds())),
+        expiry_index("endsAt", DISMISSAL_RETENTION),
     )
 
     def __init__(self, database: Database) -> None:

@@ -27,6 +27,7 @@ from shared.bus.row_encryption import RowEncryption
 from shared.bus.work import Insert, Work
 from shared.errors import Refusal
 from shared.fault_points import fault_point
+from shared.indexes import expiry_index
 from shared.metrics import COMMITS, WORKS_WAITING
 from shared.mongo import WRITE_CONCERN, Client, Collection, Database, Document, dependency_down, kill_idle_transactions
 from shared.telemetry import log
@@ -50,9 +51,7 @@ CLOCK_MARGIN: Final = timedelta(hours=1)
 THROTTLED_KEPT: Final = timedelta(hours=1)
 """How long the row of a throttled message is kept: longer than it takes until another instance handles the records of a
 dead one, but not for days, because a flood causes many such rows."""
-THROTTLED_EXPIRY: Final = IndexModel(
-    [("expiresAt", ASCENDING)], expireAfterSeconds=0, partialFilterExpression={"expiresAt": {"$type": "date"}}
-)
+THROTTLED_EXPIRY: Final = expiry_index("expiresAt", partialFilterExpression={"expiresAt": {"$type": "date"}})
 """Expiry of these rows; partial, since no other row has the field."""
 DONE: Final = "done"
 
@@ -145,12 +144,12 @@ class Inbox:
 
     def indexes(self) -> Mapping[str, list[IndexModel]]:
         """Indexes to create before the first message."""
-        kept = int((self.retention + CLOCK_MARGIN).total_seconds())
+        kept = self.retention + CLOCK_MARGIN
         return {
-            self.COLLECTION: [IndexModel([("at", ASCENDING)], expireAfterSeconds=kept), THROTTLED_EXPIRY],
+            self.COLLECTION: [expiry_index("at", kept), THROTTLED_EXPIRY],
             self.TIMERS: [
                 IndexModel([("at", ASCENDING)]),
-                IndexModel([("sentAt", ASCENDING)], expireAfterSeconds=kept),
+                expiry_index("sentAt", kept),
             ],
         }
 

@@ -8,6 +8,7 @@ from pymongo import ASCENDING, IndexModel
 
 from services.auth.account_links.models import AccountLink
 from shared.documents import Rows
+from shared.indexes import expiry_index
 
 MAX_OPEN: Final = 50
 """Links of one account that end with a new password. Limits allow far fewer within the lifetime of a link."""
@@ -19,7 +20,7 @@ class AccountLinks(Rows[AccountLink]):
     COLLECTION: Final = "account_links"
     INDEXES: Final = (
         IndexModel([("accountId", ASCENDING)]),
-        IndexModel([("expiresAt", ASCENDING)], expireAfterSeconds=0),
+        expiry_index("expiresAt"),
     )
 
     async def of_account(self, account_id: str) -> list[AccountLink]:

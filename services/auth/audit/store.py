@@ -9,6 +9,7 @@ from pymongo import ASCENDING, IndexModel
 
 from shared.bus.work import Work
 from shared.documents import document_of, entity_of
+from shared.indexes import expiry_index
 from shared.messages.auth.audit import Action, AuditEntryView, AuditOutcome, ListAuditEntries
 from shared.mongo import Collection, Database, Document
 from shared.paging import NewestFirst, with_all_values
@@ -22,7 +23,7 @@ class AuditEntries:
     COLLECTION: Final = "audit"
     _ORDER: Final = NewestFirst("at")
     # MongoDB uses a partial index only for queries that imply its filter; a query for any user ID implies this one.
-    _BY_USER: Final = _ORDER.index("userId", partial={"userId": {"$gt": ""}})
+    _BY_USER: Final = _ORDER.index("userId", scattered=True, partialFilterExpression={"userId": {"$gt": ""}})
     _BY_VALUES: Final = _ORDER.index(*_VALUES)
     INDEXES: Final = (
         _ORDER.index(),
@@ -40,7 +41,7 @@ class AuditEntries:
     @staticmethod
     def expiry(retention: timedelta) -> IndexModel:
         """The TTL index; a changed retention takes effect at the next start, for old entries too."""
-        return IndexModel([("at", ASCENDING)], expireAfterSeconds=int(retention.total_seconds()))
+        return expiry_index("at", retention)
 
     def add(self, entry: AuditEntryView, work: Work) -> None:
         """Insert an entry."""

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from pymongo import ASCENDING, IndexModel
-
 from shared.bus.work import Work
 from shared.documents import Rows
+from shared.indexes import expiry_index
 from shared.mongo import Collection, Database
 
 RETENTION: Final = timedelta(days=60)
 """Twice as long as Kafka keeps a dead letter."""
-_EXPIRY: Final = IndexModel([("at", ASCENDING)], expireAfterSeconds=int(RETENTION.total_seconds()))
+_EXPIRY: Final = expiry_index("at", RETENTION)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

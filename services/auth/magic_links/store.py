@@ -12,6 +12,7 @@ from services.auth.magic_links.models import Authorization, challenges
 from services.auth.tokens.credentials import Code, require_key
 from shared.batch_loader import BatchLoader
 from shared.documents import Rows, without_blank_texts
+from shared.indexes import expiry_index
 from shared.messages.auth.errors import TokenNotFound
 from shared.mongo import Database, Document
 
@@ -29,7 +30,7 @@ class Authorizations(Rows[Authorization]):
         # Not limited to open authorizations: an erasure has to find all of a person.
         IndexModel([("identifierValue", ASCENDING), ("revokedAt", ASCENDING)]),
         IndexModel([("codeChallenge", ASCENDING), ("createdAt", DESCENDING)], partialFilterExpression=_WITH_TYPED_CODE),
-        IndexModel([("expiresAt", ASCENDING)], expireAfterSeconds=int(RETENTION.total_seconds())),
+        expiry_index("expiresAt", RETENTION),
     )
 
     def __init__(self, database: Database) -> None:

@@ -20,6 +20,7 @@ from services.auth.tokens.store import AccessTokens, RefreshTokens
 from services.auth.users.store import Identifiers, Users
 from shared.bus.work import Work
 from shared.documents import Rows
+from shared.indexes import expiry_index
 from shared.messages.auth.errors import UserProcessNotFound
 from shared.messages.personal_data import AddExportedPart
 from shared.mongo import Collection, Database, Document
@@ -37,7 +38,7 @@ class UserProcesses(Rows[UserProcess], missing=UserProcessNotFound):
     COLLECTION: Final = "user_processes"
     INDEXES: Final = (
         IndexModel([("userId", ASCENDING)]),
-        IndexModel([("expiresAt", ASCENDING)], expireAfterSeconds=0),
+        expiry_index("expiresAt"),
     )
 
     async def find_erasure(self, user_id: str) -> UserProcess | None:
@@ -52,7 +53,7 @@ class UserExportParts:
     INDEXES: Final = (
         IndexModel([("userId", ASCENDING)]),
         IndexModel([("processId", ASCENDING), ("service", ASCENDING), ("number", ASCENDING)]),
-        IndexModel([("expiresAt", ASCENDING)], expireAfterSeconds=0),
+        expiry_index("expiresAt"),
     )
 
     def __init__(self, database: Database) -> None:

@@ -11,6 +11,7 @@ from services.auth.phone.models import PhoneCode
 from services.auth.tokens.credentials import hash_key
 from shared.batch_loader import BatchLoader
 from shared.documents import Rows
+from shared.indexes import expiry_index
 from shared.mongo import Database
 
 RETENTION: Final = timedelta(hours=1)
@@ -26,7 +27,7 @@ class PhoneCodes(Rows[PhoneCode]):
         IndexModel([("nonce", ASCENDING)], unique=True),
         # For exports and erasures.
         IndexModel([("phoneNumber", ASCENDING)]),
-        IndexModel([("expiresAt", ASCENDING)], expireAfterSeconds=int(RETENTION.total_seconds())),
+        expiry_index("expiresAt", RETENTION),
     )
 
     def __init__(self, database: Database) -> None:

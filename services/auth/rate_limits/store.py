@@ -15,11 +15,12 @@ from services.auth.rate_limits.models import KnownDevices, Limit, UseLog
 from shared.batch_loader import BatchLoader
 from shared.bus.work import Work
 from shared.documents import Rows
+from shared.indexes import expiry_index
 from shared.mongo import Collection, Database
 
 KNOWN_DEVICE_RETENTION: Final = timedelta(days=365)
 """Counted from the last time that a new device was added."""
-_EXPIRY: Final = IndexModel([("expiresAt", ASCENDING)], expireAfterSeconds=0)
+_EXPIRY: Final = expiry_index("expiresAt")
 
 
 class UseLogs(Rows[UseLog]):

@@ -13,6 +13,7 @@ from services.auth.tokens.credentials import RefreshTokenString
 from services.auth.tokens.models import FAMILY_LIFETIME, AccessToken, RefreshToken, TokenFamily
 from shared.batch_loader import BatchLoader
 from shared.documents import Rows
+from shared.indexes import expiry_index
 from shared.messages.auth.errors import TokenNotFound
 from shared.migrations import Migration, MigrationContext, replacing
 from shared.mongo import Collection, Database, Document
@@ -59,7 +60,7 @@ class AccessTokens(Rows[AccessToken]):
     INDEXES: Final = (
         _BY_USER,
         _BY_AGE,
-        IndexModel([("expiresAt", ASCENDING)], expireAfterSeconds=int(RETENTION.total_seconds())),
+        expiry_index("expiresAt", RETENTION),
     )
 
     def __init__(self, database: Database) -> None:
@@ -99,7 +100,7 @@ class RefreshTokens(Rows[RefreshToken]):
         _BY_USER,
         _BY_AGE,
         _BY_STORED_REPLY,
-        IndexModel([("chainEndsAt", ASCENDING)], expireAfterSeconds=int(RETENTION.total_seconds())),
+        expiry_index("chainEndsAt", RETENTION),
     )
 
     def __init__(self, database: Database) -> None:

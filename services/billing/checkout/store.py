@@ -8,6 +8,7 @@ from pymongo import ASCENDING, DESCENDING, IndexModel
 
 from services.billing.checkout.models import Checkout
 from shared.documents import Rows
+from shared.indexes import expiry_index
 
 
 class Checkouts(Rows[Checkout]):
@@ -17,7 +18,7 @@ class Checkouts(Rows[Checkout]):
     INDEXES: Final = (
         IndexModel([("openFor", ASCENDING)], unique=True, partialFilterExpression={"openFor": {"$type": "string"}}),
         IndexModel([("userId", ASCENDING)]),
-        IndexModel([("deletedAt", ASCENDING)], expireAfterSeconds=0),
+        expiry_index("deletedAt"),
     )
 
     async def find_open(self, user_id: str) -> Checkout | None:

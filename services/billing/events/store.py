@@ -12,6 +12,7 @@ from pymongo import ASCENDING, IndexModel
 from services.billing.events.models import EventRow
 from shared.batch_loader import BatchLoader
 from shared.documents import Rows
+from shared.indexes import expiry_index
 from shared.mongo import Database, Document
 from shared.paging import NewestFirst, OldestFirst
 
@@ -34,12 +35,12 @@ class StripeEvents(Rows[EventRow]):
         IndexModel([("objectId", ASCENDING)], partialFilterExpression=_PENDING),
         IndexModel([("leadsTo", ASCENDING)], partialFilterExpression=_PENDING),
         IndexModel(_OLDEST_FIRST, partialFilterExpression=_PENDING),
-        _NEWEST.index("objectId"),
-        _NEWEST.index("leadsTo", partial={"leadsTo": _LEADS}),
+        _NEWEST.index("objectId", scattered=True),
+        _NEWEST.index("leadsTo", scattered=True, partialFilterExpression={"leadsTo": _LEADS}),
         _MADE.index("type"),
         _MADE.index(),
         IndexModel([("stpEventId", ASCENDING)]),
-        IndexModel([("expiresAt", ASCENDING)], expireAfterSeconds=0),
+        expiry_index("expiresAt"),
     )
 
     def __init__(self, database: Database) -> None:

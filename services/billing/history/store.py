@@ -6,11 +6,10 @@ import asyncio
 from collections.abc import Iterable
 from typing import Final
 
-from pymongo import ASCENDING, IndexModel
-
 from services.billing.history.models import HistoryEntry
 from shared.bus.work import Work
 from shared.documents import Rows
+from shared.indexes import expiry_index
 from shared.messages import Message
 from shared.paging import NewestFirst
 
@@ -21,7 +20,7 @@ class BillingHistory(Rows[HistoryEntry]):
     """The collection ``billing_history``."""
 
     COLLECTION: Final = "billing_history"
-    INDEXES: Final = (_ORDER.index("userId"), IndexModel([("expiresAt", ASCENDING)], expireAfterSeconds=0))
+    INDEXES: Final = (_ORDER.index("userId", scattered=True), expiry_index("expiresAt"))
 
     async def record(self, work: Work) -> None:
         """Add an entry for every event that a work publishes, committed together with it."""

@@ -49,7 +49,12 @@ class PageQuery:
 
 ORDER: Final = NewestFirst("stpCreatedAt")
 """Payments and disputes are listed in the order in which Stripe created them."""
-LIST_INDEXES: Final = (ORDER.index(), ORDER.index("userId"), ORDER.index("stpCustomerId"), ORDER.index("status"))
+LIST_INDEXES: Final = (
+    ORDER.index(),
+    ORDER.index("userId", scattered=True),
+    ORDER.index("stpCustomerId", scattered=True),
+    ORDER.index("status"),
+)
 """Indexes of ``newest_first``."""
 
 

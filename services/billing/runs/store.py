@@ -26,6 +26,7 @@ from services.billing.trials.models import Trial
 from services.billing.trials.store import Trials
 from shared.bus.work import Work
 from shared.documents import Rows, entity_of
+from shared.indexes import expiry_index
 from shared.messages.billing.errors import StripeRunNotFound, StripeRunUnderWay
 from shared.messages.billing.runs import Kind, Scheduled, Subject
 from shared.mongo import Collection, Database, Document
@@ -46,7 +47,7 @@ class Runs(Rows[Run], taken=StripeRunUnderWay, missing=StripeRunNotFound):
         IndexModel([("kind", ASCENDING)], unique=True, partialFilterExpression=_UNDER_WAY),
         IndexModel([("startedAt", DESCENDING)]),
         IndexModel([("kind", ASCENDING), ("finishedAt", DESCENDING)]),
-        IndexModel([("expiresAt", ASCENDING)], expireAfterSeconds=0),
+        expiry_index("expiresAt"),
     )
 
     async def find_under_way(self, kind: Kind) -> Run | None:
@@ -74,7 +75,7 @@ class Differences(Rows[Difference]):
     INDEXES: Final = (
         IndexModel([("runId", ASCENDING), ("_id", ASCENDING)]),
         IndexModel([("runId", ASCENDING), ("state", ASCENDING), ("_id", ASCENDING)]),
-        IndexModel([("expiresAt", ASCENDING)], expireAfterSeconds=0),
+        expiry_index("expiresAt"),
     )
 
     async def page(self, run_id: str, *, after: str | None, limit: int) -> list[Difference]:

@@ -9,6 +9,7 @@ from pymongo import ASCENDING, IndexModel
 
 from services.billing.usage.models import UsageRow
 from shared.documents import Rows
+from shared.indexes import expiry_index
 
 
 class UsageRows(Rows[UsageRow]):
@@ -17,7 +18,7 @@ class UsageRows(Rows[UsageRow]):
     COLLECTION: Final = "usage"
     INDEXES: Final = (
         IndexModel([("userId", ASCENDING)]),
-        IndexModel([("expiresAt", ASCENDING)], expireAfterSeconds=0),
+        expiry_index("expiresAt"),
     )
 
     async def with_ids(self, ids: Iterable[str]) -> dict[str, UsageRow]:

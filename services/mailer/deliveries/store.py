@@ -11,6 +11,7 @@ from pymongo import ASCENDING, DESCENDING, IndexModel
 from services.mailer.deliveries.models import Delivery
 from shared.batch_loader import BatchLoader
 from shared.documents import Rows
+from shared.indexes import expiry_index
 from shared.messages.mailer.deliveries import DeliveryState, ListDeliveries, Medium
 from shared.messages.mailer.mails import LastLogin, Template
 from shared.messages.mailer.texts import TextTemplate
@@ -32,7 +33,7 @@ class Deliveries(Rows[Delivery]):
 
     COLLECTION: Final = "deliveries"
     _ORDER: Final = NewestFirst("createdAt")
-    _BY_RECIPIENT: Final = _ORDER.index("recipientHash")
+    _BY_RECIPIENT: Final = _ORDER.index("recipientHash", scattered=True)
     _BY_TEMPLATE: Final = _ORDER.index("template", "state")
     _BY_CLIENT: Final = _ORDER.index("clientId", "template", "state")
     INDEXES: Final = (
@@ -59,7 +60,7 @@ class Deliveries(Rows[Delivery]):
 
         It counts from the last change, so a delivery that is still retried never expires.
         """
-        return IndexModel([("updatedAt", ASCENDING)], expireAfterSeconds=int(retention.total_seconds()))
+        return expiry_index("updatedAt", retention)
 
     async def find(self, order_id: str) -> Delivery | None:
         """Return the delivery of an order, or None if the order has not been attempted."""

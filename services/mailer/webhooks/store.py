@@ -10,6 +10,7 @@ from pymongo import ASCENDING, DESCENDING, IndexModel
 
 from services.mailer.webhooks.models import Endpoint, WebhookDelivery
 from shared.documents import Rows
+from shared.indexes import expiry_index
 from shared.messages.mailer.errors import WebhookEndpointNotFound
 from shared.messages.mailer.webhook_events import EVENT_TYPES, TEST
 from shared.messages.mailer.webhooks import DeliveryState, ListWebhookDeliveries, WebhookSelection
@@ -59,8 +60,8 @@ class WebhookDeliveries(Rows[WebhookDelivery]):
 
     COLLECTION: Final = "webhook_deliveries"
     _ORDER: Final = NewestFirst("createdAt")
-    _BY_EVENT: Final = _ORDER.index("eventId")
-    _BY_USER: Final = _ORDER.index("userId")
+    _BY_EVENT: Final = _ORDER.index("eventId", scattered=True)
+    _BY_USER: Final = _ORDER.index("userId", scattered=True)
     _BY_TYPE: Final = _ORDER.index(*_VALUES)
     _BY_ENDPOINT: Final = _ORDER.index("endpointId", *_VALUES)
     INDEXES: Final = (
@@ -79,7 +80,7 @@ class WebhookDeliveries(Rows[WebhookDelivery]):
     @staticmethod
     def expiry(retention: timedelta) -> IndexModel:
         """The TTL index; counts from the last change, so a delivery that is still retried does not expire."""
-        return IndexModel([("updatedAt", ASCENDING)], expireAfterSeconds=int(retention.total_seconds()))
+        return expiry_index("updatedAt", retention)
 
     async def last_position(self, endpoint_id: str, subject: str) -> int | None:
         """Return the highest position of a subject at an endpoint; None if it has no deliveries."""

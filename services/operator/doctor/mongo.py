@@ -23,6 +23,7 @@ from services.operator.doctor.http import clock_finding
 from shared.bus.inbox import CLOCK_MARGIN, THROTTLED_EXPIRY, Inbox
 from shared.bus.topics import SERVICES
 from shared.database_version import refusal_of, stored_version
+from shared.indexes import expiry_index
 from shared.mongo import Client, Database, refusal
 from shared.sealing import Sealer
 
@@ -154,8 +155,7 @@ def _declared(service: str, settings: Any) -> dict[str, Sequence[IndexModel]]:
 
 
 def _expiry(retention: timedelta | None, field: str = "at") -> IndexModel:
-    seconds = ANY_EXPIRY if retention is None else int(retention.total_seconds())
-    return IndexModel([(field, 1)], expireAfterSeconds=seconds)
+    return expiry_index(field, timedelta(seconds=ANY_EXPIRY) if retention is None else retention)
 
 
 def _oldest_inbox_row(settings: Any) -> datetime:
