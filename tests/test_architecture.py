@@ -412,6 +412,7 @@ def test_mongodb_is_spoken_to_in_stores_and_in_shared() -> None:
         "shared/pymongo_patch.py",
         "shared/database_version.py",
         "shared/migrations.py",
+        "shared/indexes.py",
         "shared/paging.py",
         "shared/bus/inbox.py",
         "shared/bus/bulk_writes.py",

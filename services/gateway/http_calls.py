@@ -13,6 +13,7 @@ from starlette.types import Scope
 
 from services.gateway.requests import Network, peer_is_trusted
 from shared.errors import Refusal
+from shared.ids import new_message_id
 from shared.telemetry import CORRELATION, Correlation, OutcomeLog
 from shared.tracing import NO_SPAN, Span, Tracing, new_traceparent, parse_traceparent
 
@@ -34,7 +35,7 @@ class HttpCall:
     """One HTTP request, as it is observed.
 
     Attributes:
-        request_id: ID of the request.
+        request_id: ID of the request; empty until it begins if the client gave it none.
         verb: HTTP method.
         trace: trace context for the messages that it causes.
         span: its span.
@@ -136,6 +137,8 @@ class HttpCalls:
     def begin(self, scope: Scope, headers: Mapping[bytes, bytes], request_id: str) -> HttpCall:
         """Return the observation of a request.
 
+        A request whose client gave it no ID has that of the trace which begins with it.
+
         The trace context of a trusted proxy is continued. Any other one is not: a client could have its calls sampled,
         or add spans to another person's trace. The trace that begins instead is linked to it.
         """
@@ -156,5 +159,8 @@ class HttpCalls:
             call.trace = call.span.traceparent
         else:
             call.trace = remote if remote is not None and trusted else new_traceparent()
+        if not request_id:
+            # Other requests may be in a trace that a proxy began.
+            call.request_id = new_message_id() if remote is not None and trusted else call.trace_id
         scope.setdefault("state", {})[CALL] = call
         return call

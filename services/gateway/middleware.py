@@ -19,7 +19,6 @@ from services.gateway.responses import HeaderList, HttpResponse, refusal_respons
 from services.gateway.versions import version_of
 from shared.bus.envelope import MAX_BODY_BYTES
 from shared.errors import Refusal, Unknown
-from shared.ids import new_message_id
 from shared.telemetry import log
 
 MAX_HEAD_BYTES: Final = 16 * 1024
@@ -68,9 +67,8 @@ class HttpMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check a request and pass it on. An unexpected error is logged, and the response is 500."""
         headers = dict(scope["headers"])
-        request_id = request_id_of(headers)
-        scope.setdefault("state", {})["request_id"] = request_id
-        with self._calls.begin(scope, headers, request_id) as call:
+        with self._calls.begin(scope, headers, request_id_of(headers)) as call:
+            scope["state"]["request_id"] = call.request_id
             await self._serve(call, scope, receive, send, headers)
 
     async def _serve(
@@ -134,9 +132,9 @@ def _preflight_response(headers: dict[bytes, bytes]) -> HttpResponse:
 
 
 def request_id_of(headers: dict[bytes, bytes]) -> str:
-    """ID of a request: the client's ``x-request-id`` if it is well-formed, otherwise a new one."""
+    """The client's ``x-request-id`` if it is well-formed, otherwise empty."""
     client_id = headers.get(b"x-request-id", b"")
-    return client_id.decode() if _REQUEST_ID.fullmatch(client_id) else new_message_id()
+    return client_id.decode() if _REQUEST_ID.fullmatch(client_id) else ""
 
 
 def loggable_path(path: str) -> str:

@@ -319,7 +319,7 @@ class _Connection(HttpToolsProtocol):
         # Random bits of the system would be a tenth of the cost of a refusal.
         target = self.url.decode("latin-1")
         version = version_of(target)
-        request_id = request_id_of(headers) if b"x-request-id" in headers else f"{random.getrandbits(128):032x}"
+        request_id = request_id_of(headers) or f"{random.getrandbits(128):032x}"
         keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
         method = (version, target.rpartition("/")[2])
         log_refusal(

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 from pydantic import ValidationError
 
-from shared.messages import ANONYMOUS, Caller, Message
+from shared.messages import ANONYMOUS, Caller, Event, Message
 from shared.sealing import Sealer
 
 MAX_BODY_BYTES: Final = 512 * 1024
@@ -122,7 +122,8 @@ class Envelope:
         if trace:
             headers.append(("traceparent", trace.encode()))
         if self.request:
-            headers.append(("request-id", self.request.encode()))
+            # Usually it is the ID of the trace, which is not repeated.
+            headers.append(("request-id", b"" if self.request == trace[3:35] else self.request.encode()))
         if self.deadline:
             headers.append(("deadline", b"%d" % self.deadline))
         if self.reply_to is not None:
@@ -153,6 +154,7 @@ class Envelope:
             message_id = headers["id"]
             caller = headers.get("caller")
             reply_to = headers.get("reply-to")
+            trace = headers.get("traceparent", "")
             return cls(
                 id=message_id,
                 wire=headers["type"],
@@ -161,8 +163,8 @@ class Envelope:
                 body=record.value,
                 time=_number(headers["time"]),
                 caller=ANONYMOUS if caller is None else Caller.model_validate_json(caller),
-                trace=headers.get("traceparent", ""),
-                request=headers.get("request-id", "")[:MAX_REQUEST_ID],
+                trace=trace,
+                request=(headers["request-id"] or trace[3:35])[:MAX_REQUEST_ID] if "request-id" in headers else "",
                 deadline=_number(headers.get("deadline", "0")),
                 reply_to=None if reply_to is None else _number(reply_to),
                 reply_id=headers.get("reply-id", message_id),
@@ -216,7 +218,9 @@ def encode(message: Message, sealer: Sealer) -> bytes:
     if type(message).tombstone:
         return b""
     context = {"seal": sealer.sealer_for(type(message).service)}
-    body = message.__pydantic_serializer__.to_json(message, context=context)
+    # A tenth of an ordered mail would be fields with their defaults. Events have all fields: other programs read them.
+    compact = not isinstance(message, Event)
+    body = message.__pydantic_serializer__.to_json(message, context=context, exclude_defaults=compact)
     if len(body) > MAX_BODY_BYTES:
         raise ValueError(f"a {type(message).wire} of {len(body)} bytes, more than {MAX_BODY_BYTES}")
     return body

@@ -16,6 +16,7 @@ from unicodedata import category
 from pydantic import (
     AfterValidator,
     AwareDatetime,
+    BaseModel,
     BeforeValidator,
     Field,
     GetCoreSchemaHandler,
@@ -175,6 +176,11 @@ class Sealed:
     def of(cls, plain: str) -> Self:
         """Wrap a plain text, which is encrypted when its message is encoded."""
         return cls(None, plain)
+
+    @classmethod
+    def of_json(cls, part: BaseModel) -> Self:
+        """Wrap the JSON of an object, without fields that have their defaults."""
+        return cls.of(part.model_dump_json(exclude_defaults=True))
 
     @property
     def plain(self) -> str:

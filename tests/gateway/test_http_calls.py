@@ -87,6 +87,24 @@ def test_trace_id_of_a_trusted_proxy_is_in_the_logs_without_traces_too(peer: str
     assert len(call.trace_id) == 32
 
 
+def test_request_without_an_id_has_that_of_its_trace() -> None:
+    for headers in ({}, {b"traceparent": THEIRS.encode()}):
+        call = calls(Tracing("gateway", TraceExport())).begin(scope("203.0.113.7"), headers, "")
+        assert call.request_id == call.trace_id != THEIRS[3:35]
+
+
+def test_requests_within_the_trace_of_a_proxy_have_ids_of_their_own() -> None:
+    begin = calls(Tracing("gateway", TraceExport())).begin
+    first, second = (begin(scope("10.1.2.3"), {b"traceparent": THEIRS.encode()}, "") for _ in range(2))
+    assert first.trace_id == second.trace_id == THEIRS[3:35]
+    assert len({first.request_id, second.request_id, first.trace_id}) == 3
+
+
+def test_client_chooses_the_request_id_and_not_the_trace() -> None:
+    call = calls(Tracing("gateway", TraceExport())).begin(scope("203.0.113.7"), {}, "c" * 32)
+    assert call.request_id == "c" * 32 != call.trace_id
+
+
 @pytest.mark.parametrize(("status", "outage"), [(200, False), (404, False), (429, True), (503, True), (504, True)])
 def test_outage_and_overload_are_marked(lines: Lines, status: int, *, outage: bool) -> None:
     log_call(HttpCall("r", "POST", status=status), 0.01)

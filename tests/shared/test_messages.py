@@ -20,6 +20,7 @@ from typing import Any, Final, TypeVar, get_type_hints
 import pytest
 from pydantic import ValidationError
 
+from shared.bus.envelope import encode
 from shared.bus.topics import TOPICS
 from shared.errors import Refusal, Unavailable
 from shared.messages import MESSAGES, Command, Event, Message, Part, Query, iso_milliseconds
@@ -41,12 +42,13 @@ from shared.messages.mailer.webhooks import (
 )
 from shared.messages.message import GATEWAY
 from shared.messages.republishing import RepublishMessages
+from shared.sealing import Sealer
 
 Class = TypeVar("Class")
 SAMPLES: Final = {path.stem: path for path in sorted((Path(__file__).parent / "samples").glob("*.json"))}
 OURS: Final = {wire: cls for wire, cls in MESSAGES.items() if cls.__module__.startswith("shared.messages.")}
 """Message classes of Nest, without those of tests."""
-SEALER: Final = {"seal": lambda plain: f"k1.sealed-{len(plain)}"}
+SEALER: Final = Sealer({"k1": bytes(32)})
 SERVICES: Final = ("auth", "billing", "mailer", "news")
 HANDLERS: Final[list[tuple[type[Message], Any]]] = [
     (message, handler)
@@ -121,9 +123,11 @@ def test_unknown_fields_are_ignored(wire: str) -> None:
 def test_serialization_round_trips(wire: str) -> None:
     cls = OURS[wire]
     message = cls.model_validate_json(SAMPLES[wire].read_bytes())
-    body = message.__pydantic_serializer__.to_json(message, context=SEALER)
-    again = cls.model_validate_json(body)
-    assert again.__pydantic_serializer__.to_json(again, context=SEALER) == body
+    body = encode(message, SEALER)
+    if not cls.tombstone:
+        again = cls.model_validate_json(body)
+        assert repr(again) == repr(message)
+        assert encode(again, SEALER) == body
 
 
 def test_wire_names_belong_to_one_class_and_one_service() -> None:

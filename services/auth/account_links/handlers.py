@@ -164,7 +164,7 @@ def mail_link(
         SendMail(
             template="password-reset" if kind == "reset" else "verify-address",
             to=Sealed.of(account.email),
-            variables=Sealed.of(variables.model_dump_json()),
+            variables=Sealed.of_json(variables),
             locale=locale,
             expires_at=work.now + LIFETIMES[kind] * MAIL_WITHIN,
         )

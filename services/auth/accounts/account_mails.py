@@ -32,11 +32,7 @@ def mail_changes(before: Account, after: Account, work: Work, *, application: Ap
     ]
     for template, changed in changes:
         if changed:
-            work.publish(
-                SendMail(
-                    template=template, to=Sealed.of(before.email), variables=Sealed.of(variables.model_dump_json())
-                )
-            )
+            work.publish(SendMail(template=template, to=Sealed.of(before.email), variables=Sealed.of_json(variables)))
 
 
 def shown_name(application_name: str) -> str | None:

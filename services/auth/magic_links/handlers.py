@@ -283,7 +283,7 @@ async def _mail_link(
             key=authorization.id,
             template="magic-link" if flow is None else "trial-magic-link",
             to=Sealed.of(address),
-            variables=Sealed.of(variables.model_dump_json()),
+            variables=Sealed.of_json(variables),
             client_id=request.client_id,
             locale=request.locale,
             expires_at=work.now + auth.authorization_lifetime * MAIL_WITHIN,

@@ -89,7 +89,7 @@ async def send_phone_code(command: SendPhoneCode, work: Work, auth: Auth) -> Non
         SendText(
             template="login-code",
             to=Sealed.of(number.e164),
-            variables=Sealed.of(variables.model_dump_json()),
+            variables=Sealed.of_json(variables),
             ordered_at=work.now,
             expires_at=phone_code.expires_at,
             locale=command.locales[0] if command.locales else None,

@@ -347,7 +347,7 @@ async def _revoke_stolen_family(token: RefreshToken, work: Work, auth: Auth) -> 
                 SendMail(
                     template="session-theft",
                     to=Sealed.of(identifier.identifier_value),
-                    variables=Sealed.of(PersonVariables().model_dump_json()),
+                    variables=Sealed.of_json(PersonVariables()),
                     client_id=token.client_id,
                 )
             )

@@ -92,7 +92,7 @@ def _order_mail(occasion: MailOccasion, dispute: Dispute, work: Work, billing: B
             key=dispute.stp_dispute_id,
             template="dispute",
             to=Sealed.of(billing.operators_address),
-            variables=Sealed.of(variables.model_dump_json()),
+            variables=Sealed.of_json(variables),
         ),
         id=derived_message_id("dispute", dispute.stp_dispute_id, occasion, *decision),
     )

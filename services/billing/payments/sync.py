@@ -121,7 +121,7 @@ async def _order_receipt(updated: Payment, stripe_payment: StripePayment, work: 
             key=updated.user_id or updated.stp_payment_intent_id,
             template="receipt",
             to=Sealed.of(email),
-            variables=Sealed.of(variables.model_dump_json()),
+            variables=Sealed.of_json(variables),
         ),
         id=derived_message_id("receipt", updated.stp_payment_intent_id),
     )
@@ -185,7 +185,7 @@ async def _order_mail(updated: Payment, stripe_payment: StripePayment, work: Wor
             key=updated.user_id or updated.stp_payment_intent_id,
             template="payment-failed",
             to=Sealed.of(email),
-            variables=Sealed.of(variables.model_dump_json()),
+            variables=Sealed.of_json(variables),
         ),
         id=derived_message_id("payment-failed", updated.stp_payment_intent_id, str(updated.waits_for_person)),
     )

@@ -184,7 +184,7 @@ def order_mail(
             key=subscription.user_id,
             template=template,
             to=Sealed.of(email),
-            variables=Sealed.of(variables.model_dump_json()),
+            variables=Sealed.of_json(variables),
             user_id=subscription.user_id,
         ),
         id=derived_message_id(

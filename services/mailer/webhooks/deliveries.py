@@ -255,7 +255,7 @@ async def disable_webhook_endpoint(command: DisableWebhookEndpoint, work: Work, 
             key=endpoint.id,
             template="webhook-disabled",
             to=Sealed.of(mailer.operators_address),
-            variables=Sealed.of(variables.model_dump_json()),
+            variables=Sealed.of_json(variables),
         )
     )
 

@@ -31,7 +31,7 @@ CONSENT_COLLECTIONS = ("marketing_consents", "marketing_consent_changes", "audie
 
 
 async def send_mail(harness: ServiceHarness, address: str) -> None:
-    variables = Sealed.of(LinkVariables(link="https://app.example/cb?code=1").model_dump_json())
+    variables = Sealed.of_json(LinkVariables(link="https://app.example/cb?code=1"))
     await harness.deliver(SendMail(template="magic-link", to=Sealed.of(address), variables=variables))
 
 

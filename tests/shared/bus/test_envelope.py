@@ -1,6 +1,8 @@
 """Writing and parsing of envelopes; records of other programs are undecodable."""
 
+import json
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from shared.bus.envelope import MAX_BODY_BYTES, Envelope, Undecodable, encode
 from shared.messages import Caller, Sealed
 from shared.messages.mailer.mails import SendMail
+from shared.messages.mailer.suppressions import MailBounced
 from shared.sealing import Sealer
 
 
@@ -42,6 +45,7 @@ envelopes = st.builds(
     time=st.integers(min_value=0, max_value=10**18 - 1),
     caller=callers,
     trace=texts,
+    request=texts,
     deadline=st.integers(min_value=0, max_value=10**18 - 1),
     fingerprint=st.binary(max_size=32).map(bytes.hex),
 )
@@ -53,6 +57,14 @@ def test_an_envelope_survives_its_headers(envelope: Envelope, reply_to: int | No
     envelope.reply_id = envelope.id
     record = Record(envelope.body, list(envelope.headers()), envelope.key.encode() or None)
     assert Envelope.of(record, "x.commands") == envelope  # type: ignore[arg-type]
+
+
+def test_a_request_id_that_is_the_id_of_the_trace_is_sent_once() -> None:
+    envelope = Envelope(id="1", wire="x.y", topic="x.commands", key="", body=b"{}", time=0)
+    envelope.request, envelope.trace = "a" * 32, f"00-{'a' * 32}-{'b' * 16}-00"
+    headers = envelope.headers()
+    assert ("request-id", b"") in headers
+    assert Envelope.of(Record(b"{}", headers), "x.commands").request_id == "a" * 32  # type: ignore[arg-type]
 
 
 @given(envelopes)
@@ -131,6 +143,17 @@ def test_a_body_is_sealed_for_its_receiver_and_omits_the_key() -> None:
     assert b"a@example.com" not in body
     assert b"user_1" not in body
     assert sealer.unseal_secret("mailer", SendMail.model_validate_json(body).to) == "a@example.com"
+
+
+def test_the_body_of_a_command_omits_fields_with_their_defaults() -> None:
+    mail = SendMail(key="k", template="magic-link", to=Sealed("k1.a"), variables=Sealed("k1.b"))
+    body = {"template": "magic-link", "to": "k1.a", "variables": "k1.b"}
+    assert json.loads(encode(mail, Sealer({"k1": bytes(32)}))) == body
+
+
+def test_the_body_of_an_event_has_all_fields() -> None:
+    event = MailBounced(key="k", delivery_id="d", template="welcome", status=None, at=datetime.now(UTC))
+    assert json.loads(encode(event, Sealer({"k1": bytes(32)})))["status"] is None
 
 
 def test_a_body_above_the_size_limit_is_not_encoded() -> None:
