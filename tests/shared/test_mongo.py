@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from pymongo.read_preferences import ReadPreference
 
 from services.embedded import ports
 from services.embedded.mongo import find_mongod, mongod_environment
+from shared.indexes import expiry_index, growing_index
 from shared.mongo import (
     UnfitServer,
     check_server,
@@ -29,6 +31,7 @@ from shared.mongo import (
     usable,
 )
 from shared.mongo_urls import OptionNotPermitted
+from shared.paging import NewestFirst
 from shared.settings import ServiceSettings, SettingsError, load
 from tests.certificates import Authority
 from tests.production import KAFKA
@@ -222,6 +225,47 @@ async def test_new_collections_are_compressed_with_zstd(mongo_url: str, database
         (stats,) = await (await created["rows"].aggregate([{"$collStats": {"storageStats": {}}}])).to_list()
         await client.drop_database(created.name)
     assert "block_compressor=zstd" in stats["storageStats"]["wiredTiger"]["creationString"]
+
+
+async def test_new_indexes_whose_keys_grow_are_compressed(mongo_url: str, database_prefix: str) -> None:
+    async with connect(mongo_url, application="test") as client:
+        own = database(client, f"{database_prefix}growing")
+        await ensure_indexes(
+            own, {"rows": [expiry_index("at", timedelta(hours=1)), growing_index([("kind", 1), ("at", 1)])]}
+        )
+        await ensure_indexes(own, {"rows": [NewestFirst("at").index("userId", scattered=True)]})
+        (stats,) = await (await own.rows.aggregate([{"$collStats": {"storageStats": {}}}])).to_list()
+        await client.drop_database(own.name)
+    compressed = {
+        name: "block_compressor=zstd" in details["creationString"]
+        for name, details in stats["storageStats"]["indexDetails"].items()
+    }
+    assert compressed == {"_id_": False, "at_1": True, "kind_1_at_1": True, "userId_1_at_-1__id_-1": False}
+
+
+async def test_indexes_of_an_earlier_release_keep_their_storage(mongo_url: str, database_prefix: str) -> None:
+    async with connect(mongo_url, application="test") as client:
+        own = database(client, f"{database_prefix}storage")
+        await own.rows.create_indexes([IndexModel("at", expireAfterSeconds=5), IndexModel([("kind", 1), ("at", 1)])])
+        await ensure_indexes(
+            own, {"rows": [expiry_index("at", timedelta(hours=1)), growing_index([("kind", 1), ("at", 1)])]}
+        )
+        existing = await own.rows.index_information()
+        await client.drop_database(own.name)
+    assert existing["at_1"]["expireAfterSeconds"] == 3600
+    assert not any("storageEngine" in index for index in existing.values())
+
+
+@pytest.mark.parametrize("index", [IndexModel([("at", 1)], unique=True), growing_index([("at", 1)], unique=True)])
+async def test_other_options_of_an_index_may_not_differ(
+    mongo_url: str, database_prefix: str, index: IndexModel
+) -> None:
+    async with connect(mongo_url, application="test") as client:
+        own = database(client, f"{database_prefix}options")
+        await own.rows.create_indexes([IndexModel("at")])
+        with pytest.raises(OperationFailure, match="different options"):
+            await ensure_indexes(own, {"rows": [index]})
+        await client.drop_database(own.name)
 
 
 async def test_former_indexes_are_dropped_and_missing_ones_ignored(mongo_url: str, database_prefix: str) -> None:
