@@ -233,8 +233,6 @@ async def _ensure_index(database: Database, collection: str, index: IndexModel) 
         if "expireAfterSeconds" in wanted:
             changed = {name: wanted[name] for name in ("name", "expireAfterSeconds")}
             await database.command("collMod", collection, index=changed)
-        elif len(wanted) == len(index.document):
-            raise
         else:
             await database.command("createIndexes", collection, indexes=[wanted])
 
