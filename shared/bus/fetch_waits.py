@@ -1,4 +1,4 @@
-"""How long a fetch waits for records: briefly while they arrive, and up to two seconds in an idle topic.
+"""How long a fetch waits for records: briefly while they arrive, and up to five seconds in an idle topic.
 
 A record ends the wait of a fetch at once, so a long wait does not delay it. At rest, short waits cost the consumer and
 the broker CPU time. But a long wait delays the records of a partition that the fetch leaves out, because it is paused
@@ -18,9 +18,9 @@ from aiokafka.protocol.fetch import FetchRequest
 
 FIRST_WAIT_MILLISECONDS: Final = 50
 """Wait of a fetch after one with records, and of one that leaves out a partition."""
-IDLE_WAIT_MILLISECONDS: Final = 2000
-"""Longest wait, in topics that have been idle for seconds."""
-FRESH_SECONDS: Final = 2.5
+IDLE_WAIT_MILLISECONDS: Final = 5000
+"""Longest wait, in topics that have been idle for seconds; shorter than any timeout of a request."""
+FRESH_SECONDS: Final = 5.5
 """Age up to which a response proves what Kafka has; longer than the longest wait."""
 WAKE_SECONDS: Final = 5.0
 """Interval at which a fetcher without an event looks for something to do; aiokafka's own is 0.2 s."""

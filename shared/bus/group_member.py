@@ -30,7 +30,7 @@ by default (``group.min.session.timeout.ms``)."""
 HEARTBEAT_SECONDS: Final = 0.3
 """The response to a heartbeat also announces a rebalance. So other members learn within this time that one has left, or
 that its session has ended."""
-SOLE_HEARTBEAT_SECONDS: Final = 1.0
+SOLE_HEARTBEAT_SECONDS: Final = 2.0
 """Interval of the heartbeats of a group's only member. No partition waits for another member to leave, and while one
 joins this member handles all of them."""
 BLOCKED_SECONDS: Final = 1.0
