@@ -40,7 +40,7 @@ class Message(Part):
         class GetUser(Query, wire="auth.get-user", reply=UserView, refuses=(UserNotFound,)):
 
     The first part of the wire name is the service that handles or publishes the message. Optional fields may be added
-    freely; any other change is a new class with a new wire name.
+    freely; any other change, also of a default, is a new class with a new wire name.
     """
 
     wire: ClassVar[str] = ""

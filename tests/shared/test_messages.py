@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar, get_type_hints
 
 import pytest
 from pydantic import ValidationError
+from pydantic_core import PydanticUndefined
 
 from shared.bus.envelope import encode
 from shared.bus.topics import TOPICS
@@ -128,6 +129,22 @@ def test_serialization_round_trips(wire: str) -> None:
         again = cls.model_validate_json(body)
         assert repr(again) == repr(message)
         assert encode(again, SEALER) == body
+
+
+def test_defaults_of_commands_and_queries_never_change() -> None:
+    """Bodies omit fields with their defaults, and a reader of another release sets its own."""
+    defaults = {
+        f"{wire}.{name}": repr(field.default)
+        for wire, cls in OURS.items()
+        if not issubclass(cls, Event)
+        for name, field in cls.model_fields.items()
+        if name != "key" and field.default not in (PydanticUndefined, None)
+    }
+    published = json.loads((Path(__file__).parent / "defaults.json").read_text())
+    changed = [name for name in published if name.rpartition(".")[0] in OURS and defaults.get(name) != published[name]]
+    assert not changed, f"give the new default to a new class with a new wire name: {changed}"
+    missing = {name: default for name, default in defaults.items() if name not in published}
+    assert not missing, f"a field without a default or with None keeps that; add new ones to defaults.json: {missing}"
 
 
 def test_wire_names_belong_to_one_class_and_one_service() -> None:
