@@ -48,6 +48,7 @@ _EXCEEDED_TIME_LIMIT: Final = 262
 which pymongo has ``timeout``."""
 
 
+_UNAUTHORIZED: Final = 13
 _LOGIN_REFUSED: Final = "refuses its user name, password or certificate"
 _NO_REPLICA_SET: Final = (
     "is a standalone server. Nest needs a replica set, of one member at least: start mongod with --replSet rs0, then"
@@ -55,7 +56,7 @@ _NO_REPLICA_SET: Final = (
 )
 _REFUSALS: Final = {
     11: _LOGIN_REFUSED,
-    13: "does not permit its user to read and write its database: grant it the role readWrite",
+    _UNAUTHORIZED: "does not permit its user to read and write its database: grant it the role readWrite",
     18: _LOGIN_REFUSED,
     76: _NO_REPLICA_SET,
     8000: _LOGIN_REFUSED,
@@ -211,6 +212,10 @@ async def ensure_indexes(database: Database, indexes: Mapping[str, Sequence[Inde
 
     A collection that is created inside a transaction takes a lock that blocks other transactions, so all of them are
     created here.
+
+    Raises:
+        UnfitServer: the user may not change the expiry of an index.
+        PyMongoError: MongoDB is unavailable, or an index has another option than its expiry and storage changed.
     """
     with pymongo.timeout(INDEX_SECONDS):
         existing = set(await database.list_collection_names())
@@ -218,23 +223,37 @@ async def ensure_indexes(database: Database, indexes: Mapping[str, Sequence[Inde
             if name not in existing:
                 await create_collection(database, name)
             for index in wanted:
-                await _ensure_index(database, name, index)
+                await _ensure_index(database, name, index.document)
 
 
-async def _ensure_index(database: Database, collection: str, index: IndexModel) -> None:
+async def _ensure_index(database: Database, collection: str, wanted: Mapping[str, Any]) -> None:
     try:
-        await database[collection].create_indexes([index])
+        await database.command("createIndexes", collection, indexes=[wanted], writeConcern=WRITE_CONCERN.document)
     except OperationFailure as failure:
         if failure.code != 85:  # noqa: PLR2004 -- IndexOptionsConflict
             raise
-        # Only two options may differ: the expiry, which is a setting, and the storage, which an index of an earlier
-        # release keeps.
-        wanted = {name: value for name, value in index.document.items() if name != "storageEngine"}
-        if "expireAfterSeconds" in wanted:
-            changed = {name: wanted[name] for name in ("name", "expireAfterSeconds")}
-            await database.command("collMod", collection, index=changed)
+        if "storageEngine" in wanted:
+            # An index of an earlier release keeps its storage.
+            rest = {option: value for option, value in wanted.items() if option != "storageEngine"}
+            await _ensure_index(database, collection, rest)
+        elif "expireAfterSeconds" in wanted:
+            # The expiry is a setting, and the only other option that may change.
+            await _set_expiry(database, collection, wanted)
         else:
-            await database.command("createIndexes", collection, indexes=[wanted])
+            raise
+
+
+async def _set_expiry(database: Database, collection: str, wanted: Mapping[str, Any]) -> None:
+    try:
+        changed = {option: wanted[option] for option in ("name", "expireAfterSeconds")}
+        await database.command("collMod", collection, index=changed)
+    except OperationFailure as failure:
+        if failure.code != _UNAUTHORIZED:
+            raise
+        raise UnfitServer(
+            f"does not permit its user to change the expiry of {collection}, which a setting has changed: grant it the"
+            f" role dbAdmin on {database.name}"
+        ) from None
 
 
 async def create_collection(database: Database, name: str) -> None:

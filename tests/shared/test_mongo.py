@@ -244,16 +244,51 @@ async def test_new_indexes_whose_keys_grow_are_compressed(mongo_url: str, databa
 
 
 async def test_indexes_of_an_earlier_release_keep_their_storage(mongo_url: str, database_prefix: str) -> None:
+    wanted = [expiry_index("at", timedelta(hours=1)), growing_index([("kind", 1), ("at", 1)])]
     async with connect(mongo_url, application="test") as client:
         own = database(client, f"{database_prefix}storage")
-        await own.rows.create_indexes([IndexModel("at", expireAfterSeconds=5), IndexModel([("kind", 1), ("at", 1)])])
-        await ensure_indexes(
-            own, {"rows": [expiry_index("at", timedelta(hours=1)), growing_index([("kind", 1), ("at", 1)])]}
-        )
+        earlier = [IndexModel("at", expireAfterSeconds=3600), IndexModel([("kind", 1), ("at", 1)])]
+        await own.rows.create_indexes(earlier)
+        await own.command("profile", 2)
+        await ensure_indexes(own, {"rows": wanted})
+        await own.command("profile", 0)
+        changes = await own["system.profile"].count_documents({"command.collMod": "rows"})
+        existing = await own.rows.index_information()
+        await client.drop_database(own.name)
+    assert {name: dict(index["key"]) for name, index in existing.items()} == {
+        "_id_": {"_id": 1},
+        "at_1": {"at": 1},
+        "kind_1_at_1": {"kind": 1, "at": 1},
+    }
+    assert not any("storageEngine" in index for index in existing.values())
+    assert not changes, "readWrite does not permit collMod, so it is for a changed retention alone"
+
+
+async def test_changed_expiry_of_an_index_of_an_earlier_release_takes_effect(
+    mongo_url: str, database_prefix: str
+) -> None:
+    async with connect(mongo_url, application="test") as client:
+        own = database(client, f"{database_prefix}expiry")
+        await own.rows.create_indexes([IndexModel("at", expireAfterSeconds=5)])
+        await ensure_indexes(own, {"rows": [expiry_index("at", timedelta(hours=1))]})
         existing = await own.rows.index_information()
         await client.drop_database(own.name)
     assert existing["at_1"]["expireAfterSeconds"] == 3600
-    assert not any("storageEngine" in index for index in existing.values())
+
+
+async def test_user_of_a_service_needs_another_role_only_to_change_an_expiry(tmp_path: Path) -> None:
+    async with mongod(tmp_path, "--auth") as port:
+        async with AsyncMongoClient("127.0.0.1", port, directConnection=True) as client:
+            role = {"role": "readWrite", "db": "own"}
+            await client.admin.command("createUser", "admin", pwd="x", roles=["root"])
+        async with AsyncMongoClient(f"mongodb://admin:x@127.0.0.1:{port}/?directConnection=true") as client:
+            await client.admin.command("createUser", "auth", pwd="x", roles=[role])
+        async with AsyncMongoClient(f"mongodb://auth:x@127.0.0.1:{port}/?directConnection=true") as client:
+            own = database(client, "own")
+            await own.rows.create_indexes([IndexModel("at", expireAfterSeconds=3600)])
+            await ensure_indexes(own, {"rows": [expiry_index("at", timedelta(hours=1)), growing_index([("kind", 1)])]})
+            with pytest.raises(UnfitServer, match="grant it the role dbAdmin on own"):
+                await ensure_indexes(own, {"rows": [expiry_index("at", timedelta(hours=2))]})
 
 
 @pytest.mark.parametrize("index", [IndexModel([("at", 1)], unique=True), growing_index([("at", 1)], unique=True)])
