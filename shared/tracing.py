@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from shared.spans import RecordedSpan, Spans
 
 _TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_TRACE_ID: Final = re.compile("[0-9a-f]{16}(?!0{16})[0-9a-f]{16}")
+"""ID of a trace whose second half is the ID of a span."""
 MAX_TRACEPARENT: Final = 512
 
 
@@ -35,7 +37,12 @@ def parse_traceparent(text: str) -> str | None:
 
 def new_traceparent() -> str:
     """Return the context of a new trace of which nothing is recorded; its ID is in the logs."""
-    return f"00-{random.getrandbits(128) or 1:032x}-{random.getrandbits(64) or 1:016x}-00"
+    return unrecorded_traceparent(f"{random.getrandbits(128) | 1:032x}")
+
+
+def unrecorded_traceparent(trace_id: str) -> str:
+    """Return the context of such a trace; empty if the text is no trace ID."""
+    return f"00-{trace_id}-{trace_id[16:]}-00" if _TRACE_ID.fullmatch(trace_id) else ""
 
 
 class Span:

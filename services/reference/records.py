@@ -30,10 +30,10 @@ ENVELOPE: Final[dict[str, Any]] = {
             " anonymous callers without an address.",
             "contentMediaType": "application/json",
         },
-        "traceparent": _text("W3C trace context."),
-        "request-id": _text(
-            "ID of the HTTP request that caused it; empty if it is the ID of the trace.", maxLength=MAX_REQUEST_ID
+        "traceparent": _text(
+            "W3C trace context; absent if nothing of the trace is recorded and its ID is that of the request."
         ),
+        "request-id": _text("ID of the HTTP request that caused it.", maxLength=MAX_REQUEST_ID),
         "deadline": _text("Unix milliseconds after which the caller has timed out.", pattern="^[0-9]{1,18}$"),
         "reply-to": _text(f"Partition of `{REPLIES}` that the reply is sent to.", pattern="^[0-9]{1,18}$"),
         "reply-id": _text("Correlation ID of the reply; without it, the message ID."),

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from shared.messages import ANONYMOUS, Caller, Event, Message
 from shared.sealing import Sealer
+from shared.tracing import unrecorded_traceparent
 
 MAX_BODY_BYTES: Final = 512 * 1024
 """Maximum size of a message body. The gateway accepts at most 64 KiB; Stripe's events are well below this limit."""
@@ -118,12 +119,12 @@ class Envelope:
         trace = self.trace if trace is None else trace
         headers = [("type", self.wire.encode()), ("id", self.id.encode()), ("time", b"%d" % self.time)]
         if self.caller.kind != "anonymous" or self.caller.client_ip is not None:
-            headers.append(("caller", self.caller.model_dump_json(exclude_none=True).encode()))
-        if trace:
+            headers.append(("caller", self.caller.model_dump_json(exclude_defaults=True).encode()))
+        # Usually the ID of the request is that of a trace of which nothing is recorded.
+        if trace and trace != unrecorded_traceparent(self.request):
             headers.append(("traceparent", trace.encode()))
         if self.request:
-            # Usually it is the ID of the trace, which is not repeated.
-            headers.append(("request-id", b"" if self.request == trace[3:35] else self.request.encode()))
+            headers.append(("request-id", self.request.encode()))
         if self.deadline:
             headers.append(("deadline", b"%d" % self.deadline))
         if self.reply_to is not None:
@@ -154,7 +155,8 @@ class Envelope:
             message_id = headers["id"]
             caller = headers.get("caller")
             reply_to = headers.get("reply-to")
-            trace = headers.get("traceparent", "")
+            request = headers.get("request-id", "")[:MAX_REQUEST_ID]
+            trace = headers.get("traceparent")
             return cls(
                 id=message_id,
                 wire=headers["type"],
@@ -163,8 +165,8 @@ class Envelope:
                 body=record.value,
                 time=_number(headers["time"]),
                 caller=ANONYMOUS if caller is None else Caller.model_validate_json(caller),
-                trace=trace,
-                request=(headers["request-id"] or trace[3:35])[:MAX_REQUEST_ID] if "request-id" in headers else "",
+                trace=unrecorded_traceparent(request) if trace is None else trace,
+                request=request,
                 deadline=_number(headers.get("deadline", "0")),
                 reply_to=None if reply_to is None else _number(reply_to),
                 reply_id=headers.get("reply-id", message_id),

@@ -14,6 +14,7 @@ from services.gateway.console.pages import Link, PageTable, Visit
 from services.gateway.responses import HttpResponse
 from shared.bus.topics import SERVICES, TOPICS
 from shared.messages.auth.dead_letters import Outcome, Reason
+from shared.tracing import unrecorded_traceparent
 
 DEAD_LETTERS: Final = PageTable(Link("Operation", "Dead letters", "/console/dead-letters"))
 PATH: Final = "/console/dead-letters"
@@ -27,16 +28,16 @@ OUTCOMES: Final[Mapping[Outcome, str]] = {
     "closed": "skipped: sealed with a key that is gone",
     "gone": "not found any more",
 }
-TRACE: Final = "traceparent"
 
 
 def trace_id(letter: Mapping[str, Any]) -> str | None:
-    """The trace ID of the message (W3C Trace Context section 3.2.2.3); None if it has none."""
-    for header in letter["headers"]:
-        if header["name"] == TRACE and header["value"] is not None:
-            parts = str(header["value"]["text"] or "").split("-")
-            return parts[1] if len(parts) > 1 else None
-    return None
+    """The trace ID of the message (W3C Trace Context section 3.2.2.3); None if it has none.
+
+    It is the request ID of a message without a ``traceparent``.
+    """
+    values = {header["name"]: str((header["value"] or {}).get("text") or "") for header in letter["headers"]}
+    trace = values.get("traceparent") or unrecorded_traceparent(values.get("request-id", ""))
+    return trace.split("-")[1] if "-" in trace else None
 
 
 LETTER_LIST: Final = ListPage(

@@ -54,6 +54,7 @@ PLAN: Final = {
 }
 
 
+TRACE: Final = "0af7651916cd43dd8448eb211c80319c"
 COMPLETE: Final[dict[str, Any]] = {
     **RESPONSES,
     "list_plans": {"plans": [PLAN]},
@@ -482,16 +483,13 @@ async def test_replay_of_a_filter_goes_on_until_nothing_is_left(app: ConsoleApp)
     assert "Done." in last.text
 
 
-async def test_dead_letter_shows_its_trace(app: ConsoleApp) -> None:
-    trace = "0af7651916cd43dd8448eb211c80319c"
-    header = {
-        "name": "traceparent",
-        "value": {"size": 55, "start": 0, "text": f"00-{trace}-b7ad6b7169203331-01", "base64": None},
-    }
+@pytest.mark.parametrize(("name", "text"), [("traceparent", f"00-{TRACE}-b7ad6b7169203331-01"), ("request-id", TRACE)])
+async def test_dead_letter_shows_its_trace(app: ConsoleApp, name: str, text: str) -> None:
+    header = {"name": name, "value": {"size": len(text), "start": 0, "text": text, "base64": None}}
     letter = {**COMPLETE["list_dead_letters"]["letters"][0], "headers": [header]}
     app.methods.responses["list_dead_letters"] = {"letters": [letter], "next_cursor": None}
     for path in ("/console/dead-letters", "/console/dead-letters/mailer.commands.17"):
-        assert trace in (await app.get(path)).text
+        assert TRACE in (await app.get(path)).text
 
 
 async def test_unfinished_run_is_polled_and_a_finished_one_is_not(app: ConsoleApp) -> None:

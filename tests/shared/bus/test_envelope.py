@@ -13,6 +13,7 @@ from shared.messages import Caller, Sealed
 from shared.messages.mailer.mails import SendMail
 from shared.messages.mailer.suppressions import MailBounced
 from shared.sealing import Sealer
+from shared.tracing import new_traceparent
 
 
 @dataclass
@@ -59,12 +60,21 @@ def test_an_envelope_survives_its_headers(envelope: Envelope, reply_to: int | No
     assert Envelope.of(record, "x.commands") == envelope  # type: ignore[arg-type]
 
 
-def test_a_request_id_that_is_the_id_of_the_trace_is_sent_once() -> None:
-    envelope = Envelope(id="1", wire="x.y", topic="x.commands", key="", body=b"{}", time=0)
-    envelope.request, envelope.trace = "a" * 32, f"00-{'a' * 32}-{'b' * 16}-00"
+def test_the_context_of_an_unrecorded_trace_follows_from_the_request_id() -> None:
+    envelope = Envelope(id="1", wire="x.y", topic="x.commands", key="", body=b"{}", time=0, trace=new_traceparent())
+    envelope.request = envelope.trace_id
     headers = envelope.headers()
-    assert ("request-id", b"") in headers
-    assert Envelope.of(Record(b"{}", headers), "x.commands").request_id == "a" * 32  # type: ignore[arg-type]
+    assert "traceparent" not in dict(headers)
+    assert Envelope.of(Record(b"{}", headers), "x.commands").trace == envelope.trace  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("trace", [f"00-{'a' * 32}-{'a' * 16}-01", f"00-{'a' * 32}-{'b' * 16}-00", new_traceparent()])
+def test_the_context_of_another_trace_is_sent(trace: str) -> None:
+    envelope = Envelope(id="1", wire="x.y", topic="x.commands", key="", body=b"{}", time=0, trace=trace)
+    envelope.request = "a" * 32
+    headers = envelope.headers()
+    assert dict(headers)["traceparent"].decode() == trace
+    assert Envelope.of(Record(b"{}", headers), "x.commands").trace == trace  # type: ignore[arg-type]
 
 
 @given(envelopes)
