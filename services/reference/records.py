@@ -26,8 +26,8 @@ ENVELOPE: Final[dict[str, Any]] = {
         "time": _text("When it was first published, Unix milliseconds.", pattern="^[0-9]{1,18}$"),
         "caller": {
             "type": "string",
-            "description": "The caller as verified by the gateway, as JSON; `Caller` has the fields. Missing for"
-            " anonymous callers without an address.",
+            "description": "The caller as verified by the gateway, as JSON without fields that have their defaults;"
+            " `Caller` has the fields. Missing for anonymous callers without an address.",
             "contentMediaType": "application/json",
         },
         "traceparent": _text(
