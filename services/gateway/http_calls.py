@@ -146,6 +146,7 @@ class HttpCalls:
         received = headers.get(b"traceparent")
         remote = None if received is None else parse_traceparent(received.decode("latin-1"))
         trusted = bool(self._trusted_proxies) and peer_is_trusted(scope, self._trusted_proxies)
+        continued = remote if trusted else None
         if self._tracing.on and not call.silent:
             scheme = headers.get(b"x-forwarded-proto", b"").decode("latin-1") if trusted else ""
             call.span = self._tracing.server(
@@ -158,9 +159,9 @@ class HttpCalls:
             )
             call.trace = call.span.traceparent
         else:
-            call.trace = remote if remote is not None and trusted else new_traceparent()
+            call.trace = continued or new_traceparent()
         if not request_id:
             # Other requests may be in a trace that a proxy began.
-            call.request_id = new_message_id() if remote is not None and trusted else call.trace_id
+            call.request_id = new_message_id() if continued else call.trace_id
         scope.setdefault("state", {})[CALL] = call
         return call
