@@ -22,6 +22,8 @@ from shared.bus.topics import WRITERS
 from shared.ids import Ids, new_message_id
 from shared.messages import ANONYMOUS, MESSAGES, Caller, Message, Sealed
 from shared.messages.auth.audit import Audited, AuditEntryView, RecordAuditEntry
+from shared.messages.mailer.mails import VARIABLES, SendMail
+from shared.messages.mailer.texts import TEXT_VARIABLES, SendText
 from shared.migrations import MigrationContext, MigrationJob, Migrations
 from shared.mongo import connect, database, ensure_indexes
 from shared.sealing import Sealer
@@ -225,6 +227,12 @@ class ServiceHarness:
     def unseal_secret(self, receiver: str, secret: Sealed) -> str:
         """Return the plain text of a published secret."""
         return self.sealer.unseal_secret(receiver, secret)
+
+    def variables_of(self, order: SendMail | SendText) -> dict[str, Any]:
+        """Return all variables of an ordered mail or text, as the mailer reads them."""
+        kind = VARIABLES[order.template] if isinstance(order, SendMail) else TEXT_VARIABLES[order.template]
+        text = self.unseal_secret("mailer", order.variables)
+        return kind.model_validate_json(text).model_dump(mode="json")
 
     def _collect(self, message: Message) -> None:
         assert self._service in WRITERS[message.topic], f"{self._service} may not write {message.topic}"

@@ -1,6 +1,5 @@
 """Steps that tests of auth share: request a link, redeem its code, log in, refresh."""
 
-import json
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -100,7 +99,7 @@ async def store_access_tokens_apart(harness: ServiceHarness) -> None:
 
 def mailed_link(harness: ServiceHarness, mail: SendMail) -> str:
     """The link in a mail command, unsealed as by mailer."""
-    link: str = json.loads(harness.unseal_secret("mailer", mail.variables))["link"]
+    link: str = harness.variables_of(mail)["link"]
     return link
 
 
@@ -144,7 +143,7 @@ async def request_typed_code(harness: ServiceHarness, **changed: Any) -> tuple[s
     """Request a mail with a typed code, and return the digits and the code of the link."""
     await harness.deliver(SendMagicLinkAndCode(**{**LINK_REQUEST, **changed}))
     mail = harness.published_of(SendMail)[-1]
-    variables = json.loads(harness.unseal_secret("mailer", mail.variables))
+    variables = harness.variables_of(mail)
     return variables["code"], code_of(variables["link"])
 
 

@@ -1,5 +1,4 @@
 import asyncio
-import json
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -51,7 +50,7 @@ async def test_create_client_returns_and_publishes_the_client(harness: ServiceHa
 async def test_links_wait_for_a_press_if_the_client_asks_for_it(harness: ServiceHarness) -> None:
     async def press_of_next_mail() -> bool:
         await harness.deliver(send_magic_link(client_id="mine"))
-        variables = json.loads(harness.unseal_secret("mailer", harness.published_of(SendMail)[-1].variables))
+        variables = harness.variables_of(harness.published_of(SendMail)[-1])
         press: bool = variables["press"]
         return press
 

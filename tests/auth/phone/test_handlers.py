@@ -68,7 +68,7 @@ async def send_code(harness: ServiceHarness, number: str = NUMBER, **options: An
     """Request a code, and read it from the text."""
     view = await harness.deliver(SendPhoneCode(phone_number=number), **options)
     text = harness.published_of(SendText)[-1]
-    return Sent(view["nonce"], json.loads(harness.unseal_secret("mailer", text.variables))["code"])
+    return Sent(view["nonce"], harness.variables_of(text)["code"])
 
 
 def verification(sent: Sent, code: str | None = None, clientid: str = CLIENT) -> VerifyPhoneCode:
@@ -96,7 +96,7 @@ async def test_send_phone_code_texts_six_digits_and_returns_the_nonce(harness: S
     [text] = harness.published
     assert isinstance(text, SendText)
     assert harness.unseal_secret("mailer", text.to) == NUMBER
-    variables = json.loads(harness.unseal_secret("mailer", text.variables))
+    variables = harness.variables_of(text)
     assert len(variables.pop("code")) == 6
     assert variables == {"minutes": 10}
     assert text.expires_at - text.ordered_at == timedelta(minutes=10)

@@ -1,7 +1,6 @@
 """Login with the six digits that a mail shows beside the link."""
 
 import asyncio
-import json
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
@@ -179,7 +178,7 @@ async def test_digits_may_expire_before_the_link(
 ) -> None:
     async with new_harness(typed_code_minutes=5) as shorter:
         digits, link = await request_typed_code(shorter)
-        variables = json.loads(shorter.unseal_secret("mailer", shorter.published_of(SendMail)[0].variables))
+        variables = shorter.variables_of(shorter.published_of(SendMail)[0])
         assert (variables["minutes"], variables["code_minutes"]) == (10, 5)
         shorter.now += timedelta(minutes=5)
         assert await refusal(shorter, typed(digits)) == ("gone", "token_expired")
@@ -228,7 +227,7 @@ async def test_wrong_digits_count_against_the_network(
 async def test_clients_of_older_versions_get_and_send_no_digits(harness: ServiceHarness) -> None:
     await request_code(harness)
     [mail] = harness.published_of(SendMail)
-    variables = json.loads(harness.unseal_secret("mailer", mail.variables))
+    variables = harness.variables_of(mail)
     assert (variables["code"], variables["code_minutes"]) == (None, None)
     assert await refusal(harness, typed("123456")) == ("not_found", "token_not_found")
     digits, _ = await request_typed_code(harness)
@@ -261,7 +260,7 @@ async def test_trial_mail_has_digits_too(harness: ServiceHarness) -> None:
     await harness.deliver(SendTrialMagicLink(**LINK_REQUEST, with_digits=True))
     [mail] = harness.published_of(SendMail)
     assert mail.template == "trial-magic-link"
-    variables = json.loads(harness.unseal_secret("mailer", mail.variables))
+    variables = harness.variables_of(mail)
     await harness.deliver(typed(variables["code"]))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,7 +13,7 @@ from tests.billing.conftest import ADA, Shop
 def mails(shop: Shop, template: str) -> list[dict[str, Any]]:
     """The variables of all mails of a template."""
     ordered = [mail for mail in shop.harness.published_of(SendMail) if mail.template == template]
-    return [json.loads(shop.harness.unseal_secret("mailer", mail.variables)) for mail in ordered]
+    return [shop.harness.variables_of(mail) for mail in ordered]
 
 
 async def subscription(shop: Shop, **options: Any) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Lives of subscriptions that end, lapse, pause or change: what Nest answers, mails and publishes."""
 
-import json
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -65,9 +64,7 @@ async def check_access(shop: Shop) -> None:
 def mails(shop: Shop, template: str) -> list[dict[str, Any]]:
     """The variables of the mails with a template."""
     return [
-        json.loads(shop.harness.unseal_secret("mailer", mail.variables))
-        for mail in shop.harness.published_of(SendMail)
-        if mail.template == template
+        shop.harness.variables_of(mail) for mail in shop.harness.published_of(SendMail) if mail.template == template
     ]
 
 

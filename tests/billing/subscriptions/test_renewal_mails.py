@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,7 +20,7 @@ NOTICES = "FR:45,US-CA:30,*:10"
 def mails(shop: Shop, template: str) -> list[dict[str, Any]]:
     """The variables of all mails of a template."""
     ordered = [mail for mail in shop.harness.published_of(SendMail) if mail.template == template]
-    return [json.loads(shop.harness.unseal_secret("mailer", mail.variables)) for mail in ordered]
+    return [shop.harness.variables_of(mail) for mail in ordered]
 
 
 async def subscription(shop: Shop, interval: str = "year") -> dict[str, Any]:
