@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any, Final
 
-from pymongo import ASCENDING, IndexModel
+from pymongo import ASCENDING
 from pymongo.errors import DuplicateKeyError
 
 from shared.bus.background_task import BackgroundTask
+from shared.indexes import expiry_index
 from shared.mongo import Collection, Database, Document, dependency_down
 from shared.settings import SettingsError
 from shared.telemetry import log
@@ -26,8 +28,7 @@ SEEN_SECONDS: Final = 15.0
 """Interval at which an instance reports that it uses the database."""
 GONE_SECONDS: Final = 60
 """Time without a report after which an instance is gone."""
-KEPT_SECONDS: Final = 3600
-INDEXES: Final = {COLLECTION: [IndexModel([("seenAt", ASCENDING)], expireAfterSeconds=KEPT_SECONDS)]}
+INDEXES: Final = {COLLECTION: [expiry_index("seenAt", timedelta(hours=1))]}
 """Removes the reports of instances that are gone; no other document has the field."""
 
 

@@ -31,9 +31,9 @@ OUTCOMES: Final[Mapping[Outcome, str]] = {
 
 
 def trace_id(letter: Mapping[str, Any]) -> str | None:
-    """The trace ID of the message (W3C Trace Context section 3.2.2.3); None if it has none.
+    """Return the trace ID of a dead message (W3C Trace Context section 3.2.2.3), or None if it has none.
 
-    It is the request ID of a message without a ``traceparent``.
+    A message without the header ``traceparent`` has its request ID as its trace ID.
     """
     values = {header["name"]: str((header["value"] or {}).get("text") or "") for header in letter["headers"]}
     trace = values.get("traceparent") or unrecorded_traceparent(values.get("request-id", ""))
