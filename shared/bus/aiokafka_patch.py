@@ -20,7 +20,7 @@ from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import MemoryRecords, _MemoryRecordsPy
 
 from shared.bus.connection_backoff import use_connection_backoff
-from shared.bus.fetch_waits import IdleFetcher
+from shared.bus.fetcher import IdleFetcher
 
 
 class _LenientBytes(bytearray):

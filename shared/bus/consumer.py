@@ -24,7 +24,7 @@ from faststream.kafka.subscriber.usecase import BatchSubscriber
 from shared.bus.aiokafka_patch import patch_aiokafka
 from shared.bus.committed_topics import CommittedTopics
 from shared.bus.delivery import Delivery, Stopping
-from shared.bus.fetch_waits import IDLE_WAIT_MILLISECONDS, fetched_end
+from shared.bus.fetcher import IDLE_WAIT_MILLISECONDS, fetched_end
 from shared.bus.group_member import (
     HEARTBEAT_SECONDS,
     SESSION_SECONDS,

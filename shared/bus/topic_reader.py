@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
 from shared.bus.aiokafka_patch import patch_aiokafka
-from shared.bus.fetch_waits import IDLE_WAIT_MILLISECONDS, fetched_end
+from shared.bus.fetcher import IDLE_WAIT_MILLISECONDS, fetched_end
 from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.producer import BusDown
 from shared.bus.record_macs import RecordMacs

@@ -1,5 +1,6 @@
 import asyncio
 import time
+from collections import Counter
 
 import pytest
 from aiokafka.errors import KafkaConnectionError
@@ -7,12 +8,13 @@ from aiokafka.errors import KafkaConnectionError
 from services.embedded import ports
 from shared.bus.envelope import Envelope, encode
 from shared.bus.kafka_connection import KafkaConnection
-from shared.bus.producer import BusDown, Producer
+from shared.bus.producer import BusDown, Producer, _Partitioner
 from shared.bus.record_macs import RecordMacs
 from shared.messages.auth.signing_keys import SigningKeyWithdrawn
 from shared.sealing import Sealer
 from tests.shared.bus_harness import BusHarness
 from tests.shared.inbox_harness import envelope
+from tests.shared.sample_services import Append, Total
 
 
 async def test_send_returns_when_the_record_is_on_kafka(bus: BusHarness) -> None:
@@ -40,6 +42,30 @@ async def test_messages_of_one_send_keep_their_order(bus: BusHarness) -> None:
 async def test_messages_without_a_key_are_spread_over_the_partitions(bus: BusHarness) -> None:
     await bus.producer.send(*(envelope() for _ in range(100)))
     assert {record.partition for record in await bus.records("ledger.commands")} == {0, 1, 2, 3}
+
+
+async def test_queries_have_no_key_and_commands_without_one_have_their_id(bus: BusHarness) -> None:
+    await bus.send(Total(subject="s", key="k"))
+    command = await bus.send(Append(subject="s", number=1))
+    query, other = sorted(await bus.records("ledger.commands"), key=lambda record: record.key or b"")
+    assert (query.key, other.key) == (None, command.id.encode())
+
+
+async def test_records_without_a_key_share_a_partition_for_a_millisecond_and_use_all_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now)
+    partitioner, used = _Partitioner(), Counter[int]()
+    for millisecond in range(48_000):
+        now = millisecond / 1000 + 0.0001
+        first = partitioner(None, range(48), ())
+        now += 0.0008
+        assert partitioner(None, range(48), ()) == first
+        used[first] += 1
+    monkeypatch.undo()
+    assert len(used) == 48
+    assert max(used.values()) < 1.2 * 1_000
 
 
 async def test_a_missing_topic_raises_bus_down_within_the_timeout(bus: BusHarness) -> None:

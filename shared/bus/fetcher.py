@@ -1,0 +1,190 @@
+"""Fetcher of all consumers: how long a fetch waits for records, and what it names.
+
+A fetch waits briefly while records arrive, and up to five seconds in an idle topic. A record ends the wait at once, so
+a long one does not delay it. At rest, short waits cost the consumer and the broker CPU time. But a long wait delays the
+records of a partition that the fetch leaves out, because it is paused or its last records are not consumed yet. Kafka
+handles the requests of a connection one at a time, so fetches have connections of their own, which a rebalance closes.
+
+A fetch names only what changed (`shared.bus.fetch_sessions`), and what to fetch is found without looking at each
+partition several times, as aiokafka does: a service has up to 144.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.client import AIOKafkaClient, ConnectionGroup
+from aiokafka.consumer import fetcher
+from aiokafka.protocol.fetch import FetchRequest
+
+from shared.bus.fetch_sessions import FetchSession
+
+FIRST_WAIT_MILLISECONDS: Final = 50
+"""Wait of a fetch after one with records, and of one that leaves out a partition."""
+IDLE_WAIT_MILLISECONDS: Final = 5000
+"""Longest wait, in topics that have been idle for seconds; shorter than any timeout of a request."""
+FRESH_SECONDS: Final = 5.5
+"""Age up to which a response proves what Kafka has; longer than the longest wait."""
+WAKE_SECONDS: Final = 5.0
+"""Interval at which a fetcher without an event looks for something to do; aiokafka's own is 0.2 s."""
+FETCHES: Final = "fetches"
+"""Connection group of the fetches, beside those of ``aiokafka.client.ConnectionGroup``."""
+
+Partitions = list[tuple[TopicPartition, Any]]
+"""Partitions with the states that aiokafka keeps of them."""
+NO_LEADER: Final = frozenset((None, -1))
+"""What aiokafka names as the leader of a partition without one."""
+
+
+class _FetchClient:
+    """A client that sends fetches through connections of their own, in sessions.
+
+    Attributes:
+        sessions: the session with each broker.
+    """
+
+    def __init__(self, client: AIOKafkaClient) -> None:
+        self._client = client
+        self.sessions: defaultdict[int, FetchSession] = defaultdict(FetchSession)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    async def send(self, node_id: int, request: Any) -> Any:
+        if not isinstance(request, FetchRequest):
+            return await self._client.send(node_id, request, group=ConnectionGroup.DEFAULT)
+        session = self.sessions[node_id]
+        try:
+            response = await self._client.send(node_id, session.next_fetch(request), group=FETCHES)
+        except BaseException:
+            session.restart()
+            raise
+        session.take(response)
+        return response
+
+
+class IdleFetcher(fetcher.Fetcher):  # type: ignore[misc]
+    """A fetcher whose waits double with each fetch without records.
+
+    Args:
+        client, arguments, options: those of aiokafka's fetcher.
+        fetch_max_wait_ms: the longest wait.
+    """
+
+    _client: _FetchClient
+    _fetch_max_wait_ms: int
+
+    def __init__(self, client: AIOKafkaClient, *arguments: Any, fetch_max_wait_ms: int = 500, **options: Any) -> None:
+        self._first_wait_ms = min(FIRST_WAIT_MILLISECONDS, fetch_max_wait_ms)
+        self._longest_wait_ms = fetch_max_wait_ms
+        self._assignment: Any = None
+        self._grouped: Any = None
+        self._by_leader: dict[int | None, Partitions] | None = None
+        client.cluster.add_listener(self._forget_leaders)
+        options["fetcher_timeout"] = WAKE_SECONDS
+        super().__init__(_FetchClient(client), *arguments, fetch_max_wait_ms=self._first_wait_ms, **options)
+
+    def _get_actions_per_node(self, assignment: Any) -> Any:
+        """Return what is to be done, as aiokafka's method does."""
+        fetches: list[tuple[int | None, FetchRequest]] = []
+        resets: dict[int | None, list[TopicPartition]] = {}
+        resumes: list[Any] = []
+        backoffs: list[float] = []
+        leaderless = False
+        for leader, partitions in self._partitions_by_leader(assignment).items():
+            buffered = [found.calculate_backoff() for each, _ in partitions if (found := self._records.get(each))]
+            if backoff := max(buffered, default=0):
+                backoffs.append(backoff)
+            if leader in NO_LEADER:
+                leaderless = leaderless or len(buffered) < len(partitions)
+            elif leader not in self._in_flight:
+                lacking, paused, topics = self._to_fetch(partitions)
+                resumes += paused
+                if lacking:
+                    resets[leader] = lacking
+                elif topics and not backoff:
+                    fetches.append((leader, self._fetch_of(topics)))
+        if resumes or self._records:
+            for _, fetch in fetches:
+                fetch._max_wait_ms = self._first_wait_ms  # noqa: SLF001 -- aiokafka has no setter
+        timeout = min(backoffs, default=WAKE_SECONDS)
+        if len(self._in_flight) > len(self._pending_tasks):
+            # A request has ended, and its callback, which removes its node here, runs in the next iteration of the
+            # event loop. Until then the node gets no request.
+            timeout = 0.0
+        return fetches, resets, timeout, leaderless, resumes
+
+    def _to_fetch(self, partitions: Partitions) -> tuple[list[TopicPartition], list[Any], dict[str, list[Any]]]:
+        """Return the partitions without a position, the futures of paused ones, and by topic what is to be fetched."""
+        lacking: list[TopicPartition] = []
+        paused: list[Any] = []
+        topics: dict[str, list[Any]] = defaultdict(list)
+        for partition, state in partitions:
+            if partition in self._records:
+                continue
+            if not state.has_valid_position:
+                lacking.append(partition)
+            elif state.paused:
+                paused.append(state.resume_fut)
+            else:
+                topics[partition.topic].append(
+                    (partition.partition, state.position, self._max_partition_fetch_bytes),
+                )
+        return lacking, paused, topics
+
+    def _fetch_of(self, topics: dict[str, list[Any]]) -> FetchRequest:
+        return FetchRequest(
+            self._fetch_max_wait_ms,
+            self._fetch_min_bytes,
+            self._fetch_max_bytes,
+            self._isolation_level,
+            list(topics.items()),
+        )
+
+    def _partitions_by_leader(self, assignment: Any) -> dict[int | None, Partitions]:
+        """Return the partitions with their states by leader, which change with the metadata and the assignment."""
+        if assignment is not self._grouped or self._by_leader is None:
+            self._grouped, self._by_leader = assignment, defaultdict(list)
+            for each in assignment.tps:
+                leader = self._client.cluster.leader_for_partition(each)
+                self._by_leader[leader].append((each, assignment.state_value(each)))
+        return self._by_leader
+
+    def _forget_leaders(self, _: Any) -> None:
+        self._by_leader = None
+
+    async def _proc_fetch_request(self, assignment: Any, node_id: int, request: Any) -> bool:
+        if assignment is not self._assignment:
+            # A partition's state begins anew with an assignment: what the broker said of it before is not known to it.
+            self._assignment = assignment
+            for session in self._client.sessions.values():
+                session.restart()
+        found = bool(await super()._proc_fetch_request(assignment, node_id, request))
+        if not assignment.active:
+            # Otherwise the first fetch of the new assignment would come after the wait of this one.
+            connection = self._client._conns.get((node_id, FETCHES))  # noqa: SLF001 -- no method closes one
+            if connection is not None:
+                connection.close()
+        now = int(time.time() * 1000)
+        for partition, offset in self._client.sessions[node_id].unchanged.items():
+            state = assignment.state_value(partition)
+            if state.has_valid_position and state.position == offset:
+                state.timestamp = now
+        self._fetch_max_wait_ms = (
+            self._first_wait_ms if found else min(2 * self._fetch_max_wait_ms, self._longest_wait_ms)
+        )
+        return found
+
+
+def fetched_end(consumer: AIOKafkaConsumer, partition: TopicPartition) -> int | None:
+    """Return the end offset of a partition as of Kafka's last response to a fetch; None if that is not fresh."""
+    if partition not in consumer.assignment():
+        return None
+    responded = consumer.last_poll_timestamp(partition)
+    if responded is None or responded < (time.time() - FRESH_SECONDS) * 1000:
+        return None
+    end: int | None = consumer.highwater(partition)
+    return end
