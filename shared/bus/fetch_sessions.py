@@ -1,7 +1,7 @@
 """Fetch sessions: a fetch and its response name only the partitions that changed since the last ones (KIP-227).
 
-aiokafka names all partitions of a consumer in each fetch, so the broker does in each response. A service has up to 144
-partitions, and to encode and decode them all for each record took longer than to handle it.
+aiokafka names all partitions of a consumer in each fetch, so the broker does in each response. A service has more
+than a hundred, and to encode and decode them all for each record took longer than to handle it.
 
 A broker may forget a session at any time, and has room for a limited number. Then the next fetch names all partitions.
 """

@@ -1,12 +1,13 @@
 """Fetcher of all consumers: how long a fetch waits for records, and what it names.
 
-A fetch waits briefly while records arrive, and up to five seconds in an idle topic. A record ends the wait at once, so
-a long one does not delay it. At rest, short waits cost the consumer and the broker CPU time. But a long wait delays the
-records of a partition that the fetch leaves out, because it is paused or its last records are not consumed yet. Kafka
-handles the requests of a connection one at a time, so fetches have connections of their own, which a rebalance closes.
+A fetch waits for records for up to five seconds. A record ends the wait at once, so that it is not delayed, and short
+waits would cost the consumer and the broker CPU time. But a wait delays the records of a partition that the fetch
+leaves out, because it is paused or its last records are not consumed yet, so such a fetch waits briefly. So do those
+before the first response without records, by which a reader recognizes that it has read everything. Kafka handles the
+requests of a connection one at a time, so fetches have connections of their own, which a rebalance closes.
 
 A fetch names only what changed (`shared.bus.fetch_sessions`), and what to fetch is found without looking at each
-partition several times, as aiokafka does: a service has up to 144.
+partition several times, as aiokafka does: a service has more than a hundred.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from aiokafka.protocol.fetch import FetchRequest
 from shared.bus.fetch_sessions import FetchSession
 
 FIRST_WAIT_MILLISECONDS: Final = 50
-"""Wait of a fetch after one with records, and of one that leaves out a partition."""
+"""Wait of a fetch that leaves out a partition, and of those of a new assignment until one has found no records."""
 IDLE_WAIT_MILLISECONDS: Final = 5000
-"""Longest wait, in topics that have been idle for seconds; shorter than any timeout of a request."""
+"""Wait of all other fetches; shorter than any timeout of a request."""
 FRESH_SECONDS: Final = 5.5
 """Age up to which a response proves what Kafka has; longer than the longest wait."""
 WAKE_SECONDS: Final = 5.0
@@ -67,7 +68,7 @@ class _FetchClient:
 
 
 class IdleFetcher(fetcher.Fetcher):  # type: ignore[misc]
-    """A fetcher whose waits double with each fetch without records.
+    """A fetcher that waits for records for long, unless somebody waits for what it does next.
 
     Args:
         client, arguments, options: those of aiokafka's fetcher.
@@ -81,7 +82,6 @@ class IdleFetcher(fetcher.Fetcher):  # type: ignore[misc]
         self._first_wait_ms = min(FIRST_WAIT_MILLISECONDS, fetch_max_wait_ms)
         self._longest_wait_ms = fetch_max_wait_ms
         self._assignment: Any = None
-        self._grouped: Any = None
         self._by_leader: dict[int | None, Partitions] | None = None
         client.cluster.add_listener(self._forget_leaders)
         options["fetcher_timeout"] = WAKE_SECONDS
@@ -144,10 +144,20 @@ class IdleFetcher(fetcher.Fetcher):  # type: ignore[misc]
             list(topics.items()),
         )
 
+    def _begin(self, assignment: Any) -> None:
+        self._assignment = assignment
+        self._by_leader = None
+        self._fetch_max_wait_ms = self._first_wait_ms
+        # The states of its partitions are new, so the broker has to say anew what it said of them before.
+        for session in self._client.sessions.values():
+            session.restart()
+
     def _partitions_by_leader(self, assignment: Any) -> dict[int | None, Partitions]:
         """Return the partitions with their states by leader, which change with the metadata and the assignment."""
-        if assignment is not self._grouped or self._by_leader is None:
-            self._grouped, self._by_leader = assignment, defaultdict(list)
+        if assignment is not self._assignment:
+            self._begin(assignment)
+        if self._by_leader is None:
+            self._by_leader = defaultdict(list)
             for each in assignment.tps:
                 leader = self._client.cluster.leader_for_partition(each)
                 self._by_leader[leader].append((each, assignment.state_value(each)))
@@ -157,11 +167,6 @@ class IdleFetcher(fetcher.Fetcher):  # type: ignore[misc]
         self._by_leader = None
 
     async def _proc_fetch_request(self, assignment: Any, node_id: int, request: Any) -> bool:
-        if assignment is not self._assignment:
-            # A partition's state begins anew with an assignment: what the broker said of it before is not known to it.
-            self._assignment = assignment
-            for session in self._client.sessions.values():
-                session.restart()
         found = bool(await super()._proc_fetch_request(assignment, node_id, request))
         if not assignment.active:
             # Otherwise the first fetch of the new assignment would come after the wait of this one.
@@ -173,9 +178,8 @@ class IdleFetcher(fetcher.Fetcher):  # type: ignore[misc]
             state = assignment.state_value(partition)
             if state.has_valid_position and state.position == offset:
                 state.timestamp = now
-        self._fetch_max_wait_ms = (
-            self._first_wait_ms if found else min(2 * self._fetch_max_wait_ms, self._longest_wait_ms)
-        )
+        if not found:
+            self._fetch_max_wait_ms = self._longest_wait_ms
         return found
 
 

@@ -101,6 +101,8 @@ SERVICES: Final = ("auth", "billing", "mailer", "news")
 PROCESSES: Final = ("gateway", *SERVICES)
 COMMAND_PARTITIONS: Final = 48
 """Partitions of new command topics: the most instances of a service that share its commands."""
+EVENT_PARTITIONS: Final = 12
+"""Partitions of new topics of events, which take less time than calls. Each of them costs every fetch some time."""
 GROWTH: Final = Topic(
     "topic-growth", 1, DAY, compacted=True, consumed=False, append_time=True, readers=PROCESSES, writers=PROCESSES
 )
@@ -128,12 +130,12 @@ TOPICS: Final = (
     Topic("auth.service-commands", COMMAND_PARTITIONS, 7 * DAY, consumers=("auth",), writers=PROCESSES),
     # Orders of services to each other to send expired messages again.
     Topic("republishing", 1, 7 * DAY, consumers=SERVICES, writers=SERVICES),
-    Topic("auth.events", COMMAND_PARTITIONS, 7 * DAY, consumers=("billing", "mailer"), writers=("auth",)),
+    Topic("auth.events", EVENT_PARTITIONS, 7 * DAY, consumers=("billing", "mailer"), writers=("auth",)),
     # Half of all events, and no service reads them. The collection keeps the entries.
-    Topic("auth.audit", 12, DAY, consumed=False, writers=("auth",)),
-    Topic("billing.events", COMMAND_PARTITIONS, 7 * DAY, consumers=("auth", "mailer", "news"), writers=("billing",)),
-    Topic("mailer.events", 12, 7 * DAY, writers=("mailer",)),
-    Topic("news.events", 12, 7 * DAY, readers=("news",), writers=("news",)),
+    Topic("auth.audit", EVENT_PARTITIONS, DAY, consumed=False, writers=("auth",)),
+    Topic("billing.events", EVENT_PARTITIONS, 7 * DAY, consumers=("auth", "mailer", "news"), writers=("billing",)),
+    Topic("mailer.events", EVENT_PARTITIONS, 7 * DAY, writers=("mailer",)),
+    Topic("news.events", EVENT_PARTITIONS, 7 * DAY, readers=("news",), writers=("news",)),
     # billing sends stored events again.
     Topic("stripe.webhooks", COMMAND_PARTITIONS, 7 * DAY, consumers=("billing",), writers=("gateway", "billing")),
     # Callers time out long before ten minutes.

@@ -19,7 +19,6 @@ from shared.bus.fetcher import FIRST_WAIT_MILLISECONDS, fetched_end
 from tests.stack import eventually
 
 LONGEST = 4 * FIRST_WAIT_MILLISECONDS
-GROWING = [FIRST_WAIT_MILLISECONDS, 2 * FIRST_WAIT_MILLISECONDS, LONGEST, LONGEST]
 
 
 @pytest.fixture
@@ -64,24 +63,26 @@ async def consumer(
     await consumer.stop()
 
 
-async def test_waits_grow_until_a_record_ends_one(
-    consumer: AIOKafkaConsumer, waits: list[int], kafka_bootstrap: str
+async def test_waits_are_brief_until_one_fetch_found_nothing(
+    consumer: AIOKafkaConsumer, producer: AIOKafkaProducer, waits: list[int]
 ) -> None:
-    first, _ = sorted(consumer.assignment())
-    await eventually(lambda: len(waits) >= len(GROWING))
-    assert waits[: len(GROWING)] == GROWING
+    first, second = sorted(consumer.assignment())
+    await eventually(lambda: len(waits) >= 3)
+    assert waits[:3] == [FIRST_WAIT_MILLISECONDS, LONGEST, LONGEST]
     assert fetched_end(consumer, first) == 0
-    producer = AIOKafkaProducer(bootstrap_servers=kafka_bootstrap)
-    await producer.start()
-    try:
-        count = len(waits)
-        await producer.send_and_wait(first.topic, b"record", partition=first.partition)
-        record = await asyncio.wait_for(consumer.getone(), 30)
-        assert record.value == b"record"
-    finally:
-        await producer.stop()
+    await receive(consumer, producer, first)
     await eventually(lambda: fetched_end(consumer, first) == 1)
-    await eventually(lambda: FIRST_WAIT_MILLISECONDS in waits[count:])
+    assert set(waits[1:]) == {LONGEST}, "a record ends a wait, and the next one is as long"
+    consumer.assign([second])
+    await consumer.position(second)
+    waits.clear()
+    consumer.assign([first, second])
+    assert len(await received(consumer)) == 1
+    await eventually(lambda: waits.count(LONGEST) >= 2)
+    brief = waits[: waits.index(LONGEST)]
+    assert set(brief) == {FIRST_WAIT_MILLISECONDS}
+    assert len(brief) >= 2, "the fetch that found the record, and the one after it that found nothing"
+    assert set(waits[len(brief) :]) == {LONGEST}
 
 
 async def test_a_fetch_that_leaves_out_a_partition_waits_briefly(consumer: AIOKafkaConsumer, waits: list[int]) -> None:
@@ -91,7 +92,7 @@ async def test_a_fetch_that_leaves_out_a_partition_waits_briefly(consumer: AIOKa
     before = len(waits)
     await eventually(lambda: len(waits) >= before + 3)
     waits.clear()
-    await eventually(lambda: len(waits) >= len(GROWING))
+    await eventually(lambda: len(waits) >= 4)
     assert set(waits) == {FIRST_WAIT_MILLISECONDS}
     waits.clear()
     consumer.resume(second)
