@@ -45,11 +45,13 @@ class _FetchClient:
 
     Attributes:
         sessions: the session with each broker.
+        responses: number of responses to fetches so far.
     """
 
     def __init__(self, client: AIOKafkaClient) -> None:
         self._client = client
         self.sessions: defaultdict[int, FetchSession] = defaultdict(FetchSession)
+        self.responses = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
@@ -64,6 +66,7 @@ class _FetchClient:
             session.restart()
             raise
         session.take(response)
+        self.responses += 1
         return response
 
 
@@ -167,6 +170,7 @@ class IdleFetcher(fetcher.Fetcher):  # type: ignore[misc]
         self._by_leader = None
 
     async def _proc_fetch_request(self, assignment: Any, node_id: int, request: Any) -> bool:
+        responses = self._client.responses
         found = bool(await super()._proc_fetch_request(assignment, node_id, request))
         if not assignment.active:
             # Otherwise the first fetch of the new assignment would come after the wait of this one.
@@ -178,7 +182,7 @@ class IdleFetcher(fetcher.Fetcher):  # type: ignore[misc]
             state = assignment.state_value(partition)
             if state.has_valid_position and state.position == offset:
                 state.timestamp = now
-        if not found:
+        if not found and self._client.responses > responses:
             self._fetch_max_wait_ms = self._longest_wait_ms
         return found
 

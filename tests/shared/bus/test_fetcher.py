@@ -11,6 +11,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.consumer import fetcher
+from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.fetch import FetchRequest, FetchRequest_v6, FetchResponse_v11
 
 from shared.bus.aiokafka_patch import patch_aiokafka
@@ -83,6 +84,29 @@ async def test_waits_are_brief_until_one_fetch_found_nothing(
     assert set(brief) == {FIRST_WAIT_MILLISECONDS}
     assert len(brief) >= 2, "the fetch that found the record, and the one after it that found nothing"
     assert set(waits[len(brief) :]) == {LONGEST}
+
+
+async def test_a_failed_fetch_is_none_that_found_nothing(
+    consumer: AIOKafkaConsumer, waits: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send, failures = consumer._client.send, 2
+
+    async def failing(node_id: Any, request: Any, **options: Any) -> Any:
+        nonlocal failures
+        if isinstance(request, FetchRequest) and failures:
+            failures -= 1
+            waits.append(request._max_wait_ms)
+            raise KafkaConnectionError
+        return await send(node_id, request, **options)
+
+    partitions = sorted(consumer.assignment())
+    await eventually(lambda: LONGEST in waits)
+    monkeypatch.setattr(consumer._client, "send", failing)
+    waits.clear()
+    consumer.assign(partitions)
+    await eventually(lambda: LONGEST in waits)
+    assert failures == 0
+    assert waits[: waits.index(LONGEST)].count(FIRST_WAIT_MILLISECONDS) >= 3
 
 
 async def test_a_fetch_that_leaves_out_a_partition_waits_briefly(consumer: AIOKafkaConsumer, waits: list[int]) -> None:
