@@ -85,9 +85,12 @@ def header(name: str, value: str) -> bytes:
         return f"{name}: {encoded}\r\n".encode("ascii")
     try:
         folded: str = policy.SMTP.header_factory(name, value).fold(policy=policy.SMTP)
+        # Folding may decode what the value seems to encode, and encode it again.
+        read = policy.SMTP.header_factory(name, folded.partition(": ")[2].replace("\r\n", ""))
     except ValueError:
         # An encoded line break, ``=?utf-8?q?=0D=0A?=``: the library decodes it and raises its own error.
         raise UnusableHeader(name) from None
+    _check(name, str(read))
     if _NEW_HEADER.search(folded) or max(map(len, folded.split("\r\n"))) > MAX_LINE:
         raise UnusableHeader(name)
     return folded.encode("ascii")

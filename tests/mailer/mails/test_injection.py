@@ -127,6 +127,7 @@ async def test_address_is_one_recipient_or_rejected(
 
 
 @MANY
+@example(subject="Hello", name="Bcc: all@example.com=?utf-8?b?DQpCY2M6IGFsbEBleGFtcGxlLmNvbQ==?=ü")
 @given(subject=HOSTILE, name=HOSTILE)
 async def test_subject_and_sender_are_intact_or_rejected(server: SmtpServer, subject: str, name: str) -> None:
     server.arrivals.clear()

@@ -1,3 +1,4 @@
+import re
 from datetime import UTC, datetime
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -86,6 +87,22 @@ def test_any_text_survives_encoding(text: str) -> None:
 def test_line_breaks_and_control_characters_are_rejected(field: str, header_name: str, character: str) -> None:
     with pytest.raises(UnusableHeader, match=f"^{header_name}$"):
         compose_mail(**{field: f"a{character}Bcc: all@example.com"})
+
+
+@pytest.mark.parametrize("quoted", [True, False])
+@pytest.mark.parametrize("other", ["", "ü", "ü" * 100, " and words"])
+@pytest.mark.parametrize(
+    "word", ["=?utf-8?q?=0D=0ABcc:?=", "=?utf-8?b?DQpCY2M6IGFsbEBleGFtcGxlLmNvbQ==?=", "=?us-ascii?q?=00?="]
+)
+def test_no_reader_finds_an_encoded_line_break_in_a_sender(word: str, other: str, *, quoted: bool) -> None:
+    name = f'"Bcc: all@example.com{word}{other}"' if quoted else f"{word} {other}"
+    try:
+        mail = compose_mail(sender=f"{name} <mail@nest.example>")
+    except UnusableHeader:
+        return
+    read = message_from_bytes(mail, policy=policy.SMTP)["From"]
+    assert not re.search(r"[\x00-\x1f]", str(read))
+    assert read.addresses[0].addr_spec == "mail@nest.example"
 
 
 def test_word_longer_than_a_line_is_rejected() -> None:
