@@ -86,7 +86,7 @@ def header(name: str, value: str) -> bytes:
     try:
         folded: str = policy.SMTP.header_factory(name, value).fold(policy=policy.SMTP)
         # Folding may decode what the value seems to encode, and encode it again.
-        read = policy.SMTP.header_factory(name, folded.partition(": ")[2].replace("\r\n", ""))
+        read = policy.SMTP.header_factory(name, folded.partition(":")[2].replace("\r\n", "").strip())
     except ValueError:
         # An encoded line break, ``=?utf-8?q?=0D=0A?=``: the library decodes it and raises its own error.
         raise UnusableHeader(name) from None
