@@ -92,7 +92,7 @@ class IdleFetcher(fetcher.Fetcher):  # type: ignore[misc]
 
     def _get_actions_per_node(self, assignment: Any) -> Any:
         """Return what is to be done, as aiokafka's method does."""
-        fetches: list[tuple[int | None, FetchRequest]] = []
+        fetchable: dict[int | None, dict[str, list[Any]]] = {}
         resets: dict[int | None, list[TopicPartition]] = {}
         resumes: list[Any] = []
         backoffs: list[float] = []
@@ -109,10 +109,9 @@ class IdleFetcher(fetcher.Fetcher):  # type: ignore[misc]
                 if lacking:
                     resets[leader] = lacking
                 elif topics and not backoff:
-                    fetches.append((leader, self._fetch_of(topics)))
-        if resumes or self._records:
-            for _, fetch in fetches:
-                fetch._max_wait_ms = self._first_wait_ms  # noqa: SLF001 -- aiokafka has no setter
+                    fetchable[leader] = topics
+        wait = self._first_wait_ms if resumes or self._records else self._fetch_max_wait_ms
+        fetches = [(leader, self._fetch_of(topics, wait)) for leader, topics in fetchable.items()]
         timeout = min(backoffs, default=WAKE_SECONDS)
         if len(self._in_flight) > len(self._pending_tasks):
             # A request has ended, and its callback, which removes its node here, runs in the next iteration of the
@@ -133,14 +132,13 @@ class IdleFetcher(fetcher.Fetcher):  # type: ignore[misc]
             elif state.paused:
                 paused.append(state.resume_fut)
             else:
-                topics[partition.topic].append(
-                    (partition.partition, state.position, self._max_partition_fetch_bytes),
-                )
+                position = (partition.partition, state.position, self._max_partition_fetch_bytes)
+                topics[partition.topic].append(position)
         return lacking, paused, topics
 
-    def _fetch_of(self, topics: dict[str, list[Any]]) -> FetchRequest:
+    def _fetch_of(self, topics: dict[str, list[Any]], wait: int) -> FetchRequest:
         return FetchRequest(
-            self._fetch_max_wait_ms,
+            wait,
             self._fetch_min_bytes,
             self._fetch_max_bytes,
             self._isolation_level,

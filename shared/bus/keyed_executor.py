@@ -12,7 +12,7 @@ from typing import Any, Final
 from aiokafka import TopicPartition
 
 from shared.bus.offset_tracker import OffsetTracker
-from shared.messages import MESSAGES, Message, Query
+from shared.messages import is_query
 
 Record = Any
 """An ``aiokafka.ConsumerRecord`` whose key and value are bytes."""
@@ -39,7 +39,7 @@ def kind_of(record: Record) -> Kind:
     """Return how urgent a record is, by its headers alone: its MAC is checked when it is delivered."""
     kind = Kind.BACKGROUND
     for name, value in record.headers:
-        if name == "type" and issubclass(MESSAGES.get(value.decode(errors="replace"), Message), Query):
+        if name == "type" and is_query(value.decode(errors="replace")):
             return Kind.QUERY
         if name == "reply-to":
             kind = Kind.CALL

@@ -19,7 +19,7 @@ from shared.bus.aiokafka_patch import patch_aiokafka
 from shared.bus.envelope import Envelope
 from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.record_macs import RecordMacs
-from shared.messages import MESSAGES, Message, Query
+from shared.messages import is_query
 from shared.otel_settings import TraceExport
 from shared.tracing import Tracing, record_sending
 
@@ -279,7 +279,7 @@ class Producer:
 
 def _key_of(message: Envelope) -> bytes | None:
     """Return the key of a message's record; queries have none, since two deliveries may run concurrently."""
-    if issubclass(MESSAGES.get(message.wire, Message), Query):
+    if is_query(message.wire):
         return None
     # Without an ordering key it is the message ID, so that two deliveries never do.
     return (message.key or message.id).encode()

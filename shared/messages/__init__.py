@@ -19,6 +19,7 @@ from shared.messages.message import (
     Part,
     Query,
     Reply,
+    is_query,
 )
 from shared.messages.types import Sealed, iso_milliseconds
 
@@ -36,6 +37,7 @@ __all__ = [
     "Query",
     "Reply",
     "Sealed",
+    "is_query",
     "iso_milliseconds",
 ]
 

@@ -134,6 +134,11 @@ class Query(Message):
     """Time limit of all reads of its handler together; by default each of them has the usual time limit."""
 
 
+def is_query(wire: str) -> bool:
+    """Return True if this is the wire name of a query; False for unknown names."""
+    return issubclass(MESSAGES.get(wire, Message), Query)
+
+
 class OperatorList(Query):
     """A list for operators, which may read much. Its time limit is below that of a call to the gateway."""
 
