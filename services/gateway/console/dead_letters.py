@@ -31,7 +31,7 @@ OUTCOMES: Final[Mapping[Outcome, str]] = {
 
 
 def trace_id(letter: Mapping[str, Any]) -> str | None:
-    """Return the trace ID of a dead message (W3C Trace Context section 3.2.2.3), or None if it has none.
+    """Return the trace ID of a dead-lettered message (W3C Trace Context section 3.2.2.3), or None without a trace.
 
     A message without the header ``traceparent`` has its request ID as its trace ID.
     """

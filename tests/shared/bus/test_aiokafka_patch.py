@@ -73,7 +73,7 @@ async def test_a_dead_letter_has_the_escaped_header_name(bus: BusHarness) -> Non
     assert (letter.value, letter.headers[0]) == (b"poison", ("\\xffabc", b"\x00\xff"))
 
 
-async def test_consumer_stops_while_a_failed_fetcher_for_its_next_try(
+async def test_consumer_stops_while_a_failed_fetch_waits_for_its_next_try(
     bus: BusHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failed = asyncio.Event()
