@@ -30,6 +30,9 @@ LOG_APPEND_TIME: Final = 1
 """Type of a record's timestamp that Kafka has set, in Kafka's protocol."""
 MAX_REQUEST_BYTES: Final = 2 * 1024 * 1024
 """Large enough for a dead letter: the largest possible record and its headers."""
+MAX_BATCH_BYTES: Final = 512 * 1024
+"""Records of one partition that one request may carry: half of what a topic accepts. Further ones wait until Kafka has
+acknowledged these. aiokafka's default of 16 KiB is that of twelve replies with tokens."""
 
 
 METADATA_SECONDS: Final = 30.0
@@ -98,6 +101,7 @@ class Producer:
             acks="all",
             enable_idempotence=False,
             linger_ms=0,
+            max_batch_size=MAX_BATCH_BYTES,
             max_request_size=MAX_REQUEST_BYTES,
             request_timeout_ms=int(self._timeout * 1000),
             metadata_max_age_ms=int(METADATA_SECONDS * 1000),

@@ -1,9 +1,12 @@
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Mapping
 
 import pytest
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaConnectionError
+from aiokafka.producer.sender import Sender
 
 from services.embedded import ports
 from shared.bus.envelope import Envelope, encode
@@ -37,6 +40,27 @@ async def test_messages_of_one_send_keep_their_order(bus: BusHarness) -> None:
     assert [record.value for record in await bus.records("ledger.commands")] == [
         b"%d" % number for number in range(200)
     ]
+
+
+async def test_messages_that_are_sent_together_share_a_request(
+    bus: BusHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = Counter[str]()
+    send = Sender._send_produce_req
+
+    async def counted(sender: Sender, node: int, batches: Mapping[TopicPartition, object]) -> None:
+        requests.update(partition.topic for partition in batches)
+        await send(sender, node, batches)
+
+    monkeypatch.setattr(Sender, "_send_produce_req", counted)
+    await bus.producer.send(*(envelope(key="k", body=b"%d" % number + bytes(1500)) for number in range(256)))
+    assert len(await bus.records("ledger.commands")) == 256
+    assert requests == {f"{bus.prefix}ledger.commands": 1}
+
+
+async def test_messages_larger_than_a_request_arrive_in_order(bus: BusHarness) -> None:
+    await bus.producer.send(*(envelope(key="k", body=b"%4d" % number + bytes(100_000)) for number in range(25)))
+    assert [int((record.value or b"")[:4]) for record in await bus.records("ledger.commands")] == list(range(25))
 
 
 async def test_messages_without_a_key_are_spread_over_the_partitions(bus: BusHarness) -> None:
