@@ -314,9 +314,9 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         """Track a batch of records and submit them to the executor."""
         # All are tracked first: while ``submit`` waits, a rebalance may replace the trackers.
         batch = [
-            TrackedRecord(record, tracker, kind_of(record))
+            TrackedRecord(record, partition, tracker, kind_of(record))
             for record in records
-            if (tracker := self._trackers.get(TopicPartition(record.topic, record.partition))) is not None
+            if (tracker := self._trackers.get(partition := TopicPartition(record.topic, record.partition))) is not None
         ]
         for tracked in batch:
             if tracked.tracker.add(tracked.record.offset, tracked.record.timestamp):

@@ -38,7 +38,7 @@ from shared.dead_letters.records import dead_letter_record, is_replay_for_other_
 from shared.errors import QueryTimeout, Refusal, Unavailable, Unknown
 from shared.fault_points import armed, fault_point
 from shared.messages import Message, Query
-from shared.metrics import DEAD_LETTERS, MESSAGES_HANDLED, REPLIES_LOST, RETRIES
+from shared.metrics import DEAD_LETTERS, MESSAGES_HANDLED, REPLIES_LOST, RETRIES, labelled
 from shared.mongo import dependency_down, refusal, timed_out
 from shared.sealing import Sealer
 from shared.telemetry import log
@@ -214,7 +214,7 @@ class Delivery:
             span.finish(None)
             return True
         await self._send_outcome(envelope, outcome, query=isinstance(message, Query))
-        MESSAGES_HANDLED.labels(self._service, envelope.wire, outcome.kind).inc()
+        labelled(MESSAGES_HANDLED, self._service, envelope.wire, outcome.kind).inc()
         span.finish(outcome)
         return False
 
@@ -380,10 +380,11 @@ class Delivery:
         if outcome.replayed:
             headers.append(("replayed", b"1"))
         try:
-            async with asyncio.timeout(REPLY_SECONDS):
-                await self._producer.send_record(REPLIES, outcome.body or b"", headers, partition=envelope.reply_to)
+            await self._producer.send_record(
+                REPLIES, outcome.body or b"", headers, partition=envelope.reply_to, timeout=REPLY_SECONDS
+            )
             sent = True
-        except (BusDown, TimeoutError, AssertionError) as failure:  # aiokafka asserts that the partition exists
+        except (BusDown, AssertionError) as failure:  # aiokafka asserts that the partition exists
             REPLIES_LOST.labels(self._service).inc()
             log.warning("reply lost", id=envelope.id, type=envelope.wire, error=str(failure))
         finally:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from aiokafka import TopicPartition
 
@@ -46,21 +45,16 @@ def kind_of(record: Record) -> Kind:
     return kind
 
 
-@dataclass(frozen=True, slots=True)
-class TrackedRecord:
-    """A record and the tracker of its partition.
+class TrackedRecord(NamedTuple):
+    """A record, its partition, the partition's tracker, and how urgent it is.
 
     The tracker is the one that was current when the record was fetched; a rebalance replaces it.
     """
 
     record: Record
+    partition: TopicPartition
     tracker: OffsetTracker
-    kind: Kind = Kind.BACKGROUND
-
-    @property
-    def partition(self) -> TopicPartition:
-        """Partition of the record."""
-        return TopicPartition(self.record.topic, self.record.partition)
+    kind: Kind
 
 
 class Postponed(Exception):
@@ -104,7 +98,9 @@ class KeyedExecutor:
         self._limit = limit
         self._max_waiting = limit * BACKLOG
         self._keys: dict[tuple[str, bytes], _Key] = {}
-        self._ready: dict[Kind, deque[_Key]] = {kind: deque() for kind in Kind}
+        self._queries: deque[_Key] = deque()
+        self._calls: deque[_Key] = deque()
+        self._background: deque[_Key] = deque()
         self._running_queries = 0
         self._running_others = 0
         self._turn = 0
@@ -133,8 +129,7 @@ class KeyedExecutor:
         key = _Key(ordering, tracked)
         if ordering is not None:
             self._keys[ordering] = key
-        self._ready[tracked.kind].append(key)
-        self._start_ready()
+        self._await_slot(key)
 
     async def wait_idle(self) -> None:
         """Wait until every accepted record is finished."""
@@ -151,18 +146,27 @@ class KeyedExecutor:
         self._max_waiting = 1 << 62
         self._started.set()
 
+    def _await_slot(self, key: _Key) -> None:
+        """Start a key as soon as there is a free slot for it."""
+        if key.kind is Kind.QUERY:
+            self._queries.append(key)
+        elif key.kind is Kind.CALL:
+            self._calls.append(key)
+        else:
+            self._background.append(key)
+        self._start_ready()
+
     def _start_ready(self) -> None:
         """Start waiting keys while there are free slots."""
-        queries = self._ready[Kind.QUERY]
-        while queries and self._running_queries < self._limit:
+        while self._queries and self._running_queries < self._limit:
             self._running_queries += 1
-            self._start(self._run_query(queries.popleft()))
+            self._start(self._run_query(self._queries.popleft()))
         while self._running_others < self._limit and (key := self._next_key()) is not None:
             self._running_others += 1
             self._start(self._run_in_order(key))
 
     def _next_key(self) -> _Key | None:
-        calls, background = self._ready[Kind.CALL], self._ready[Kind.BACKGROUND]
+        calls, background = self._calls, self._background
         if calls and background:
             self._turn = (self._turn + 1) % BACKGROUND_TURN
             return calls.popleft() if self._turn else background.popleft()
@@ -219,8 +223,7 @@ class KeyedExecutor:
         for waiting in key.records:
             self._account(waiting, -1, postponed=True)
             self._account(waiting, 1)
-        self._ready[key.kind].append(key)
-        self._start_ready()
+        self._await_slot(key)
 
     def _account(self, tracked: TrackedRecord, number: int, *, postponed: bool = False) -> None:
         """Add a record to the backlog or to the postponed records, or remove it."""

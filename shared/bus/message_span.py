@@ -10,7 +10,7 @@ from typing import Final, Self
 from shared.bus.envelope import Envelope, Record
 from shared.bus.inbox import DONE, Outcome
 from shared.errors import Kind
-from shared.metrics import MESSAGE_SECONDS
+from shared.metrics import MESSAGE_SECONDS, labelled
 from shared.telemetry import CORRELATION, Correlation, OutcomeLog
 from shared.tracing import NO_SPAN, Span, Tracing
 
@@ -87,7 +87,7 @@ class MessageSpan:
     def _finished(self) -> None:
         spans, envelope = self._spans, self._envelope
         seconds = time.monotonic() - self._started
-        MESSAGE_SECONDS.labels(spans.service, envelope.wire).observe(seconds)
+        labelled(MESSAGE_SECONDS, spans.service, envelope.wire).observe(seconds)
         self._span.handled(self._code)
         if self._kind in _FAILURES:
             self._span.fail(self._code)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -56,6 +56,24 @@ class _Partitioner:
         return partitions[zlib.crc32(key) % len(partitions)]
 
 
+class _Sends:
+    """Counts the sends that are on their way; ``ended`` is set while there are none."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self.ended = asyncio.Event()
+        self.ended.set()
+
+    def __enter__(self) -> None:
+        self._count += 1
+        self.ended.clear()
+
+    def __exit__(self, *raised: object) -> None:
+        self._count -= 1
+        if not self._count:
+            self.ended.set()
+
+
 class Producer:
     """The Kafka producer of one service in one process. Every record that it sends has a MAC.
 
@@ -89,9 +107,7 @@ class Producer:
         self._held: frozenset[str] = frozenset()
         self._refusing = False
         self._released = asyncio.Event()
-        self._sending = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._sends = _Sends()
 
     async def start(self) -> None:
         """Connect to Kafka; raise KafkaError if it can't be reached."""
@@ -139,7 +155,7 @@ class Producer:
         Raises:
             BusDown: the producer is stopped.
         """
-        await self._idle.wait()
+        await self._sends.ended.wait()
         await self._connected().flush()
 
     async def release(self, partitions: Mapping[str, int]) -> None:
@@ -163,21 +179,12 @@ class Producer:
         self._held = frozenset()
         self._released.set()
 
-    @asynccontextmanager
-    async def _passing(self, *topics: str) -> AsyncIterator[None]:
-        """Count a send to these topics, once none of them is held."""
+    async def _until_released(self, topics: Iterable[str]) -> None:
+        """Wait until none of these topics is held; raise BusDown if sends to them are refused."""
         while not self._held.isdisjoint(topics):
             if self._refusing:
                 raise BusDown("nothing is sent while topics get more partitions")
             await self._released.wait()
-        self._sending += 1
-        self._idle.clear()
-        try:
-            yield
-        finally:
-            self._sending -= 1
-            if not self._sending:
-                self._idle.set()
 
     async def send(self, *messages: Envelope) -> list[tuple[TopicPartition, int]]:
         """Send messages to their topics, in order; return their partitions and offsets once Kafka has acknowledged all.
@@ -189,16 +196,14 @@ class Producer:
             messages, prefix=self._prefix, client=self._client_id, server=self._kafka.bootstrap
         ) as sending:
             try:
-                async with asyncio.timeout(self._timeout), self._passing(*(message.topic for message in messages)):
-                    sent = [
-                        await self._enqueue(message, sending.trace(index, message))
-                        for index, message in enumerate(messages)
-                    ]
-                    # Shielded: the timeout must not cancel futures that aiokafka will resolve.
-                    if len(sent) == 1:
-                        acknowledged = [await asyncio.shield(sent[0])]
-                    else:
-                        acknowledged = await asyncio.gather(*map(asyncio.shield, sent))
+                async with asyncio.timeout(self._timeout):
+                    await self._until_released([message.topic for message in messages])
+                    with self._sends:
+                        sent = [
+                            await self._enqueue(message, sending.trace(index, message))
+                            for index, message in enumerate(messages)
+                        ]
+                        acknowledged = await _acknowledged(sent)
             except (KafkaError, TimeoutError) as failure:
                 raise BusDown(f"{type(failure).__name__}: {failure}") from failure
             for index, each in enumerate(acknowledged):
@@ -213,10 +218,12 @@ class Producer:
         *,
         key: bytes | None = None,
         partition: int | None = None,
+        timeout: float | None = None,
     ) -> int | None:
         """Send a raw record to a topic, named without prefix; return when Kafka has acknowledged it.
 
-        Its MAC is put in front of the headers. By default the key decides the partition.
+        Its MAC is put in front of the headers. By default the key decides the partition, and the timeout is that of the
+        producer.
 
         Returns:
             The Unix time at which Kafka appended it, milliseconds; None if the topic keeps the sender's time.
@@ -228,13 +235,17 @@ class Producer:
             self._prefix + topic, headers, client=self._client_id, server=self._kafka.bootstrap
         ) as span:
             try:
-                async with asyncio.timeout(self._timeout), self._passing(topic):
-                    signed = self._macs.signed(topic, key, value, span.traced(headers))
-                    if key is None and value is None:
-                        sent = await self._enqueue_empty(topic, signed, partition)
-                    else:
-                        sent = await self._connected().send(self._prefix + topic, value, key, partition, headers=signed)
-                    stored: Any = await asyncio.shield(sent)
+                async with asyncio.timeout(timeout or self._timeout):
+                    await self._until_released((topic,))
+                    with self._sends:
+                        signed = self._macs.signed(topic, key, value, span.traced(headers))
+                        if key is None and value is None:
+                            sent = await self._enqueue_empty(topic, signed, partition)
+                        else:
+                            sent = await self._connected().send(
+                                self._prefix + topic, value, key, partition, headers=signed
+                            )
+                        (stored,) = await _acknowledged([sent])
             except (KafkaError, TimeoutError) as failure:
                 raise BusDown(f"{type(failure).__name__}: {failure}") from failure
             span.acknowledged(stored.partition, stored.offset)
@@ -264,7 +275,7 @@ class Producer:
 
     async def _enqueue_empty(
         self, topic: str, headers: Sequence[tuple[str, bytes]], partition: int | None
-    ) -> asyncio.Future[object]:
+    ) -> asyncio.Future[Any]:
         """Enqueue a record without key and value, which aiokafka accepts only as a batch of its own."""
         producer = self._connected()
         if partition is None:
@@ -272,13 +283,32 @@ class Producer:
         batch = producer.create_batch()
         batch.append(key=None, value=None, timestamp=None, headers=list(headers))
         batch.close()
-        sent: asyncio.Future[object] = await producer.send_batch(batch, self._prefix + topic, partition=partition)
-        return sent
+        # Shielded, because it is the future of the batch, for which ``settle`` waits.
+        return asyncio.shield(await producer.send_batch(batch, self._prefix + topic, partition=partition))
 
     def _connected(self) -> AIOKafkaProducer:
         if self._producer is None:
             raise BusDown("the producer is stopped")
         return self._producer
+
+
+async def _acknowledged(sent: Sequence[asyncio.Future[Any]]) -> list[Any]:
+    """Wait until Kafka has acknowledged all records; return what aiokafka says about each.
+
+    A timeout cancels the future that is waited for, and aiokafka passes over futures that are done: its batch goes on.
+    """
+    try:
+        return [await each for each in sent]
+    except BaseException:
+        for each in sent:
+            each.add_done_callback(_take_failure)
+        raise
+
+
+def _take_failure(sent: asyncio.Future[Any]) -> None:
+    """Take the failure of a record about which nobody asks any more; asyncio would log it as not retrieved."""
+    if not sent.cancelled():
+        sent.exception()
 
 
 def _key_of(message: Envelope) -> bytes | None:

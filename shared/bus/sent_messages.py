@@ -48,7 +48,7 @@ Position = tuple[TopicPartition, int]
 class _Row(NamedTuple):
     """A row, the positions of its messages, and when they were acknowledged (monotonic seconds).
 
-    ``reply`` is for a reply that is removed too: whether Kafka has acknowledged it.
+    ``reply`` is for a reply that is removed too, if Kafka has acknowledged it.
     """
 
     id: str
@@ -56,11 +56,6 @@ class _Row(NamedTuple):
     sent_at: float
     timer: bool = False
     reply: asyncio.Future[bool] | None = None
-
-    def reply_sent(self) -> bool:
-        """Return True if Kafka has acknowledged the reply that is to be removed."""
-        reply = self.reply
-        return reply is not None and reply.done() and reply.result()
 
 
 class SentMessages(BackgroundTask):
@@ -162,29 +157,36 @@ class SentMessages(BackgroundTask):
         left = list(taken)
         try:
             committed = await self._committed({partition.topic for row in taken for partition, _ in row.to_pass})
-            passed = [
-                row
-                for row in taken
-                if (row.reply is None or row.reply.done()) and self._all_passed(row.to_pass, committed)
-            ]
-            for drop, rows in (
-                (self._inbox.drop_messages, [row for row in passed if not (row.timer or row.reply_sent())]),
-                (partial(self._inbox.drop_messages, replies=True), [row for row in passed if row.reply_sent()]),
-                (self._inbox.drop_sent_timers, [row for row in passed if row.timer]),
+            waiting, timers, with_replies, others = [], [], [], []
+            for row in taken:
+                if not self._is_passed(row, committed):
+                    waiting.append(row)
+                elif row.timer:
+                    timers.append(row.id)
+                elif row.reply is not None and row.reply.result():
+                    with_replies.append(row.id)
+                else:
+                    others.append(row.id)
+            for drop, ids in (
+                (self._inbox.drop_messages, others),
+                (partial(self._inbox.drop_messages, replies=True), with_replies),
+                (self._inbox.drop_sent_timers, timers),
             ):
-                for start in range(0, len(rows), BATCH):
-                    await drop([row.id for row in rows[start : start + BATCH]])
-            done = set(passed)
-            left = [row for row in taken if row not in done]
+                for start in range(0, len(ids), BATCH):
+                    await drop(ids[start : start + BATCH])
+            left = waiting
         finally:
             self._waiting = deque([*left, *self._waiting], maxlen=MAX_WAITING)
 
-    def _all_passed(self, to_pass: Sequence[Position], committed: Mapping[str, Mapping[TopicPartition, int]]) -> bool:
-        return all(
-            committed[group].get(partition, 0) > offset
-            for partition, offset in to_pass
-            for group in self._groups[partition.topic]
-        )
+    def _is_passed(self, row: _Row, committed: Mapping[str, Mapping[TopicPartition, int]]) -> bool:
+        """Return True if all consumer groups have passed a row's messages, and whether its reply was sent is known."""
+        if row.reply is not None and not row.reply.done():
+            return False
+        for partition, offset in row.to_pass:
+            for group in self._groups[partition.topic]:
+                if committed[group].get(partition, 0) <= offset:
+                    return False
+        return True
 
     async def _committed(self, topics: set[str]) -> dict[str, dict[TopicPartition, int]]:
         """Return the committed offsets of the groups that consume these topics."""

@@ -77,7 +77,7 @@ class Work:
 
     __slots__ = (
         *("annotations", "cause", "now", "outgoing", "replies", "timers", "urgent", "writes"),
-        *("_counts", "_created", "_ids", "_on_outcome", "_sealer"),
+        *("_caller_of_events", "_counts", "_created", "_ids", "_on_outcome", "_sealer"),
     )
 
     def __init__(self, cause: Envelope, *, now: datetime, ids: Ids, sealer: Sealer) -> None:
@@ -85,6 +85,7 @@ class Work:
         self._ids = ids
         self._created = 0
         self._sealer = sealer
+        self._caller_of_events: Caller | None = None
         self._on_outcome: OutcomeHook | None = None
         self._counts: list[Counter] = []
         self.writes: list[Write] = []
@@ -231,7 +232,9 @@ class Work:
         caller = self.cause.caller
         if caller.client_ip is None or not issubclass(kind, Event):
             return caller
-        return caller.model_copy(update={"client_ip": None})
+        if self._caller_of_events is None:
+            self._caller_of_events = caller.model_copy(update={"client_ip": None})
+        return self._caller_of_events
 
     def _envelope(self, message: Message, own_id: str | None) -> Envelope:
         kind = type(message)

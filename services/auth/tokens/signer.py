@@ -143,8 +143,8 @@ def _check(claims: Mapping[str, Any]) -> None:
     ``aud`` may be empty: a login by phone may name no app, and no resource server accepts that audience.
     """
     texts = [claims.get(name) for name in ("iss", "sub", "aud", "jti")]
-    times = [claims.get(name) for name in ("iat", "exp")] + [claims.get("nbf", 0)]
-    if not all(isinstance(text, str) for text in texts) or not all(type(time) is int for time in times):
+    times = [claims.get("iat"), claims.get("exp"), claims.get("nbf", 0)]
+    if set(map(type, texts)) != {str} or set(map(type, times)) != {int}:
         raise ValueError("a token needs iss, sub, aud and jti as texts, iat and exp as whole seconds")
-    if not all(claims[name] for name in ("iss", "sub", "jti")):
+    if "" in (claims["iss"], claims["sub"], claims["jti"]):
         raise ValueError("iss, sub and jti of a token must not be empty")

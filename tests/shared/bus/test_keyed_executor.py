@@ -30,7 +30,7 @@ class Runs:
 
     async def submit(self, name: str, kind: Kind, *, key: str = "", size: int = 0) -> None:
         record = SimpleNamespace(topic="t", partition=0, key=key.encode(), value=bytes(size), name=name)
-        await self.executor.submit(TrackedRecord(record, OffsetTracker(), kind))
+        await self.executor.submit(TrackedRecord(record, TopicPartition("t", 0), OffsetTracker(), kind))
         await turns()
 
     async def finish(self, name: str) -> None:

@@ -1,7 +1,9 @@
 import asyncio
+import gc
 import time
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
@@ -109,6 +111,27 @@ async def test_a_too_large_record_raises_bus_down(bus: BusHarness) -> None:
     with pytest.raises(BusDown, match="TooLarge"):
         await bus.put_record("ledger.commands", b"x" * (3 << 20))
     await bus.producer.send(envelope())
+
+
+async def test_a_cancelled_send_does_not_disturb_the_others_of_its_batch(bus: BusHarness) -> None:
+    await bus.producer.send(envelope(key="k", body=b"first"))
+    sends = [asyncio.create_task(bus.producer.send(envelope(key="k", body=b"%d" % number))) for number in range(3)]
+    await asyncio.sleep(0)
+    sends[1].cancel()
+    done = await asyncio.gather(*sends, return_exceptions=True)
+    assert [type(each) for each in done] == [list, asyncio.CancelledError, list]
+    await bus.producer.settle()
+    assert [record.value for record in await bus.records("ledger.commands")] == [b"first", b"0", b"1", b"2"]
+
+
+async def test_failures_that_nobody_asks_for_are_not_logged_as_lost(bus: BusHarness) -> None:
+    lost: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: lost.append(context))
+    with pytest.raises(BusDown, match="TooLarge"):
+        await bus.producer.send(*(envelope(key=f"k{number}", body=bytes(3 << 19)) for number in range(8)))
+    await bus.producer.settle()
+    gc.collect()
+    assert lost == []
 
 
 async def test_a_stopped_producer_raises_bus_down(bus: BusHarness) -> None:
