@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from contextvars import Context
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from shared.mongo import Collection, Document
@@ -22,6 +24,20 @@ MAX_VALUES: Final = 256
 MAX_WAIT: Final = 0.02
 """Longest time that a query waits for the end of the one before it, seconds. A query takes less than a millisecond; one
 that hangs does not delay the next ones."""
+Found = Mapping[Any, list[Document]]
+"""Documents by the value of the field."""
+
+
+@dataclass(eq=False, slots=True)
+class _Query:
+    """A query that serves several callers: the values to find, and the futures of their results."""
+
+    values: set[Any] = field(default_factory=set)
+    callers: list[asyncio.Future[Found]] = field(default_factory=list)
+
+    def waiting(self) -> Iterator[asyncio.Future[Found]]:
+        """Yield the futures of the callers that were not cancelled."""
+        return (caller for caller in self.callers if not caller.done())
 
 
 class BatchLoader:
@@ -35,9 +51,9 @@ class BatchLoader:
         self._collection = collection
         self._field = field
         self._where = where or {}
-        self._values: set[Any] = set()
-        self._query: asyncio.Task[dict[Any, list[Document]]] | None = None
-        self._running: asyncio.Task[Any] | None = None
+        self._next: _Query | None = None
+        self._running: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def find(self, value: str) -> list[Document]:
         """Return the documents whose field has this value, in any order.
@@ -57,32 +73,45 @@ class BatchLoader:
         found = await self._load_with(*values)
         return next((found[value][0] for value in values if value in found), None)
 
-    async def _load_with(self, *values: str) -> dict[Any, list[Document]]:
+    async def _load_with(self, *values: str) -> Found:
         """Return the result of the next query, which finds these values and those of other lookups."""
-        if self._query is None or len(self._values) >= MAX_VALUES:
-            self._values = set()
+        query = self._next
+        if query is None or len(query.values) >= MAX_VALUES:
+            query = self._next = _Query()
             # A context of its own: the time limit of the first caller is not that of the others.
-            self._query = asyncio.create_task(self._load(self._values, active_span()), context=Context())
-        query = self._query
-        self._values.update(values)
-        # Shielded: if one caller is cancelled, the others still need the result.
-        return await asyncio.shield(query)
+            task = asyncio.create_task(self._load(query, active_span()), context=Context())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        query.values.update(values)
+        # A future for each caller: if one is cancelled, the others still need the result.
+        found: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
+        query.callers.append(found)
+        return await found
 
-    async def _load(self, values: set[Any], active: RecordedSpan | None) -> dict[Any, list[Document]]:
+    async def _load(self, query: _Query, active: RecordedSpan | None) -> None:
         # In traces the query belongs to its first caller.
         ACTIVE.set(active)
         # One turn of the event loop, in which further lookups add their values.
         await asyncio.sleep(0)
         if self._running is not None:
             await asyncio.wait([self._running], timeout=MAX_WAIT)
-        if self._values is values:
-            self._query = None
+        if self._next is query:
+            self._next = None
         self._running = own = asyncio.current_task()
-        documents: dict[Any, list[Document]] = defaultdict(list)
         try:
-            async for document in self._collection.find({self._field: {"$in": list(values)}, **self._where}):
-                documents[document[self._field]].append(document)
+            found = await self._find(query.values)
+        except (Exception, asyncio.CancelledError) as failure:  # noqa: BLE001 -- passed on to the callers
+            for caller in query.waiting():
+                caller.set_exception(failure)
+        else:
+            for caller in query.waiting():
+                caller.set_result(found)
         finally:
             if self._running is own:
                 self._running = None
-        return documents
+
+    async def _find(self, values: set[Any]) -> Found:
+        found: dict[Any, list[Document]] = defaultdict(list)
+        async for document in self._collection.find({self._field: {"$in": list(values)}, **self._where}):
+            found[document[self._field]].append(document)
+        return found
