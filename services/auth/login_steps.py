@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 from services.auth.context import Auth
 from shared.bus.work import Work
 from shared.errors import Refusal
-from shared.metrics import LOGINS, LOGINS_REFUSED
+from shared.metrics import LOGINS, LOGINS_REFUSED, labelled
 
 Order = TypeVar("Order")
 Reply = TypeVar("Reply")
@@ -29,7 +29,7 @@ def login_step(
             except Refusal as refusal:
                 LOGINS_REFUSED.labels(method, step, refusal.code).inc()
                 raise
-            work.count(LOGINS.labels(method, step))
+            work.count(labelled(LOGINS, method, step))
             return reply
 
         return wrapper

@@ -28,6 +28,7 @@ from shared.ids import derived_message_id
 from shared.messages import SERVICE
 from shared.messages.billing.stripe_events import EVENT_TYPES, THIN_PREFIX, StripeThinEvent, parse_stripe_event
 from shared.messages.mailer.suppressions import NoticeKind, Status
+from shared.metrics import labelled
 from shared.sealing import Sealer
 from shared.telemetry import log
 
@@ -98,7 +99,7 @@ class Webhook(Endpoint):
         except Refusal as refusal:
             WEBHOOKS.labels(self.operation[1], kind, refusal.code).inc()
             raise
-        WEBHOOKS.labels(self.operation[1], kind, "ignored" if envelope is None else "accepted").inc()
+        labelled(WEBHOOKS, self.operation[1], kind, "ignored" if envelope is None else "accepted").inc()
         return HttpResponse(200, RECEIVED)
 
     async def _publish(self, envelope: Envelope) -> None:

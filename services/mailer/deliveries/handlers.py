@@ -12,6 +12,7 @@ from shared.bus.work import Work
 from shared.messages.mailer.deliveries import DeliveriesView, DeliveryState, DeliveryView, ListDeliveries
 from shared.messages.mailer.mails import SendMail
 from shared.messages.mailer.texts import SendText
+from shared.metrics import labelled
 from shared.paging import cursor_of
 
 DELIVERIES: Final = Counter(
@@ -43,7 +44,7 @@ async def find_delivery(command: SendMail | SendText, mailer: Mailer) -> Deliver
 
 def count_delivery(delivery: Delivery, outcome: DeliveryState | ReportKind, work: Work) -> None:
     """Count the outcome of an attempt, or a report, once the work is committed."""
-    work.count(DELIVERIES.labels(delivery.medium, delivery.template, outcome))
+    work.count(labelled(DELIVERIES, delivery.medium, delivery.template, outcome))
 
 
 def order_retry(command: SendMail | SendText, delivery: Delivery, work: Work) -> None:

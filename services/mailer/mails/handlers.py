@@ -17,7 +17,7 @@ from shared.fault_points import fault_point
 from shared.messages import Sealed
 from shared.messages.auth.sessions import FindLastLogin
 from shared.messages.mailer.mails import MailHandedOver, NoteLinkRedeemed, SendMail, Template
-from shared.metrics import LOGINS
+from shared.metrics import LOGINS, labelled
 from shared.telemetry import log
 
 LINKS: Final[frozenset[Template]] = frozenset({"magic-link", "trial-magic-link", "password-reset", "verify-address"})
@@ -67,7 +67,7 @@ async def send_mail(command: SendMail, work: Work, mailer: Mailer) -> None:
     match delivery.state:
         case "handed_over":
             if command.template in LOGIN_LINKS:
-                work.count(LOGINS.labels("mail", "mailed"))
+                work.count(labelled(LOGINS, "mail", "mailed"))
             work.publish(
                 MailHandedOver(key=delivery.id, delivery_id=delivery.id, template=command.template, at=work.now)
             )
