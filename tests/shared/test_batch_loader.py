@@ -1,6 +1,7 @@
 """Combined lookups of documents."""
 
 import asyncio
+from datetime import UTC, datetime
 
 import pytest
 from pymongo.errors import PyMongoError
@@ -70,6 +71,25 @@ async def test_more_values_than_one_query_takes_are_all_found(harness: InboxHarn
     loader = BatchLoader(harness.things)
     found = await asyncio.gather(*(loader.find_one(str(number)) for number in range(count)))
     assert found == [{"_id": str(number)} for number in range(count)]
+
+
+async def test_a_lookup_over_a_broken_connection_is_repeated(harness: InboxHarness) -> None:
+    await harness.things.insert_one({"_id": "a"})
+    loader = BatchLoader(harness.things)
+    for _ in range(3):
+        assert await loader.find_one("a") is not None
+        (server,) = (await harness.client._get_topology())._servers.values()
+        for connection in server.pool.conns:
+            connection.conn.get_conn.transport.abort()
+        assert await loader.find_one("a") == {"_id": "a"}
+
+
+async def test_dates_are_read_in_utc(harness: InboxHarness) -> None:
+    at = datetime(2026, 11, 30, 12, tzinfo=UTC)
+    await harness.things.insert_one({"_id": "a", "at": at})
+    found = await BatchLoader(harness.things).find_one("a")
+    assert found is not None
+    assert (found["at"], found["at"].tzinfo) == (at, UTC)
 
 
 async def test_a_lookup_finds_a_document_inserted_before_it(harness: InboxHarness) -> None:
