@@ -84,7 +84,8 @@ class HttpMiddleware:
                 started = True
                 call.status = message["status"]
                 present = {name for name, _ in message["headers"]}
-                message["headers"] = [*message["headers"], *[each for each in extra if each[0] not in present]]
+                missing = [each for each in extra if each[0] not in present]
+                message["headers"] = [*message["headers"], *missing]
             await send(message)
 
         try:

@@ -106,7 +106,7 @@ def client_ip(scope: Scope, trusted: Sequence[Network]) -> str | None:
     if scope.get("client") is None:
         return None
     peer: str = scope["client"][0]
-    nearest = _address(peer)
+    nearest = _peer_address(peer)
     if nearest is None:
         return peer
     for node in _forwarded_nodes(scope["headers"]):
@@ -122,7 +122,7 @@ def client_ip(scope: Scope, trusted: Sequence[Network]) -> str | None:
 
 def peer_is_trusted(scope: Scope, trusted: Sequence[Network]) -> bool:
     """Return True if a trusted proxy has sent the request; ``trusted`` as for ``client_ip``."""
-    peer = None if scope.get("client") is None else _address(scope["client"][0])
+    peer = None if scope.get("client") is None else _peer_address(scope["client"][0])
     return peer is not None and any(peer in network for network in trusted)
 
 
@@ -164,7 +164,6 @@ def _nodes_of_forwarded(value: str) -> Iterator[str]:
         yield "unknown"
 
 
-@lru_cache(maxsize=1024)
 def _address(text: str) -> IPv4Address | IPv6Address | None:
     try:
         address = ip_address(text)
@@ -174,6 +173,10 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
         return address
     # Without the zone, which has a meaning only on the machine that set it.
     return address.ipv4_mapped or IPv6Address(address.packed)
+
+
+_peer_address: Final = lru_cache(maxsize=1024)(_address)
+"""``_address`` of a connection's other end, from memory. What a header says is not kept: it may be long."""
 
 
 async def read_body(receive: Receive, limit: int) -> bytes:
