@@ -35,6 +35,7 @@ from shared.bus.inbox import DONE
 from shared.errors import Refusal
 from shared.ids import derived_message_id, new_message_id
 from shared.messages import Caller, Command, Query, Reply
+from shared.metrics import labelled
 from shared.sealing import Sealer
 
 MAX_JSON_BODY_BYTES: Final = 64 * 1024
@@ -124,8 +125,6 @@ class Endpoint(ABC):
     """
 
     operation: tuple[str, str]
-    _observe: dict[int, Callable[[float], None]] = field(default_factory=dict, init=False)
-    """By status: looking a metric up by its labels costs more than observing a value."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -154,10 +153,7 @@ class Endpoint(ABC):
         return refusal_response(refusal, request.id, self.operation[0])
 
     def _count(self, status: int, seconds: float) -> None:
-        observe = self._observe.get(status)
-        if observe is None:
-            observe = self._observe[status] = CALL_SECONDS.labels(*self.operation, str(status)).observe
-        observe(seconds)
+        labelled(CALL_SECONDS, *self.operation, str(status)).observe(seconds)
 
 
 @dataclass(eq=False, kw_only=True)

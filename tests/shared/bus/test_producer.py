@@ -126,11 +126,17 @@ async def test_a_cancelled_send_does_not_disturb_the_others_of_its_batch(bus: Bu
 
 async def test_failures_that_nobody_asks_for_are_not_logged_as_lost(bus: BusHarness) -> None:
     lost: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: lost.append(context))
-    with pytest.raises(BusDown, match="TooLarge"):
-        await bus.producer.send(*(envelope(key=f"k{number}", body=bytes(3 << 19)) for number in range(8)))
-    await bus.producer.settle()
-    gc.collect()
+    loop = asyncio.get_running_loop()
+    handler = loop.get_exception_handler()
+    loop.set_exception_handler(lambda _, context: lost.append(context))
+    try:
+        with pytest.raises(BusDown, match="TooLarge"):
+            await bus.producer.send(*(envelope(key=f"k{number}", body=bytes(3 << 19)) for number in range(8)))
+        await bus.producer.settle()
+        gc.collect()
+    finally:
+        # The event loop is that of the other tests too.
+        loop.set_exception_handler(handler)
     assert lost == []
 
 
