@@ -49,6 +49,7 @@ class ClockCheck:
         instance: instance name.
         producer: sends the announcements.
         client: for MongoDB's clock; None in the gateway, which has no database.
+        clock: this process's clock, in seconds since 1970.
 
     Attributes:
         skew: seconds by which this clock is ahead, for each reference that answered the last check.
@@ -61,11 +62,13 @@ class ClockCheck:
         instance: str,
         producer: Producer,
         client: Client | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._service = service
         self._instance = instance
         self._producer = producer
         self._client = client
+        self._clock = clock
         self._level = ""
         self.skew: dict[str, float] = {}
 
@@ -94,7 +97,7 @@ class ClockCheck:
         self._log()
 
     async def _measure(self, reference: str, read: Callable[[], Awaitable[float | None]]) -> dict[str, float]:
-        before, began = _unix_seconds(), time.monotonic()
+        before, began = self._clock(), time.monotonic()
         try:
             async with asyncio.timeout(MEASURE_SECONDS):
                 there = await read()
@@ -122,7 +125,7 @@ class ClockCheck:
         announcement = {
             "service": self._service,
             "instance": self._instance,
-            "time": round(_unix_seconds() * 1000),
+            "time": round(self._clock() * 1000),
             "skew": self.skew,
             "stopped": self.wrong,
         }
@@ -148,10 +151,6 @@ class ClockCheck:
             log.info("clock agrees", skew=self.skew, instance=self._instance)
 
 
-def _unix_seconds() -> float:
-    return time.time()
-
-
 def _described(skew: dict[str, float]) -> str:
     return " and ".join(
         f"{abs(seconds):.0f} s {'ahead of' if seconds > 0 else 'behind'} {reference}'s"
@@ -165,15 +164,19 @@ class ClockGate:
     Args:
         check: compares the clock.
         opened: the context, for example a running consumer; opened anew each time.
+        seconds: interval of the checks.
     """
 
     def __init__(
         self,
         check: ClockCheck,
         opened: Callable[[], AbstractAsyncContextManager[Any]],
+        *,
+        seconds: float = CHECK_SECONDS,
     ) -> None:
         self._check = check
         self._opened = opened
+        self._seconds = seconds
         self._stack: AsyncExitStack | None = None
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -195,7 +198,7 @@ class ClockGate:
         stopping = asyncio.create_task(self._stopping.wait())
         while not stopping.done():
             with suppress(TimeoutError):
-                async with asyncio.timeout(CHECK_SECONDS):
+                async with asyncio.timeout(self._seconds):
                     await asyncio.shield(stopping)
             measuring = asyncio.create_task(self._check.measure())
             await asyncio.wait({measuring, stopping}, return_when=asyncio.FIRST_COMPLETED)

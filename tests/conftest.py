@@ -1,6 +1,7 @@
 """Fixtures of all tests: real backing services and unique names. Distribution of the tests over the workers."""
 
 import asyncio
+import gc
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -18,6 +19,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from services.embedded.kafka import EmbeddedKafka
 from services.embedded.mongo import EmbeddedMongo
+from shared.clock_check import ClockGate
 from tests.backing import Backing, addresses_from, backing_process, from_environment
 
 # The duration of an example depends more on the machine's other work than on ours.
@@ -63,9 +65,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
 class _ByFile(LoadScopeScheduling):  # type: ignore[misc]
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        folder = file.split("/")[1]
-        return folder if folder in TOGETHER else file
+        folder = _folder(nodeid)
+        return folder if folder in TOGETHER else nodeid.partition("::")[0]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -73,7 +74,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Move the longest folders to the front, for the workers of xdist only."""
     if hasattr(config, "workerinput"):
         ranks = {folder: rank for rank, folder in enumerate(LONGEST)}
-        items.sort(key=lambda item: ranks.get(item.nodeid.split("/")[1], len(LONGEST)))
+        items.sort(key=lambda item: ranks.get(_folder(item.nodeid), len(LONGEST)))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Fail if a service still runs in this process when the next folder's tests begin.
+
+    They replace attributes of shared modules and read logs, which such a service would notice or write.
+    """
+    if nextitem is not None and _folder(item.nodeid) != _folder(nextitem.nodeid):
+        gates = [each for each in gc.get_objects() if type(each) is ClockGate]
+        running = [gate for gate in gates if gate._task is not None and not gate._task.done()]
+        assert not running, (
+            "a service outlives its folder: give its fixture the scope 'package', and the folder __init__.py"
+        )
+
+
+def _folder(nodeid: str) -> str:
+    return nodeid.partition("::")[0].split("/")[1]
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

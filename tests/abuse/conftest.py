@@ -101,7 +101,7 @@ class Target:
             await consumer.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def target(
     tmp_path_factory: pytest.TempPathFactory,
     kafka_bootstrap: str,

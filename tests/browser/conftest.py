@@ -25,7 +25,7 @@ LEVELS = {"error", "warning"}
 """Of messages in a console. htmx warns of selectors that match nothing."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def nest(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[NestUp]:
     """A `nest up` shared by all browser tests."""
     async with nest_up(tmp_path_factory.mktemp("nest")) as running:
@@ -66,7 +66,7 @@ async def open_tab(browser: Browser, base_url: str, **options: Any) -> AsyncIter
     assert [line for line in errors if "Failed to load resource" not in line] == []
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def browser() -> AsyncIterator[Browser]:
     """A Chromium shared by the tests."""
     async with chromium() as running:

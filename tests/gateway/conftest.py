@@ -130,8 +130,8 @@ def make_settings(kafka_bootstrap: str) -> Callable[..., GatewaySettings]:
     return make
 
 
-@pytest.fixture(scope="session")
-async def session_stack(
+@pytest.fixture(scope="package")
+async def shared_stack(
     make_settings: Callable[..., GatewaySettings], unique: Callable[[], str], kafka_admin: AIOKafkaAdminClient
 ) -> AsyncIterator[GatewayStack]:
     settings = make_settings(topic_prefix=unique())
@@ -152,8 +152,8 @@ async def session_stack(
 
 
 @pytest.fixture
-def stack(session_stack: GatewayStack) -> Iterator[GatewayStack]:
-    """The session's gateway, with reset stand-ins."""
-    session_stack.services.reset()
-    yield session_stack
-    assert session_stack.gateway._rpc_client.waiting == 0
+def stack(shared_stack: GatewayStack) -> Iterator[GatewayStack]:
+    """The shared gateway, with reset stand-ins."""
+    shared_stack.services.reset()
+    yield shared_stack
+    assert shared_stack.gateway._rpc_client.waiting == 0

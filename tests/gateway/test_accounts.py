@@ -75,12 +75,12 @@ def view(stack: GatewayStack, envelope: Envelope) -> bytes:
     return stack.services.sealer.seal("gateway", body).encode() if sealed else body
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def old_clients(
-    session_stack: GatewayStack, make_settings: Callable[..., GatewaySettings]
+    shared_stack: GatewayStack, make_settings: Callable[..., GatewaySettings]
 ) -> AsyncIterator[httpx.AsyncClient]:
     """HTTP client of a gateway that serves old clients."""
-    settings = make_settings(topic_prefix=session_stack.settings.topic_prefix, old_clients=True)
+    settings = make_settings(topic_prefix=shared_stack.settings.topic_prefix, old_clients=True)
     async with (
         create(settings) as gateway,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.port}", timeout=20.0) as http,

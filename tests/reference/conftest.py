@@ -7,7 +7,7 @@ import pytest
 from tests.stack import HIGH_LIMITS, Stack, running_stack
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def nest(
     tmp_path_factory: pytest.TempPathFactory, kafka_bootstrap: str, mongo_url: str, unique: Callable[[], str]
 ) -> AsyncIterator[Stack]:

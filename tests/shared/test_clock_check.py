@@ -3,8 +3,9 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import cast
 
 import pytest
@@ -19,16 +20,20 @@ from tests.shared.sample_services import Append
 
 
 class Clock:
-    """The clock of this process, ``ahead`` by so many seconds."""
+    """A clock that is ``ahead`` by so many seconds."""
 
     ahead = 0.0
 
+    def __call__(self) -> float:
+        return time.time() + self.ahead
+
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of the services that a test creates; those of other tests in this process keep theirs."""
     clock = Clock()
-    monkeypatch.setattr("shared.clock_check._unix_seconds", lambda: time.time() + clock.ahead)
-    monkeypatch.setattr("shared.clock_check.CHECK_SECONDS", 0.2)
+    monkeypatch.setattr("shared.service.ClockCheck", partial(ClockCheck, clock=clock))
+    monkeypatch.setattr("shared.service.ClockGate", partial(ClockGate, seconds=0.2))
     return clock
 
 
@@ -52,7 +57,7 @@ async def test_clock_is_compared_with_both_references(
     bus: BusHarness, clock: Clock, capsys: pytest.CaptureFixture[str], *, ahead: float, event: str, wrong: bool
 ) -> None:
     clock.ahead = ahead
-    check = ClockCheck(service="ledger", instance="one", producer=bus.producer, client=bus.client)
+    check = ClockCheck(service="ledger", instance="one", producer=bus.producer, client=bus.client, clock=clock)
     await check.measure()
     await check.measure()
     assert check.skew == {"MongoDB": pytest.approx(ahead, abs=1.0), "Kafka": pytest.approx(ahead, abs=1.0)}
@@ -67,7 +72,7 @@ async def test_clock_is_compared_with_both_references(
 
 
 async def test_a_reference_that_alone_differs_is_only_reported(bus: BusHarness, clock: Clock) -> None:
-    check = ClockCheck(service="ledger", instance="one", producer=bus.producer, client=bus.client)
+    check = ClockCheck(service="ledger", instance="one", producer=bus.producer, client=bus.client, clock=clock)
     await check.measure()
     check.skew["MongoDB"] = 600.0
     assert not check.wrong
@@ -76,7 +81,7 @@ async def test_a_reference_that_alone_differs_is_only_reported(bus: BusHarness, 
 async def test_references_that_do_not_answer_are_ignored(bus: BusHarness, clock: Clock) -> None:
     clock.ahead = 600.0
     away = connect("mongodb://127.0.0.1:1/?replicaSet=none", application="test", timeout=0.2)
-    check = ClockCheck(service="ledger", instance="one", producer=bus.producer, client=away)
+    check = ClockCheck(service="ledger", instance="one", producer=bus.producer, client=away, clock=clock)
     await check.measure()
     assert list(check.skew) == ["Kafka"]
     assert value("nest_dependency_up", service="ledger", dependency="mongodb") == 0
@@ -128,7 +133,7 @@ class FailingCheck:
         return self.measurements >= 3
 
 
-async def test_a_check_that_fails_unexpectedly_is_logged_and_repeated(clock: Clock) -> None:
+async def test_a_check_that_fails_unexpectedly_is_logged_and_repeated() -> None:
     closed = asyncio.Event()
 
     @asynccontextmanager
@@ -136,7 +141,7 @@ async def test_a_check_that_fails_unexpectedly_is_logged_and_repeated(clock: Clo
         yield
         closed.set()
 
-    gate = ClockGate(cast("ClockCheck", FailingCheck()), opened)
+    gate = ClockGate(cast("ClockCheck", FailingCheck()), opened, seconds=0.2)
     with capture_logs() as logs:
         await gate.start()
         async with asyncio.timeout(10):

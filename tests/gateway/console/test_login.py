@@ -121,15 +121,15 @@ class Consoles:
         return browser
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def console_http(
-    session_stack: GatewayStack, make_settings: Callable[..., GatewaySettings]
+    shared_stack: GatewayStack, make_settings: Callable[..., GatewaySettings]
 ) -> AsyncIterator[httpx.AsyncClient]:
     settings = make_settings(
-        topic_prefix=session_stack.settings.topic_prefix, operators=f"ada:{ADDRESS}, ben@example.com"
+        topic_prefix=shared_stack.settings.topic_prefix, operators=f"ada:{ADDRESS}, ben@example.com"
     )
     async with create(settings) as gateway:
-        await session_stack.publish(client(CLIENT_ID))
+        await shared_stack.publish(client(CLIENT_ID))
         headers = {"host": "nest.test"}
         async with httpx.AsyncClient(
             base_url=f"http://127.0.0.1:{gateway.port}", headers=headers, timeout=20.0

@@ -32,12 +32,9 @@ async def producer(kafka_bootstrap: str, unique: Callable[[], str]) -> AsyncIter
     await producer.stop()
 
 
-async def announce(
-    producer: Producer, monkeypatch: pytest.MonkeyPatch, *, ahead: float, service: str, instance: str = "host-1"
-) -> None:
+async def announce(producer: Producer, *, ahead: float, service: str, instance: str = "host-1") -> None:
     """Announce a process whose clock is ahead by so many seconds."""
-    monkeypatch.setattr("shared.clock_check._unix_seconds", lambda: time.time() + ahead)
-    check = ClockCheck(service=service, instance=instance, producer=producer)
+    check = ClockCheck(service=service, instance=instance, producer=producer, clock=lambda: time.time() + ahead)
     await check.measure()
     await check.measure()
 
@@ -46,9 +43,9 @@ async def findings(producer: Producer) -> list[Finding]:
     return [finding async for finding in check_clocks(producer._kafka, producer._prefix, producer._macs)]
 
 
-async def test_processes_with_right_clocks_are_ok(producer: Producer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_processes_with_right_clocks_are_ok(producer: Producer) -> None:
     for service in ("auth", "gateway"):
-        await announce(producer, monkeypatch, ahead=0.0, service=service)
+        await announce(producer, ahead=0.0, service=service)
     (finding,) = await findings(producer)
     assert (finding.level, finding.says) == (Level.OK, "those of 2 processes agree with MongoDB's and Kafka's")
 
@@ -62,11 +59,9 @@ async def test_processes_with_right_clocks_are_ok(producer: Producer, monkeypatc
         (-600.0, Level.PROBLEM, "the clock of auth host-2 is 600 s behind Kafka's, so it takes no messages"),
     ],
 )
-async def test_one_wrong_clock_of_many_is_found(
-    producer: Producer, monkeypatch: pytest.MonkeyPatch, *, ahead: float, level: Level, says: str
-) -> None:
-    await announce(producer, monkeypatch, ahead=ahead, service="auth", instance="host-2")
-    await announce(producer, monkeypatch, ahead=0.0, service="auth", instance="host-1")
+async def test_one_wrong_clock_of_many_is_found(producer: Producer, *, ahead: float, level: Level, says: str) -> None:
+    await announce(producer, ahead=ahead, service="auth", instance="host-2")
+    await announce(producer, ahead=0.0, service="auth", instance="host-1")
     (finding,) = await findings(producer)
     assert (finding.level, finding.says) == (level, says)
 
