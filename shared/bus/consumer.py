@@ -429,6 +429,8 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
                 if self._unchecked:
                     await self._check_for_gaps()
                 await self._commit()
+            except Fenced:
+                return
             except Exception:  # noqa: BLE001 -- without this task every record would be delivered again at a restart
                 log.exception("offsets not committed", group=self.group)
             if not self.settled or self.pauses.holds_back:

@@ -19,7 +19,7 @@ from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.errors import KafkaError, UnknownMemberIdError
 from aiokafka.protocol.api import Request, RequestStruct
 from aiokafka.protocol.commit import OffsetCommitRequest
-from aiokafka.protocol.group import HeartbeatRequest, HeartbeatResponse_v1
+from aiokafka.protocol.group import HeartbeatRequest, HeartbeatResponse_v1, JoinGroupRequest
 from aiokafka.protocol.types import Int32, Schema, String
 
 from shared.bus.kafka_connection import KafkaConnection
@@ -87,6 +87,7 @@ class GroupMember(GroupCoordinator):  # type: ignore[misc]
         self.instance: str | None = options.get("group_instance_id")
         self.on_fenced: Callable[[], None] | None = None
         self._fenced = False
+        self._join_unanswered = False
         self._sole = False
 
     async def _on_join_prepare(self, previous_assignment: Any) -> None:
@@ -107,14 +108,24 @@ class GroupMember(GroupCoordinator):  # type: ignore[misc]
             raise Fenced
         if isinstance(request, HeartbeatRequest) and self.instance is not None:
             request = _Heartbeat(self)
-        response = await super()._send_req(request)
+        try:
+            response = await super()._send_req(request)
+        except KafkaError:
+            self._join_unanswered |= isinstance(request, JoinGroupRequest)
+            raise
         if getattr(response, "error_code", 0) == FENCED_INSTANCE_ID:
+            if self._join_unanswered:
+                # Kafka may have handled that request after a later one of this member, and so given its name to itself.
+                self._join_unanswered = False
+                self.reset_generation()
+                raise UnknownMemberIdError(self.group_id)
             if not self._fenced and self.on_fenced is not None:
                 self.on_fenced()
             self._fenced = True
             raise Fenced
-        if isinstance(request, OffsetCommitRequest) and self.instance is not None and _unknown_member(response):
+        if isinstance(request, OffsetCommitRequest) and self.instance and self.member_id and _unknown_member(response):
             # aiokafka's commits do not carry the name. It would join again after this response, and take the name back.
+            # Without an ID it is joining again already, and Kafka would take the heartbeat for that of a fenced member.
             await self._send_req(_Heartbeat(self))
         return response
 

@@ -7,6 +7,10 @@ from typing import Any
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
+from aiokafka.errors import RequestTimedOutError
+from aiokafka.protocol.commit import OffsetCommitRequest
+from aiokafka.protocol.group import JoinGroupRequest, LeaveGroupRequest
 
 from shared.bus.group_member import SESSION_SECONDS
 from tests.faults.worker_process import worker
@@ -96,6 +100,92 @@ async def test_of_two_processes_with_one_name_the_older_one_stops(
 
 async def failing(running: Any) -> bool:
     return bool(running.service.problems())
+
+
+async def send_to_coordinator(bus: BusHarness, running: Any, request: Any) -> None:
+    """Send a request of the group's protocol over another connection than that of the consumer."""
+    client = AIOKafkaClient(bootstrap_servers=bus.bootstrap)
+    await client.bootstrap()
+    try:
+        node = await client.coordinator_lookup(CoordinationType.GROUP, running.consumer._member.group_id)
+        assert (await client.send(node, request, group=ConnectionGroup.DEFAULT)).error_code == 0
+    finally:
+        await client.close()
+
+
+async def end_session(bus: BusHarness, running: Any) -> None:
+    """Remove the member from its group, as Kafka does when a session ends."""
+    member = running.consumer._member
+    await send_to_coordinator(bus, running, LeaveGroupRequest(member.group_id, member.member_id))
+
+
+async def test_a_commit_refused_while_the_member_joins_again_does_not_stop_it(
+    bus: BusHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a pause of the machine a commit and a heartbeat may both learn that the session has ended."""
+    async with bus.running() as running:
+        await call_all(bus, ["subject"], 0)
+        await wait_until(lambda: settled(running))
+        client = running.consumer._member._client
+        send, refused, joining = client.send, asyncio.Event(), asyncio.Event()
+
+        async def send_late(node: int, request: Any, **options: Any) -> Any:
+            response = asyncio.create_task(send(node, request, **options))
+            if isinstance(request, OffsetCommitRequest) and not joining.is_set():
+                await response
+                refused.set()
+                await joining.wait()
+            elif isinstance(request, JoinGroupRequest):
+                assert refused.is_set()
+                await asyncio.sleep(0.3)
+                joining.set()
+                await asyncio.sleep(0.3)
+            return await response
+
+        monkeypatch.setattr(client, "send", send_late)
+        await end_session(bus, running)
+        await call_all(bus, ["subject"], 1)
+        async with asyncio.timeout(10):
+            await joining.wait()
+        await call_all(bus, ["subject"], 2)
+        assert running.service.problems() == []
+
+
+async def test_a_late_request_to_join_does_not_stop_the_member_that_sent_it(
+    bus: BusHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a pause Kafka may handle a request that timed out after the one that the member sent instead."""
+    async with bus.running() as running:
+        await call_all(bus, ["subject"], 0)
+        client = running.consumer._member._client
+        send, late = client.send, asyncio.get_running_loop().create_future()
+
+        async def send_but_one(node: int, request: Any, **options: Any) -> Any:
+            if isinstance(request, JoinGroupRequest) and not late.done():
+                late.set_result(request)
+                raise RequestTimedOutError
+            return await send(node, request, **options)
+
+        monkeypatch.setattr(client, "send", send_but_one)
+        await end_session(bus, running)
+        await asyncio.wait_for(late, 10)
+        await call_all(bus, ["subject"], 1)
+        ids = [*await members(bus)]
+        await send_to_coordinator(bus, running, late.result())
+        ids += await members(bus)
+        assert len({*ids}) == 2, "the late request took the name"
+        await wait_until(lambda: other_members(bus, ids), 10)
+        await call_all(bus, ["subject"], 2)
+        assert running.service.problems() == []
+
+
+async def other_members(bus: BusHarness, ids: list[str]) -> bool:
+    current = await members(bus)
+    return bool(current) and not {*current} & {*ids}
+
+
+async def settled(running: Any) -> bool:
+    return bool(running.consumer.settled)
 
 
 async def test_a_blocked_loop_still_sends_heartbeats(bus: BusHarness) -> None:
