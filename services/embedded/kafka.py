@@ -31,7 +31,8 @@ _PROBE_SECONDS = 2.0
 _TEMPLATE_CLUSTER_ID = "TmVzdEVtYmVkZGVkS2Fma2"
 # Each setting is here because its default is for a cluster of servers. The most important ones:
 # dedupe.buffer: with its default the cleaner needs 128 MB of heap, and the broker dies with less.
-# session.timeout: a killed broker may register again only after it, by default 9 s.
+# threads: with the defaults some fifty threads wake up several times a second without work.
+# session.timeout, heartbeat.interval: see `_session`.
 # index.size.max: by default two files of 10 MB per partition, and tests create many partitions.
 # rebalance.delay: by default a consumer group waits 3 s for more members.
 # max.idle.interval: by default the controller writes a record without effect twice a second, for its followers.
@@ -46,9 +47,10 @@ listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs={data}
 auto.create.topics.enable=false
 message.max.bytes=2097152
-num.network.threads=2
-num.io.threads=4
-background.threads=2
+num.network.threads=1
+num.io.threads=2
+background.threads=1
+group.coordinator.threads=1
 num.recovery.threads.per.data.dir=2
 log.cleaner.threads=1
 log.cleaner.dedupe.buffer.size=4194304
@@ -65,8 +67,8 @@ transaction.state.log.num.partitions=1
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 share.coordinator.state.topic.num.partitions=1
-broker.session.timeout.ms=2000
-broker.heartbeat.interval.ms=750
+broker.session.timeout.ms={session}
+broker.heartbeat.interval.ms={heartbeat}
 metadata.max.idle.interval.ms=0
 controller.quorum.election.timeout.ms=200
 controller.quorum.fetch.timeout.ms=500
@@ -111,10 +113,26 @@ class EmbeddedKafka(Server):
         """Start the JVM with these options, and wait until Kafka responds."""
         self._reserve_port()
         file = self._folder / "kafka.properties"
-        file.write_text(_PROPERTIES.format(port=self._port, controller=ports.any_free(), data=self._data))
+        file.write_text(_properties(self._port, self._data))
         await installation.format(self._data)
         command = installation.command("kafka.Kafka", file, heap_mb=self._heap_mb, options=options)
         await self._run(command, lambda: self._until(lambda: responds(ports.LOOPBACK, self._port)))
+
+
+def _properties(port: int, data: Path) -> str:
+    session, heartbeat = _session(data)
+    return _PROPERTIES.format(port=port, controller=ports.any_free(), data=data, session=session, heartbeat=heartbeat)
+
+
+def _session(data: Path) -> tuple[int, int]:
+    """Return the session timeout of the broker and the interval of its heartbeats, in milliseconds.
+
+    A broker that was killed may register again only when its last session has timed out, by the timeout of the new
+    process. So a start after a kill has a short timeout. Otherwise heartbeats are rare, because at rest they cost Kafka
+    a third of its CPU time.
+    """
+    stopped = not (data / "meta.properties").exists() or (data / ".kafka_cleanshutdown").exists()
+    return (9_000, 4_500) if stopped else (2_000, 750)
 
 
 async def responds(host: str, port: int) -> bool:
@@ -192,7 +210,7 @@ class KafkaInstallation:
         half = template.with_name(f"formatted-{secrets.token_hex(4)}")
         half.mkdir()
         file = half.with_suffix(".properties")
-        file.write_text(_PROPERTIES.format(port=ports.any_free(), controller=ports.any_free(), data=half))
+        file.write_text(_properties(ports.any_free(), half))
         tool = ("kafka.tools.StorageTool", "format", "-t", _TEMPLATE_CLUSTER_ID, "-c", file)
         process = await asyncio.create_subprocess_exec(
             *self.command(*tool, heap_mb=_TOOL_HEAP_MB),

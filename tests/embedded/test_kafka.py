@@ -36,6 +36,19 @@ async def test_restart_in_the_same_folder_keeps_port_and_topics(tmp_path: Path) 
         await consumer.stop()
 
 
+async def test_session_is_short_after_a_kill_alone(tmp_path: Path) -> None:
+    """The next process registers only when the session of a killed one has timed out; heartbeats cost CPU at rest."""
+    timeouts = []
+    kafka = EmbeddedKafka(tmp_path)
+    for end in (kafka.stop, kafka.kill, kafka.kill, kafka.stop, kafka.stop):
+        await kafka.start()
+        lines = dict(line.split("=") for line in (tmp_path / "kafka.properties").read_text().splitlines())
+        timeouts.append(int(lines["broker.session.timeout.ms"]))
+        assert 2 * int(lines["broker.heartbeat.interval.ms"]) <= timeouts[-1]
+        await end()
+    assert timeouts == [9_000, 9_000, 2_000, 2_000, 9_000]
+
+
 async def test_unknown_topic_is_not_created(own_kafka: Start) -> None:
     kafka = await own_kafka()
     async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, request_timeout_ms=500) as producer:
