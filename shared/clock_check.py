@@ -25,7 +25,7 @@ WARNING_SECONDS: Final = 2.0
 """Skew from which the process warns."""
 MAX_SECONDS: Final = 30.0
 """Skew from which the process takes no more messages: the leeway of tokens, links and codes."""
-CHECK_SECONDS: Final = 5.0
+CHECK_SECONDS: Final = 10.0
 """Interval of the checks and announcements."""
 MEASURE_SECONDS: Final = 2.0
 """Timeout of one measurement; a reference that does not answer in time is ignored."""

@@ -84,7 +84,7 @@ PENDING_EVENTS: Final = Gauge("nest_stripe_events_waiting", "Stripe events whose
 PENDING_EVENTS_SINCE: Final = Gauge(
     "nest_stripe_events_waiting_since_timestamp_seconds", "When the oldest pending event was received; 0 without any."
 )
-UPDATE_SECONDS: Final = 15.0
+UPDATE_SECONDS: Final = 30.0
 """Interval between two updates of the gauges."""
 
 

@@ -27,8 +27,8 @@ from shared.mongo import Collection, Database, dependency_down
 from shared.telemetry import log
 
 POLL_SECONDS: Final = 5.0
-"""Longest pause between two looks for due rows. Rows of this process and those of which a look knows are sent when they
-are due; so this delays only a row of another process that has ended before the row was due."""
+"""Longest pause between two looks for the next row. Rows of this process and those of which a look knows are sent when
+they are due; so this delays only a row of another process that has ended before the row was due."""
 RETRY_SECONDS: Final = 0.5
 """Pause after a failure, and while paused."""
 LEASE: Final = timedelta(seconds=30)
@@ -58,16 +58,16 @@ class TimerWakeups:
         """Forget the times added so far, because all rows are looked at."""
         self._next = LATEST
 
-    async def wait(self, until: datetime, clock: Callable[[], datetime]) -> None:
-        """Wait until a time, or the earliest one that is added."""
-        self._next = min(self._next, until)
+    async def wait(self, seconds: float, clock: Callable[[], datetime]) -> bool:
+        """Wait until the earliest time that is added, for some seconds at most; return whether it has come."""
+        until = clock() + timedelta(seconds=seconds)
         while True:
             self._earlier.clear()
             try:
-                async with asyncio.timeout(min(POLL_SECONDS, (self._next - clock()).total_seconds())):
+                async with asyncio.timeout(min(seconds, (min(self._next, until) - clock()).total_seconds())):
                     await self._earlier.wait()
             except TimeoutError:
-                return
+                return self._next <= until
 
 
 class Timers(BackgroundTask):
@@ -160,20 +160,30 @@ class Timers(BackgroundTask):
         self._due.set(groups[0]["count"] if groups else 0)
         self._due_since.set(groups[0]["since"].timestamp() if groups else 0)
 
-    async def _next_look(self) -> datetime:
-        """Return when to look next: when the next row is due, and after ``POLL_SECONDS`` at the latest."""
-        latest = self._clock() + timedelta(seconds=POLL_SECONDS)
-        found = await self._rows.find_one({"at": {"$lt": latest}}, {"_id": 0, "at": 1}, sort=[("at", ASCENDING)])
-        return latest if found is None else found["at"]
+    async def _look(self) -> None:
+        """Wake up again when the next row is due, and export how many rows are."""
+        now = self._clock()
+        # A leased row may be due too.
+        first = await self._rows.find_one({"at": {"$lt": now + LEASE}}, {"_id": 0, "at": 1}, sort=[("at", ASCENDING)])
+        if first is None:
+            self._due.set(0)
+            self._due_since.set(0)
+            return
+        self._wakeups.add(first["at"])
+        if time.monotonic() >= self._next_count:
+            await self._count_due(now)
 
     async def _run(self) -> None:
+        due = True
         while not self._stopping.is_set():
             self._wakeups.forget()
-            next_look = self._clock() + timedelta(seconds=RETRY_SECONDS)
+            failed = True
             try:
-                await self.publish_due()
+                if due:
+                    await self.publish_due()
                 if not self._paused():
-                    next_look = await self._next_look()
+                    await self._look()
+                    failed = False
             except BusDown as down:
                 log.warning("bus down", error=str(down))
             except Exception as failure:  # noqa: BLE001 -- one bad row must not end the polling
@@ -181,4 +191,4 @@ class Timers(BackgroundTask):
                     log.warning("dependency unavailable", error=type(failure).__name__)
                 else:
                     log.exception("timers failed")
-            await self._wakeups.wait(next_look, self._clock)
+            due = await self._wakeups.wait(RETRY_SECONDS if failed else POLL_SECONDS, self._clock) or failed

@@ -19,7 +19,7 @@ from shared.errors import Unavailable
 MAX_WAIT: Final = 1 / 4
 """Longest expected wait for the mailer, as a fraction of the lifetime of the link or code."""
 INTERVAL_SECONDS: Final = 1.0
-IDLE_INTERVAL_SECONDS: Final = 15.0
+IDLE_INTERVAL_SECONDS: Final = 60.0
 """Interval while nothing waits for the mailer. An order ends it."""
 RATE_SECONDS: Final = 30.0
 """The highest rate measured within this period counts as the mailer's: its rate is lower while it has little to do."""

@@ -15,6 +15,7 @@ from shared.bus.producer import BusDown, Producer
 from shared.bus.timers import LEASE, POLL_SECONDS, Timers, TimerWakeups
 from shared.messages import Caller
 from tests.metrics import value
+from tests.query_profile import QueryProfile
 from tests.shared.bus_harness import BusHarness, wait_until
 from tests.shared.inbox_harness import ROW_ENCRYPTION
 from tests.shared.sample_services import Append, Appended
@@ -196,3 +197,23 @@ async def test_a_row_is_sent_when_it_is_due_long_before_the_next_poll(bus: BusHa
 
         await wait_until(sent, POLL_SECONDS / 2)
     assert datetime.now(UTC) >= due
+
+
+async def test_at_rest_a_poll_is_one_read_that_finds_rows_of_ended_processes(
+    bus: BusHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.bus.timers.POLL_SECONDS", 0.2)
+    running = Timers(bus.database(), bus.producer, service="ledger", encryption=ROW_ENCRYPTION)
+    profile = QueryProfile(bus.database())
+    async with polling(running):
+        await asyncio.sleep(0.1)
+        await profile.start()
+        await asyncio.sleep(1)
+        assert {each["op"] for each in await profile.operations()} == {"query"}
+        row = await add_timer(bus, datetime.now(UTC) - timedelta(seconds=1), 1)
+
+        async def sent() -> bool:
+            return await sent_ids(bus) == [row.id]
+
+        await wait_until(sent)
+    assert value("nest_timers_due", service="ledger") == 0
