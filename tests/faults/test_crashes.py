@@ -1,16 +1,24 @@
 """A killed service: every accepted command takes effect once and in order, and all its messages are sent."""
 
 import asyncio
+import os
 import random
+import signal
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from services.embedded.kafka import EmbeddedKafka
+from services.embedded.mongo import EmbeddedMongo
+from shared.bus.group_member import SESSION_SECONDS
 from tests.faults.worker_process import worker
 from tests.shared.bus_harness import BusHarness, ReceivedReply, wait_until
 from tests.shared.sample_services import Append, Relay
 
+OwnKafka = Callable[[], Awaitable[EmbeddedKafka]]
+OwnMongo = Callable[[], Awaitable[EmbeddedMongo]]
 SUBJECTS = [str(number) for number in range(6)]
 EVENTS = 3
 
@@ -142,6 +150,34 @@ async def test_a_process_that_was_frozen_loses_and_repeats_nothing(
     for subject in SUBJECTS:
         assert await bus.listed(subject) == list(range(40))
         assert sorted(await bus.numbers(subject, "audit")) == sorted([*range(40)] * EVENTS)
+
+
+async def test_a_machine_that_sleeps_loses_and_repeats_nothing(
+    own_kafka: OwnKafka, own_mongo: OwnMongo, tmp_path: Path, chaos: random.Random, rounds: int
+) -> None:
+    """Every process is suspended for longer than a session in Kafka, and goes on at another moment."""
+    kafka, mongo = await asyncio.gather(own_kafka(), own_mongo())
+    async with (
+        BusHarness(kafka.bootstrap, mongo.url, "p.", "nest_") as bus,
+        worker("ledger", bus.environment(), tmp_path) as ledger,
+        worker("audit", bus.environment(), tmp_path) as audit,
+    ):
+        await asyncio.gather(ledger.start(), audit.start())
+        clients = [asyncio.create_task(client(bus, subject, 40 * rounds)) for subject in SUBJECTS]
+        for number in range(rounds):
+            await wait_until(partial(has_rows, bus, number * 40 * len(SUBJECTS) + chaos.randrange(20, 100)), 60)
+            pids = [ledger.pid, audit.pid, *(each.pid for each in (kafka, mongo) if each.pid)]
+            for pid in pids:
+                os.kill(pid, signal.SIGSTOP)
+            await asyncio.sleep(SESSION_SECONDS + chaos.uniform(1, 8))
+            chaos.shuffle(pids)
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+                await asyncio.sleep(chaos.uniform(0, 2))
+        replies = [reply for received in await asyncio.gather(*clients) for reply in received]
+        assert {reply.kind for reply in replies} == {"done"}
+        await assert_nothing_lost_or_repeated(bus, 40 * rounds)
+        assert "consumer stopped" not in ledger.log + audit.log
 
 
 async def test_a_stopped_process_finishes_its_messages(bus: BusHarness, tmp_path: Path) -> None:
