@@ -77,8 +77,6 @@ class EmbeddedMongo(Server):
             *("--wiredTigerCacheSizeGB", str(self._cache_gb)),
             # By default a twentieth of the disk.
             *("--oplogSize", "256"),
-            # Writes wait for the journal and have it flushed at once; by default it is also flushed ten times a second.
-            *("--journalCommitInterval", "500"),
             "--nounixsocket",
             "--quiet",
             *(word for name, value in parameters.items() for word in ("--setParameter", f"{name}={value}")),
