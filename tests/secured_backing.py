@@ -76,7 +76,7 @@ class SecuredKafka(EmbeddedKafka):
         )
         quorum = secured.partition("CONTROLLER://")[2].partition("\n")[0]
         replaced = ("listeners", "advertised.listeners", "listener.security.protocol.map", "controller.quorum.voters")
-        plain = kafka._PROPERTIES.format(port=0, controller=0, data=self._data).splitlines()
+        plain = kafka.properties(0, self._data).splitlines()
         lines = [line for line in plain if line.partition("=")[0] not in replaced]
         file = self._folder / "kafka.properties"
         file.write_text("\n".join([*lines, f"controller.quorum.voters=1@{quorum}", secured]))

@@ -113,13 +113,14 @@ class EmbeddedKafka(Server):
         """Start the JVM with these options, and wait until Kafka responds."""
         self._reserve_port()
         file = self._folder / "kafka.properties"
-        file.write_text(_properties(self._port, self._data))
+        file.write_text(properties(self._port, self._data))
         await installation.format(self._data)
         command = installation.command("kafka.Kafka", file, heap_mb=self._heap_mb, options=options)
         await self._run(command, lambda: self._until(lambda: responds(ports.LOOPBACK, self._port)))
 
 
-def _properties(port: int, data: Path) -> str:
+def properties(port: int, data: Path) -> str:
+    """Return the settings of a Kafka on this port, with a free one for its controller, and data in this folder."""
     session, heartbeat = _session(data)
     return _PROPERTIES.format(port=port, controller=ports.any_free(), data=data, session=session, heartbeat=heartbeat)
 
@@ -210,7 +211,7 @@ class KafkaInstallation:
         half = template.with_name(f"formatted-{secrets.token_hex(4)}")
         half.mkdir()
         file = half.with_suffix(".properties")
-        file.write_text(_properties(ports.any_free(), half))
+        file.write_text(properties(ports.any_free(), half))
         tool = ("kafka.tools.StorageTool", "format", "-t", _TEMPLATE_CLUSTER_ID, "-c", file)
         process = await asyncio.create_subprocess_exec(
             *self.command(*tool, heap_mb=_TOOL_HEAP_MB),
