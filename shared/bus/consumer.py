@@ -430,7 +430,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
                     await self._check_for_gaps()
                 await self._commit()
             except Fenced:
-                return
+                return  # `_fenced` has logged it
             except Exception:  # noqa: BLE001 -- without this task every record would be delivered again at a restart
                 log.exception("offsets not committed", group=self.group)
             if not self.settled or self.pauses.holds_back:
