@@ -177,13 +177,13 @@ class Timers(BackgroundTask):
         due = True
         while not self._stopping.is_set():
             self._wakeups.forget()
-            failed = True
+            looked = False
             try:
                 if due:
                     await self.publish_due()
                 if not self._paused():
                     await self._look()
-                    failed = False
+                    looked = True
             except BusDown as down:
                 log.warning("bus down", error=str(down))
             except Exception as failure:  # noqa: BLE001 -- one bad row must not end the polling
@@ -191,4 +191,5 @@ class Timers(BackgroundTask):
                     log.warning("dependency unavailable", error=type(failure).__name__)
                 else:
                     log.exception("timers failed")
-            due = await self._wakeups.wait(RETRY_SECONDS if failed else POLL_SECONDS, self._clock) or failed
+            come = await self._wakeups.wait(POLL_SECONDS if looked else RETRY_SECONDS, self._clock)
+            due = come or not looked

@@ -14,16 +14,21 @@ Every round asserts that its fault has happened, and that the promises hold afte
 
 import os
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from services.embedded.kafka import EmbeddedKafka
+from services.embedded.mongo import EmbeddedMongo
 from tests.backing import Backing
 from tests.shared.bus_harness import BusHarness
 from tests.stack import Stack, running_stack
 
+OwnKafka = Callable[[], Awaitable[EmbeddedKafka]]
+OwnMongo = Callable[[], Awaitable[EmbeddedMongo]]
+"""The fixtures `own_kafka` and `own_mongo`."""
 SEED: Final = int(os.environ.get("NEST_FAULTS_SEED", "1"))
 ROUNDS: Final = int(os.environ.get("NEST_FAULTS_ROUNDS", "8"))
 

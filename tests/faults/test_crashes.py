@@ -4,21 +4,17 @@ import asyncio
 import os
 import random
 import signal
-from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from services.embedded.kafka import EmbeddedKafka
-from services.embedded.mongo import EmbeddedMongo
 from shared.bus.group_member import SESSION_SECONDS
+from tests.faults.conftest import OwnKafka, OwnMongo
 from tests.faults.worker_process import worker
 from tests.shared.bus_harness import BusHarness, ReceivedReply, wait_until
 from tests.shared.sample_services import Append, Relay
 
-OwnKafka = Callable[[], Awaitable[EmbeddedKafka]]
-OwnMongo = Callable[[], Awaitable[EmbeddedMongo]]
 SUBJECTS = [str(number) for number in range(6)]
 EVENTS = 3
 

@@ -16,18 +16,16 @@ from pathlib import Path
 import pytest
 from pymongo.errors import AutoReconnect
 
-from services.embedded.kafka import EmbeddedKafka
 from services.embedded.mongo import EmbeddedMongo
 from shared.bus.envelope import unix_milliseconds
 from shared.bus.producer import BusDown
 from shared.ids import new_message_id
 from shared.mongo import connect
+from tests.faults.conftest import OwnKafka, OwnMongo
 from tests.faults.worker_process import worker
 from tests.shared.bus_harness import BusHarness, wait_until
 from tests.shared.sample_services import Append, Total
 
-OwnKafka = Callable[[], Awaitable[EmbeddedKafka]]
-OwnMongo = Callable[[], Awaitable[EmbeddedMongo]]
 BusOn = Callable[[EmbeddedMongo], Awaitable[BusHarness]]
 
 

@@ -159,6 +159,7 @@ async def test_gateway_with_a_wrong_clock_refuses_requests(
         health = await http.get("/healthz")
         assert health.status_code == 503
         assert health.json()["reasons"][0].startswith("the clock is 600 s ")
+        assert stack.gateway.problems() == []
         skew[0] = 0.0
-        await eventually(lambda: gateway.problems() == [])
+        await eventually(lambda: gateway.problems() == stack.gateway.problems() == [])
         assert (await http.post(path, json=body)).status_code == 204

@@ -170,7 +170,7 @@ async def test_a_late_request_to_join_does_not_stop_the_member_that_sent_it(
         await end_session(bus, running)
         await asyncio.wait_for(late, 10)
         await call_all(bus, ["subject"], 1)
-        ids = [*await members(bus)]
+        ids = await members(bus)
         await send_to_coordinator(bus, running, late.result())
         ids += await members(bus)
         assert len({*ids}) == 2, "the late request took the name"
