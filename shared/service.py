@@ -156,7 +156,9 @@ class Service:
         self._clock_check: ClockCheck | None = None
         self._outage: Outage | None = None
         self.sent: SentMessages | None = None
-        self._readers: dict[str, TopicReader] = {}
+        self._reader = TopicReader(settings.kafka, macs=self._macs, client_id=f"nest-{name}")
+        self._required_topics: list[str] = []
+        """Topics that the context of the service follows."""
 
     async def __aenter__(self) -> Self:
         """Start; return when messages are consumed.
@@ -197,12 +199,7 @@ class Service:
     def _problems(self, paused: list[str]) -> list[str]:
         if self._clock_check is None:
             return ["not started"]
-        unread = [
-            f"{topic} is not read"
-            for topic, reader in self._readers.items()
-            # While it is not read, pauses are not shared, and messages are handled as usual.
-            if not reader.following and topic != PAUSED_PARTITIONS
-        ]
+        unread = [] if self._reader.following else [f"{topic} is not read" for topic in self._required_topics]
         faults = [] if self._consumer is None or self._consumer.fault is None else [self._consumer.fault]
         outages = [] if self._outage is None else self._outage.problems()
         version = [] if self._version is None or self._version.problem is None else [self._version.problem]
@@ -233,6 +230,7 @@ class Service:
         producer = await self._connected_producer(tracing)
         group = settings.topic_prefix + self.name
         instance = self._instance_name(group)
+        self._stack.push_async_callback(self._reader.stop)
         growth = await self._growth(producer, instance)
         publish = partial(publish_outside_work, producer, sealer)
         announcements = await self._follow_pauses(producer, publish, instance)
@@ -345,8 +343,7 @@ class Service:
         """Follow the orders of a growth of topics, before anything is sent."""
         growth = GrowthFollower(
             producer,
-            kafka=self.settings.kafka,
-            macs=self._macs,
+            reader=self._reader,
             prefix=self.settings.topic_prefix,
             service=self.name,
             instance=instance,
@@ -445,7 +442,7 @@ class Service:
         except BusDown as missing:
             log.error("pauses are not shared: run nest topics apply", topic=PAUSED_PARTITIONS, error=str(missing))
         else:
-            await self._follow(PAUSED_PARTITIONS, announcements.apply)
+            await self._read(PAUSED_PARTITIONS, announcements.apply)
         return announcements
 
     async def _refresh_partitions(self) -> None:
@@ -453,12 +450,13 @@ class Service:
             await self._consumer.refresh_partitions()
 
     async def _follow(self, topic: str, on_record: OnRecord) -> None:
-        settings = self.settings
-        full_name, client_id = settings.topic_prefix + topic, f"nest-{self.name}"
-        reader = TopicReader(settings.kafka, full_name, on_record, macs=self._macs, client_id=client_id)
-        await retry_until_available("Kafka", reader.start)
-        self._readers[topic] = reader
-        self._stack.push_async_callback(reader.stop)
+        """Follow a topic without which the service is unhealthy."""
+        await self._read(topic, on_record)
+        self._required_topics.append(topic)
+
+    async def _read(self, topic: str, on_record: OnRecord) -> None:
+        topics = {self.settings.topic_prefix + topic: on_record}
+        await retry_until_available("Kafka", partial(self._reader.follow, topics))
 
 
 class Runnable(Protocol):

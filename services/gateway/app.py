@@ -38,7 +38,7 @@ from shared.bus.outside_work import publish_outside_work
 from shared.bus.producer import Producer
 from shared.bus.sealed_message_counts import SealedMessageCounts
 from shared.bus.topic_growth import GrowthFollower
-from shared.bus.topic_reader import TopicReader
+from shared.bus.topic_reader import OnRecord, TopicReader
 from shared.bus.topics import SERVICES
 from shared.clock_check import ClockCheck, ClockGate
 from shared.errors import Refusal, Unavailable
@@ -105,11 +105,12 @@ class Gateway:
             limit=settings.calls_in_flight,
         )
         keys, clients, revocations = SigningKeys(), Clients(), Revocations()
-        self._auth_readers = (
-            TopicReader(kafka, prefix + SigningKeyPublished.topic, keys.apply, macs=macs),
-            TopicReader(kafka, prefix + ClientAnnounced.topic, clients.apply, macs=macs),
-            TopicReader(kafka, prefix + AccessTokenRevoked.topic, revocations.apply, macs=macs),
-        )
+        self._reader = TopicReader(kafka, macs=macs, client_id="nest-gateway")
+        self._auth_topics: dict[str, OnRecord] = {
+            prefix + SigningKeyPublished.topic: keys.apply,
+            prefix + ClientAnnounced.topic: clients.apply,
+            prefix + AccessTokenRevoked.topic: revocations.apply,
+        }
         internal_keys = [named_key(entry) for entry in settings.internal_keys]
         self._failed_authentications = FailedAuthentications(
             partial(publish_outside_work, self._producer, sealer), settings.failed_authentications_per_minute
@@ -187,7 +188,7 @@ class Gateway:
         current = [] if self._clock_check is None else self._clock_check.problems()
         if not self._rpc_client.receiving:
             current.append("replies are not received")
-        if not all(reader.following for reader in self._auth_readers):
+        if not self._reader.following:
             current.append("signing keys, clients or revocations are not received")
         return current
 
@@ -206,11 +207,11 @@ class Gateway:
         group = f"{settings.kafka_bootstrap} {settings.topic_prefix}gateway"
         instance = InstanceName(group, settings.instance)
         self._stack.callback(instance.release)
+        self._stack.push_async_callback(self._reader.stop)
         # Before anything is sent: topics may get more partitions just now.
         self._growth = GrowthFollower(
             self._producer,
-            kafka=settings.kafka,
-            macs=self._macs,
+            reader=self._reader,
             prefix=settings.topic_prefix,
             service="gateway",
             instance=instance.text,
@@ -225,9 +226,9 @@ class Gateway:
         self._stack.push_async_callback(gate.stop)
         self._failed_authentications.start()
         self._stack.push_async_callback(self._failed_authentications.stop)
-        for reader in (self._rpc_client, *self._auth_readers):
-            await retry_until_available("Kafka", reader.start)
-            self._stack.push_async_callback(reader.stop)
+        await retry_until_available("Kafka", self._rpc_client.start)
+        self._stack.push_async_callback(self._rpc_client.stop)
+        await retry_until_available("Kafka", partial(self._reader.follow, self._auth_topics))
         if self.settings.health_port is not None:
             health = HealthServer(self.settings.health_host, self.settings.health_port, self.problems)
             await health.start()

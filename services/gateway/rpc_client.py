@@ -108,14 +108,12 @@ class RpcClient:
         self._partition = partitions[zlib.crc32(new_message_id().encode()) % len(partitions)]
         self._reader = TopicReader(
             self._kafka,
-            self._prefix + TOPIC,
-            self._receive,
             macs=self._macs,
             partitions=[self._partition],
             from_end=True,
             client_id="nest-gateway-replies",
         )
-        await self._reader.start()
+        await self._reader.follow({self._prefix + TOPIC: self._receive})
 
     async def stop(self) -> None:
         """Stop reading, and time out the calls that still wait."""

@@ -92,13 +92,11 @@ class Growth:
         self._admin = AIOKafkaAdminClient(**self.kafka.options, request_timeout_ms=int(REQUEST_SECONDS * 1000))
         self._consumer = AIOKafkaConsumer(**self.kafka.options, group_id=None, enable_auto_commit=False)
         self._producer = Producer(self.kafka, macs=self.macs, prefix=self.prefix, client_id="nest-growth")
-        self._reader = TopicReader(
-            self.kafka, self.prefix + GROWTH.name, self._receive, macs=self.macs, from_end=True, client_id="nest-growth"
-        )
+        self._reader = TopicReader(self.kafka, macs=self.macs, from_end=True, client_id="nest-growth")
         await self._admin.start()
         await self._consumer.start()
         await self._producer.start()
-        await self._reader.start()
+        await self._reader.follow({self.prefix + GROWTH.name: self._receive})
 
     async def stop(self) -> None:
         """Disconnect."""

@@ -22,9 +22,7 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
-from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.producer import BusDown, Producer
-from shared.bus.record_macs import RecordMacs
 from shared.bus.topic_reader import TopicReader
 from shared.bus.topics import CONSUMERS, GROWTH, WRITERS
 from shared.telemetry import log
@@ -82,8 +80,7 @@ class GrowthFollower:
 
     Args:
         producer: the producer of the process.
-        kafka: the connection to Kafka.
-        macs: checks the MACs of the orders.
+        reader: the topic reader of the process.
         prefix: prefix of every topic name.
         service: ``gateway``, or the service of the process.
         instance: instance name, as in the announcements.
@@ -98,8 +95,7 @@ class GrowthFollower:
         self,
         producer: Producer,
         *,
-        kafka: KafkaConnection,
-        macs: RecordMacs,
+        reader: TopicReader,
         prefix: str,
         service: str,
         instance: str,
@@ -111,7 +107,8 @@ class GrowthFollower:
         self._instance = instance
         self._consume = consume
         self._sent_by_gateways = sent_by_gateways
-        self._reader = TopicReader(kafka, prefix + GROWTH.name, self._receive, macs=macs, client_id="nest-growth")
+        self._reader = reader
+        self._topic = prefix + GROWTH.name
         self._newest: Order | None = None
         self._lease_ends = 0.0
         self._received = asyncio.Event()
@@ -132,7 +129,7 @@ class GrowthFollower:
         except BusDown as missing:
             log.error("growth is not followed: run nest topics apply", topic=GROWTH.name, error=str(missing))
             return
-        await self._reader.start()
+        await self._reader.follow({self._topic: self._receive})
         if self._newest is not None and self._newest.stage == "done":
             # This producer has just read the numbers of partitions.
             self._obeyed = self._newest
@@ -141,11 +138,10 @@ class GrowthFollower:
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Follow no longer. What is held stays held: the process ends."""
+        """Obey no longer. What is held stays held: the process ends."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        await self._reader.stop()
 
     def _receive(self, record: Any) -> None:
         if record.key != ORDER_KEY or record.value is None:

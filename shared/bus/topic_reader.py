@@ -1,16 +1,17 @@
-"""Topic reader: reads every record of a topic in one process, without a consumer group, and follows new ones.
+"""Topic reader: reads every record of some topics in one process, without a consumer group, and follows new ones.
 
 Used for what every instance needs (signing keys, revocations) and for what a single instance waits for (replies). No
-offsets are committed: reading starts at the beginning or at the end of the topic.
+offsets are committed: reading starts at the beginning or at the end of a topic. A process has one reader for all topics
+that it follows, because each consumer costs the process and Kafka a connection and fetches of its own, also at rest.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
@@ -25,9 +26,9 @@ from shared.telemetry import log
 OnRecord = Callable[[ConsumerRecord], None]
 """Callback that receives each record, those of a partition in order. Its exceptions are logged and ignored."""
 SILENCE_SECONDS: Final = 3.0
-"""After so long without a record the end offsets are compared with the position. aiokafka has open bugs after broker
-restarts (aio-libs/aiokafka#1037, #703, #718), in which a stuck consumer looks like a quiet topic. They are read from
-Kafka only if no fresh response states them."""
+"""Interval at which the positions are compared with the end offsets. aiokafka has open bugs after broker restarts
+(aio-libs/aiokafka#1037, #703, #718), in which a stuck consumer looks like quiet partitions. The end offsets are read
+from Kafka only if no fresh response states them."""
 KAFKA_SECONDS: Final = 5.0
 """Timeout of a request to Kafka."""
 CATCH_UP_MILLISECONDS: Final = 500
@@ -35,20 +36,25 @@ FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 2.0
 
 
+class _Gap(NamedTuple):
+    """Offsets between which records of a partition are not read."""
+
+    position: int
+    end: int
+
+
 class TopicReader:
-    """Reads and follows a topic; reconnects after failures and continues at its position.
+    """Reads and follows topics; reconnects after failures and continues at its positions.
 
     Records without a valid MAC are counted, logged and not passed on.
 
     Args:
         kafka: the connection to Kafka.
-        topic: full topic name.
-        on_record: receives each record.
         macs: checks the MACs.
-        partitions: partitions to read; all by default.
-        from_end: skip the records that exist at the start.
+        partitions: partitions of each topic to read; all by default.
+        from_end: skip the records that exist when a topic is added.
         client_id: name in the broker's log.
-        silence_seconds: how long without a record before the end offsets are checked.
+        silence_seconds: interval at which the positions are compared with the end offsets.
 
     Attributes:
         following: True while new records are received; False while Kafka is unavailable.
@@ -57,8 +63,6 @@ class TopicReader:
     def __init__(
         self,
         kafka: KafkaConnection,
-        topic: str,
-        on_record: OnRecord,
         *,
         macs: RecordMacs,
         partitions: Sequence[int] | None = None,
@@ -68,38 +72,49 @@ class TopicReader:
     ) -> None:
         patch_aiokafka()
         self._kafka = kafka
-        self._topic = topic
-        self._on_record = on_record
         self._macs = macs
-        self._name = macs.without_prefix(topic)
         self._wanted = partitions
         self._from_end = from_end
         self._client_id = client_id
         self._silence_seconds = silence_seconds
+        self._topics: dict[str, OnRecord] = {}
         self._positions: dict[TopicPartition, int] = {}
-        self._unreachable: dict[TopicPartition, int] = {}
-        """End offsets that a new consumer did not reach either, because compaction removed the records before them."""
+        self._unreachable: dict[TopicPartition, _Gap] = {}
+        """Gaps that a new consumer did not close either, because compaction removed the records within them."""
         self._consumer: AIOKafkaConsumer | None = None
         self._task: asyncio.Task[None] | None = None
         self.following = False
 
-    async def start(self, within: float = 30.0) -> None:
-        """Read the records that exist now, then follow in the background.
+    async def follow(self, topics: Mapping[str, OnRecord], within: float = 30.0) -> None:
+        """Read the records that topics have now, then follow them in the background, beside those added before.
+
+        Args:
+            topics: what receives the records of each topic, by full name.
+            within: timeout in seconds.
 
         Raises:
-            BusDown: they were not read ``within`` so many seconds, or Kafka or the topic is unavailable.
+            BusDown: the records were not read in time, or Kafka or a topic is unavailable. The topics added before are
+                followed further.
         """
+        await self.stop()
+        before = self._topics
+        self._topics = {**before, **topics}
         try:
             async with asyncio.timeout(within):
-                self._consumer = await self._open()
-                await self._catch_up(self._consumer)
+                consumer = self._consumer = await self._open()
+                await self._catch_up(consumer)
         except BaseException as failure:
             await self._close()
+            self._topics = before
+            self._positions = {each: offset for each, offset in self._positions.items() if each.topic in before}
             if isinstance(failure, KafkaError | TimeoutError):
-                raise BusDown(f"{self._topic} can't be read: {type(failure).__name__}") from failure
+                raise BusDown(f"{', '.join(topics)} can't be read: {type(failure).__name__}") from failure
             raise
-        self.following = True
-        self._task = asyncio.create_task(self._follow(self._consumer))
+        else:
+            self.following = True
+        finally:
+            if self._topics:
+                self._task = asyncio.create_task(self._follow())
 
     async def stop(self) -> None:
         """Stop following and disconnect."""
@@ -110,9 +125,9 @@ class TopicReader:
         await self._close()
 
     async def _open(self) -> AIOKafkaConsumer:
-        """Open a consumer at the position of the previous one, or where reading starts."""
+        """Open a consumer at the positions of the previous one, or where reading starts."""
         consumer = AIOKafkaConsumer(
-            self._topic,
+            *self._topics,
             **self._kafka.options,
             client_id=self._client_id,
             group_id=None,
@@ -125,11 +140,15 @@ class TopicReader:
         )
         try:
             await consumer.start()
-            existing = consumer.partitions_for_topic(self._topic) or ()
+            existing = {topic: consumer.partitions_for_topic(topic) or () for topic in self._topics}
             # The subscription only served to load the partitions. It would start again whenever one is added; an
             # assignment does not change.
             consumer.unsubscribe()
-            partitions = [TopicPartition(self._topic, number) for number in sorted(self._wanted or existing)]
+            partitions = [
+                TopicPartition(topic, number)
+                for topic, numbers in existing.items()
+                for number in sorted(self._wanted or numbers)
+            ]
             consumer.assign(partitions)
             for partition in partitions:
                 if partition in self._positions:
@@ -157,46 +176,65 @@ class TopicReader:
         """Process the next records; return False if there were none in time."""
         batches: dict[TopicPartition, list[Any]] = await consumer.getmany(timeout_ms=milliseconds)
         for partition, records in batches.items():
+            on_record, name = self._topics[partition.topic], self._macs.without_prefix(partition.topic)
             for record in records:
                 try:
-                    if not self._macs.refuses(self._name, record):
-                        self._on_record(record)
+                    if not self._macs.refuses(name, record):
+                        on_record(record)
                 except Exception:  # noqa: BLE001 -- one bad record must not end the reading
-                    log.exception("record not processed", topic=self._topic, offset=record.offset)
+                    log.exception("record not processed", topic=partition.topic, offset=record.offset)
             self._positions[partition] = records[-1].offset + 1
         return bool(batches)
 
-    async def _follow(self, consumer: AIOKafkaConsumer) -> None:
+    async def _follow(self) -> None:
         """Read new records; after any failure with a new consumer."""
+        pause = FIRST_PAUSE
         while True:
             try:
-                await self._read_until_failure(consumer)
-            except Exception as failure:  # noqa: BLE001 -- whatever the failure, the topic must be followed
+                if self._consumer is None:
+                    async with asyncio.timeout(10 * KAFKA_SECONDS):
+                        self._consumer = await self._open()
+                self.following, pause = True, FIRST_PAUSE
+                await self._read_until_failure(self._consumer)
+            except Exception as failure:  # noqa: BLE001 -- whatever the failure, the topics must be followed
                 self.following = False
-                log.warning("topic reader interrupted", topic=self._topic, error=f"{type(failure).__name__}: {failure}")
+                if self._consumer is not None:
+                    error = f"{type(failure).__name__}: {failure}"
+                    log.warning("topic reader interrupted", topics=list(self._topics), error=error)
                 await self._close()
-                consumer = self._consumer = await self._reopen()
-                self.following = True
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _read_until_failure(self, consumer: AIOKafkaConsumer) -> None:
         """Read until the consumer raises KafkaError, or _Stuck because it does not return records of Kafka."""
-        missing: dict[TopicPartition, int] = {}
+        unread: dict[TopicPartition, _Gap] = {}
+        compared = time.monotonic()
         while True:
-            if await self._read(consumer, int(self._silence_seconds * 1000)):
-                self.following, missing = True, {}
+            remaining = max(0.0, compared + self._silence_seconds - time.monotonic())
+            if await self._read(consumer, int(remaining * 1000)):
+                self.following = True
+            if time.monotonic() < compared + self._silence_seconds:
                 continue
-            before, missing = missing, await self._unread_ends(consumer)
+            compared = time.monotonic()
+            before, unread = unread, await self._unread(consumer)
             # Seen twice, because a record that arrived during the first check was not late.
-            if missing and before == missing and missing != self._unreachable:
-                self._unreachable = missing
-                for partition, end in missing.items():
-                    if end < self._positions[partition]:
+            stuck = {
+                partition: gap
+                for partition, gap in unread.items()
+                if partition in before
+                and before[partition].position == gap.position
+                and self._unreachable.get(partition) != gap
+            }
+            if stuck:
+                self._unreachable |= stuck
+                for partition, gap in stuck.items():
+                    if gap.end < gap.position:
                         # The topic was deleted and created again, so its records are read from where reading starts.
                         del self._positions[partition]
-                raise _Stuck(f"position of {len(missing)} partitions is not at the end")
+                raise _Stuck(f"position of {len(stuck)} partitions is not at the end")
 
-    async def _unread_ends(self, consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
-        """Return the end offsets that differ from the position; none if Kafka does not answer."""
+    async def _unread(self, consumer: AIOKafkaConsumer) -> dict[TopicPartition, _Gap]:
+        """Return the partitions whose position is not their end offset; none if Kafka does not answer."""
         ends = {each: end for each in self._positions if (end := fetched_end(consumer, each)) is not None}
         try:
             if unknown := [each for each in self._positions if each not in ends]:
@@ -207,17 +245,8 @@ class TopicReader:
             self.following = False
             return {}
         self.following = True
-        return {partition: end for partition, end in ends.items() if end != self._positions[partition]}
-
-    async def _reopen(self) -> AIOKafkaConsumer:
-        pause = FIRST_PAUSE
-        while True:
-            try:
-                async with asyncio.timeout(10 * KAFKA_SECONDS):
-                    return await self._open()
-            except (KafkaError, BusDown, TimeoutError):
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
+        gaps = {partition: _Gap(self._positions[partition], end) for partition, end in ends.items()}
+        return {partition: gap for partition, gap in gaps.items() if gap.position != gap.end}
 
     async def _close(self, opening: AIOKafkaConsumer | None = None) -> None:
         """Close a consumer that could not be opened, by default the current one."""

@@ -61,14 +61,10 @@ async def test_two_instances_share_the_signing_key_and_the_commands(
     collector = RecordCollector(UserEnsured.wire, COMMANDS)
     sealer = Sealer(chosen.master_keys())
     macs = chosen.record_macs(sealer)
-    readers = [
-        TopicReader(KafkaConnection(backing.kafka_bootstrap), topic_prefix + topic, collector.add, macs=macs)
-        for topic in ("auth.keys", "auth.events")
-    ]
+    reader = TopicReader(KafkaConnection(backing.kafka_bootstrap), macs=macs)
     producer = Producer(KafkaConnection(backing.kafka_bootstrap), macs=macs, prefix=topic_prefix)
     await producer.start()
-    for reader in readers:
-        await reader.start()
+    await reader.follow({topic_prefix + topic: collector.add for topic in ("auth.keys", "auth.events")})
     try:
         async with create(chosen), create(chosen):
             for number in range(COMMANDS):
@@ -86,8 +82,7 @@ async def test_two_instances_share_the_signing_key_and_the_commands(
             async with asyncio.timeout(30):
                 await collector.complete.wait()
     finally:
-        for reader in readers:
-            await reader.stop()
+        await reader.stop()
         await producer.stop()
 
     keys = [

@@ -51,20 +51,16 @@ class FakeServices:
         self.producer = Producer(KafkaConnection(bootstrap), macs=macs, prefix=prefix, client_id="fake-services")
         self._prefix = prefix
         commands = [f"{service}.commands" for service in topics.SERVICES]
-        self._readers = [
-            TopicReader(KafkaConnection(bootstrap), prefix + topic, self._receive, macs=macs)
-            for topic in (*commands, "stripe.webhooks")
-        ]
+        self._topics = [prefix + topic for topic in (*commands, "stripe.webhooks")]
+        self._reader = TopicReader(KafkaConnection(bootstrap), macs=macs)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         await self.producer.start()
-        for reader in self._readers:
-            await reader.start()
+        await self._reader.follow(dict.fromkeys(self._topics, self._receive))
 
     async def stop(self) -> None:
-        for reader in self._readers:
-            await reader.stop()
+        await self._reader.stop()
         await asyncio.gather(*self._tasks)
         await self.producer.stop()
 

@@ -17,6 +17,7 @@ from shared.bus.envelope import Envelope, encode, unix_milliseconds
 from shared.bus.kafka_connection import KafkaConnection
 from shared.bus.producer import BusDown, Producer
 from shared.bus.topic_growth import ORDER_KEY, GrowthFollower, Order
+from shared.bus.topic_reader import TopicReader
 from shared.bus.topics import GROWABLE, GROWTH, INSTANCES, TOPICS
 from shared.ids import new_message_id
 from tests.shared.bus_harness import BusHarness, wait_until
@@ -60,10 +61,10 @@ class Gateway:
 async def gateway(bus: BusHarness, instance: str) -> AsyncIterator[Gateway]:
     kafka = KafkaConnection(bus.bootstrap)
     producer = Producer(kafka, macs=bus.macs, prefix=bus.prefix, timeout=5)
+    reader = TopicReader(kafka, macs=bus.macs)
     follower = GrowthFollower(
         producer,
-        kafka=kafka,
-        macs=bus.macs,
+        reader=reader,
         prefix=bus.prefix,
         service="gateway",
         instance=instance,
@@ -77,6 +78,7 @@ async def gateway(bus: BusHarness, instance: str) -> AsyncIterator[Gateway]:
     finally:
         announcing.cancel()
         await follower.stop()
+        await reader.stop()
         await producer.stop()
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
-from aiokafka import AIOKafkaProducer, ConsumerRecord
+from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from services.embedded.kafka import EmbeddedKafka
@@ -16,7 +17,7 @@ from shared.bus.topic_reader import TopicReader
 from shared.sealing import Sealer
 from tests.stack import eventually
 
-TOPIC = "followed"
+TOPIC, SECOND_TOPIC = "followed", "followed-too"
 SEALER = Sealer({"k1": bytes(32)})
 
 
@@ -46,6 +47,12 @@ async def topic(topic_prefix: str, kafka_admin: AIOKafkaAdminClient) -> str:
 
 
 @pytest.fixture
+async def second_topic(topic_prefix: str, kafka_admin: AIOKafkaAdminClient) -> str:
+    await kafka_admin.create_topics([NewTopic(topic_prefix + SECOND_TOPIC, 1, 1)])
+    return topic_prefix + SECOND_TOPIC
+
+
+@pytest.fixture
 async def producer(kafka_bootstrap: str, topic_prefix: str, topic: str) -> AsyncIterator[Producer]:
     producer = Producer(KafkaConnection(kafka_bootstrap), macs=macs_of(topic), prefix=topic_prefix)
     await producer.start()
@@ -53,9 +60,9 @@ async def producer(kafka_bootstrap: str, topic_prefix: str, topic: str) -> Async
     await producer.stop()
 
 
-async def send(producer: Producer, *values: str, partition: int = 0) -> None:
+async def send(producer: Producer, *values: str, topic: str = TOPIC, partition: int = 0) -> None:
     for value in values:
-        await producer.send_record(TOPIC, value.encode(), [], partition=partition)
+        await producer.send_record(topic, value.encode(), [], partition=partition)
 
 
 async def test_existing_records_are_read_before_the_start_returns(
@@ -64,8 +71,8 @@ async def test_existing_records_are_read_before_the_start_returns(
     await send(producer, *map(str, range(1000)))
     await send(producer, "a", "b", partition=1)
     listener = Listener()
-    reader = TopicReader(KafkaConnection(kafka_bootstrap), topic, listener, macs=macs_of(topic))
-    await reader.start()
+    reader = TopicReader(KafkaConnection(kafka_bootstrap), macs=macs_of(topic))
+    await reader.follow({topic: listener})
     assert reader.following
     assert len(listener.records) == 1002
     assert [record.value for record in listener.records if record.partition == 1] == [b"a", b"b"]
@@ -77,8 +84,8 @@ async def test_existing_records_are_read_before_the_start_returns(
 
 async def test_an_empty_topic_is_followed(kafka_bootstrap: str, topic: str, producer: Producer) -> None:
     listener = Listener()
-    reader = TopicReader(KafkaConnection(kafka_bootstrap), topic, listener, macs=macs_of(topic))
-    await reader.start()
+    reader = TopicReader(KafkaConnection(kafka_bootstrap), macs=macs_of(topic))
+    await reader.follow({topic: listener})
     await send(producer, "first")
     await eventually(lambda: listener.values == [b"first"])
     await reader.stop()
@@ -87,8 +94,8 @@ async def test_an_empty_topic_is_followed(kafka_bootstrap: str, topic: str, prod
 async def test_from_the_end_existing_records_are_skipped(kafka_bootstrap: str, topic: str, producer: Producer) -> None:
     await send(producer, "old")
     listener = Listener()
-    reader = TopicReader(KafkaConnection(kafka_bootstrap), topic, listener, macs=macs_of(topic), from_end=True)
-    await reader.start()
+    reader = TopicReader(KafkaConnection(kafka_bootstrap), macs=macs_of(topic), from_end=True)
+    await reader.follow({topic: listener})
     await send(producer, "new")
     await eventually(lambda: listener.values)
     assert listener.values == [b"new"]
@@ -99,8 +106,8 @@ async def test_only_the_given_partitions_are_read(kafka_bootstrap: str, topic: s
     await send(producer, "elsewhere", partition=0)
     await send(producer, "here", partition=1)
     listener = Listener()
-    reader = TopicReader(KafkaConnection(kafka_bootstrap), topic, listener, macs=macs_of(topic), partitions=[1])
-    await reader.start()
+    reader = TopicReader(KafkaConnection(kafka_bootstrap), macs=macs_of(topic), partitions=[1])
+    await reader.follow({topic: listener})
     assert listener.values == [b"here"]
     await reader.stop()
 
@@ -108,8 +115,8 @@ async def test_only_the_given_partitions_are_read(kafka_bootstrap: str, topic: s
 async def test_a_tombstone_is_passed_on_with_a_null_value(kafka_bootstrap: str, topic: str, producer: Producer) -> None:
     await producer.send_record(TOPIC, None, [], key=b"gone")
     listener = Listener()
-    reader = TopicReader(KafkaConnection(kafka_bootstrap), topic, listener, macs=macs_of(topic))
-    await reader.start()
+    reader = TopicReader(KafkaConnection(kafka_bootstrap), macs=macs_of(topic))
+    await reader.follow({topic: listener})
     assert [(record.key, record.value) for record in listener.records] == [(b"gone", None)]
     await reader.stop()
 
@@ -125,8 +132,8 @@ async def test_an_exception_of_the_callback_does_not_stop_the_reader(
             raise ValueError("bad")
         values.append(record.value)
 
-    reader = TopicReader(KafkaConnection(kafka_bootstrap), topic, on_record, macs=macs_of(topic))
-    await reader.start()
+    reader = TopicReader(KafkaConnection(kafka_bootstrap), macs=macs_of(topic))
+    await reader.follow({topic: on_record})
     assert values == [b"good", b"good"]
     await reader.stop()
 
@@ -142,31 +149,65 @@ async def test_an_end_offset_without_a_record_before_it_is_reached(
         headers = macs_of(topic).signed(TOPIC, None, b"one", [])
         await transactional.send_and_wait(topic, b"one", partition=0, headers=headers)
     listener = Listener()
-    reader = TopicReader(KafkaConnection(kafka_bootstrap), topic, listener, macs=macs_of(topic), silence_seconds=0.1)
-    await reader.start(within=10)
+    reader = TopicReader(KafkaConnection(kafka_bootstrap), macs=macs_of(topic), silence_seconds=0.1)
+    await reader.follow({topic: listener}, within=10)
     assert listener.values == [b"one"]
     await send(producer, "two")
     await eventually(lambda: listener.values == [b"one", b"two"])
     await reader.stop()
 
 
-async def test_a_missing_topic_raises_bus_down(kafka_bootstrap: str, topic_prefix: str) -> None:
-    reader = TopicReader(KafkaConnection(kafka_bootstrap), topic_prefix + "nothing", Listener(), macs=macs_of(TOPIC))
+async def test_topics_that_are_added_share_the_consumer(
+    kafka_bootstrap: str, topic: str, second_topic: str, producer: Producer
+) -> None:
+    first, second = Listener(), Listener()
+    await send(producer, "a")
+    await send(producer, "b", topic=SECOND_TOPIC)
+    reader = TopicReader(KafkaConnection(kafka_bootstrap), macs=macs_of(topic))
+    await reader.follow({topic: first})
+    sending = asyncio.create_task(send(producer, *map(str, range(500))))
+    await reader.follow({second_topic: second})
+    await sending
+    await send(producer, "c", topic=SECOND_TOPIC)
+    await eventually(lambda: second.values == [b"b", b"c"])
+    await eventually(lambda: len(first.values) == 501)
+    assert first.values == [b"a", *(str(number).encode() for number in range(500))]
+    assert reader._consumer is not None
+    assert {partition.topic for partition in reader._consumer.assignment()} == {topic, second_topic}
+    await reader.stop()
+
+
+async def test_topics_are_followed_further_if_another_one_is_missing(
+    kafka_bootstrap: str, topic: str, producer: Producer
+) -> None:
+    listener = Listener()
+    reader = TopicReader(KafkaConnection(kafka_bootstrap), macs=macs_of(topic))
+    await reader.follow({topic: listener})
     with pytest.raises(BusDown, match="nothing"):
-        await reader.start(within=1)
+        await reader.follow({topic + "-nothing": Listener()}, within=1)
+    await send(producer, "later")
+    await eventually(lambda: listener.values == [b"later"])
+    assert reader.following
+    await reader.stop()
+
+
+async def test_a_missing_topic_raises_bus_down(kafka_bootstrap: str, topic_prefix: str) -> None:
+    reader = TopicReader(KafkaConnection(kafka_bootstrap), macs=macs_of(TOPIC))
+    with pytest.raises(BusDown, match="nothing"):
+        await reader.follow({topic_prefix + "nothing": Listener()}, within=1)
     await reader.stop()
 
 
 async def test_an_unreachable_kafka_raises_bus_down() -> None:
-    reader = TopicReader(KafkaConnection("127.0.0.1:1"), TOPIC, Listener(), macs=macs_of(TOPIC))
+    reader = TopicReader(KafkaConnection("127.0.0.1:1"), macs=macs_of(TOPIC))
     with pytest.raises(BusDown):
-        await reader.start(within=3)
+        await reader.follow({TOPIC: Listener()}, within=3)
 
 
 async def test_a_stuck_consumer_is_replaced(kafka_bootstrap: str, topic: str, producer: Producer) -> None:
     listener = Listener()
-    reader = TopicReader(KafkaConnection(kafka_bootstrap), topic, listener, macs=macs_of(topic), silence_seconds=0.1)
-    await reader.start()
+    reader = TopicReader(KafkaConnection(kafka_bootstrap), macs=macs_of(topic), silence_seconds=0.1)
+    await reader.follow({topic: listener})
     await send(producer, "one")
     await eventually(lambda: listener.values == [b"one"])
     consumer = reader._consumer
@@ -176,6 +217,31 @@ async def test_a_stuck_consumer_is_replaced(kafka_bootstrap: str, topic: str, pr
     await eventually(lambda: listener.values == [b"one", b"two", b"three"])
     assert reader._consumer is not consumer
     await reader.stop()
+
+
+async def test_a_stuck_partition_is_noticed_while_another_one_has_records(
+    kafka_bootstrap: str, topic: str, producer: Producer
+) -> None:
+    listener = Listener()
+    reader = TopicReader(KafkaConnection(kafka_bootstrap), macs=macs_of(topic), silence_seconds=0.1)
+    await reader.follow({topic: listener})
+    consumer = reader._consumer
+    assert consumer is not None
+    consumer.pause(TopicPartition(topic, 1))
+
+    async def busy() -> None:
+        while True:
+            await send(producer, "busy")
+            await asyncio.sleep(0.01)
+
+    sending = asyncio.create_task(busy())
+    await send(producer, "stuck", partition=1)
+    await eventually(lambda: b"stuck" in listener.values)
+    sending.cancel()
+    await asyncio.gather(sending, return_exceptions=True)
+    await reader.stop()
+    offsets = [record.offset for record in listener.records if record.partition == 0]
+    assert offsets == list(range(len(offsets)))
 
 
 @pytest.mark.slow
@@ -191,18 +257,11 @@ async def test_reading_continues_at_its_position_after_an_outage(
     await producer.start()
     listeners = Listener(), Listener()
     readers = [
-        TopicReader(
-            KafkaConnection(kafka.bootstrap),
-            TOPIC,
-            listener,
-            macs=macs_of(TOPIC),
-            from_end=from_end,
-            silence_seconds=0.5,
-        )
-        for listener, from_end in zip(listeners, (False, True), strict=True)
+        TopicReader(KafkaConnection(kafka.bootstrap), macs=macs_of(TOPIC), from_end=from_end, silence_seconds=0.5)
+        for from_end in (False, True)
     ]
-    for reader in readers:
-        await reader.start()
+    for reader, listener in zip(readers, listeners, strict=True):
+        await reader.follow({TOPIC: listener})
     await send(producer, "before")
     before = kafka.pid
     await kafka.kill()
