@@ -148,7 +148,8 @@ async def _send(command: SendMail, address: str, delivery: Delivery, work: Work,
         return Rejected(f"unusable address: {unusable}")
     content = compose(
         rendered,
-        sender=branding.sender,
+        sender_name=branding.sender_name,
+        sender_address=branding.sender_address,
         recipient=recipient,
         message_id=delivery.message_id,
         at=delivery.created_at,
