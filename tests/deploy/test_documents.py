@@ -14,10 +14,8 @@ from typing import Any, Final
 
 import pytest
 from nest_client.testing import COMMAND, DATA
-from typer.main import get_command
 
 import services
-from services import cli
 from services.gateway.errors import STATUS, HttpRefusal
 from services.operator.client import KEY, URL
 from shared.bus.envelope import MAC, Envelope
@@ -26,6 +24,7 @@ from shared.errors import Refusal
 from shared.fault_points import POINTS
 from shared.messages import SERVICE
 from tests.deploy.environments import (
+    COMMAND_LINE,
     ROOT,
     SETTINGS,
     all_variables,
@@ -150,7 +149,7 @@ def test_every_nest_command_line_parses(document: str) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_named_nest_command_exists(document: str) -> None:
     for line in re.findall(r"`nest\s+([^`<-][^`]*)`", CODE_BLOCK.sub("", DOCUMENTS[document])):
-        command: Any = get_command(cli.app)
+        command = COMMAND_LINE
         for word in line.split():
             alternatives = word.split("|")
             if not hasattr(command, "commands"):
