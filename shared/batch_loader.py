@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextvars import Context
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -111,7 +111,13 @@ class BatchLoader:
                 self._running = None
 
     async def _find(self, values: set[Any]) -> Found:
-        found: dict[Any, list[Document]] = defaultdict(list)
-        async for document in self._collection.find({self._field: {"$in": list(values)}, **self._where}):
-            found[document[self._field]].append(document)
-        return found
+        query = {self._field: {"$in": list(values)}, **self._where}
+        return by_value([(document[self._field], document) async for document in self._collection.find(query)])
+
+
+def by_value(documents: Iterable[tuple[Any, Document]]) -> Found:
+    """Group documents by the value that precedes each."""
+    found: dict[Any, list[Document]] = defaultdict(list)
+    for value, document in documents:
+        found[value].append(document)
+    return found

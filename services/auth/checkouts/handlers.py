@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Final
 
 from services.auth.context import Auth
@@ -32,7 +31,7 @@ async def create_checkout(command: CreateCheckout, work: Work, auth: Auth) -> No
     client.must_be_enabled()
     client.must_return_to(command.success_url)
     client.must_redirect_to(command.cancel_url)
-    user, identifiers = await asyncio.gather(auth.users.get(command.user_id), auth.identifiers.of_user(command.user_id))
+    user, identifiers = await auth.users.with_identifiers(command.user_id)
     await keep_user(user.id, work, auth)
     work.annotate(user_id=user.id)
     device = command.device or NO_DEVICE

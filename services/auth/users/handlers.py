@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -40,7 +39,7 @@ async def get_user(query: GetUser, work: Work, auth: Auth) -> UserView:
     Raises:
         UserNotFound: no user has this ID.
     """
-    user, identifiers = await asyncio.gather(auth.users.get(query.user_id), auth.identifiers.of_user(query.user_id))
+    user, identifiers = await auth.users.with_identifiers(query.user_id)
     work.annotate(user_id=user.id)
     return UserView(id=user.id, created_at=user.created_at, identifiers=tuple(map(_view, identifiers)))
 

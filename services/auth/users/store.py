@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Final, get_args
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, get_args
 
 from pymongo import ASCENDING, IndexModel
 
 from services.auth.users.models import Identifier, IdentifierType, User, spellings
-from shared.batch_loader import BatchLoader
+from shared.batch_loader import BatchLoader, Found, by_value
 from shared.documents import Rows
 from shared.errors import InvalidCursor
 from shared.messages.auth.errors import UserNotFound
@@ -24,6 +24,23 @@ class Users(Rows[User], missing=UserNotFound):
     COLLECTION: Final = "users"
     _ORDER: Final = NewestFirst("createdAt")
     INDEXES: Final = (_ORDER.index(),)
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self._identifiers = Identifiers(database)
+        self._with_identifiers = _WithIdentifiers(self._collection)
+
+    async def with_identifiers(self, user_id: str) -> tuple[User, list[Identifier]]:
+        """The user with this ID, and all identifiers, including removed ones, oldest first.
+
+        Raises:
+            UserNotFound: no user has this ID.
+        """
+        documents = await self._with_identifiers.find(user_id)
+        user = next((self._read(document) for document in documents if document["_id"] == user_id), None)
+        if user is None:
+            raise UserNotFound
+        return user, self._identifiers.oldest_first(document for document in documents if "userId" in document)
 
     async def page(self, query: ListUsers) -> list[User]:
         """The users of a page, newest first, and one more if there are more.
@@ -107,5 +124,18 @@ class Identifiers(Rows[Identifier]):
 
     async def of_user(self, user_id: str) -> list[Identifier]:
         """All identifiers of a user, including removed ones, oldest first."""
-        documents = await self._of_user.find(user_id)
+        return self.oldest_first(await self._of_user.find(user_id))
+
+    def oldest_first(self, documents: Iterable[Document]) -> list[Identifier]:
+        """The identifiers in these documents, oldest first."""
         return sorted(map(self._read, documents), key=lambda identifier: identifier.id)
+
+
+class _WithIdentifiers(BatchLoader):
+    """Finds the documents of users together with those of their identifiers, which costs little more than one query."""
+
+    async def _find(self, values: set[Any]) -> Found:
+        users = list(values)
+        identifiers = {"coll": Identifiers.COLLECTION, "pipeline": [{"$match": {"userId": {"$in": users}}}]}
+        found = await self._collection.aggregate([{"$match": {"_id": {"$in": users}}}, {"$unionWith": identifiers}])
+        return by_value([(document.get("userId", document["_id"]), document) async for document in found])
