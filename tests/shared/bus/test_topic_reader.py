@@ -235,11 +235,13 @@ async def test_a_stuck_partition_is_noticed_while_another_one_has_records(
             await asyncio.sleep(0.01)
 
     sending = asyncio.create_task(busy())
-    await send(producer, "stuck", partition=1)
-    await eventually(lambda: b"stuck" in listener.values)
-    sending.cancel()
-    await asyncio.gather(sending, return_exceptions=True)
-    await reader.stop()
+    try:
+        await send(producer, "stuck", partition=1)
+        await eventually(lambda: b"stuck" in listener.values)
+    finally:
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+        await reader.stop()
     offsets = [record.offset for record in listener.records if record.partition == 0]
     assert offsets == list(range(len(offsets)))
 
