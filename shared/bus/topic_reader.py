@@ -198,9 +198,8 @@ class TopicReader:
                 await self._read_until_failure(self._consumer)
             except Exception as failure:  # noqa: BLE001 -- whatever the failure, the topics must be followed
                 self.following = False
-                if self._consumer is not None:
-                    error = f"{type(failure).__name__}: {failure}"
-                    log.warning("topic reader interrupted", topics=list(self._topics), error=error)
+                error = f"{type(failure).__name__}: {failure}"
+                log.warning("topic reader interrupted", topics=list(self._topics), error=error)
                 await self._close()
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
