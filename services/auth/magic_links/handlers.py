@@ -140,9 +140,8 @@ async def resend_magic_link(command: ResendMagicLink, work: Work, auth: Auth) ->
         NoOpenMagicLink: no link to an address of the user can be redeemed.
         ClientNotFound, ClientDisabled, InvalidRedirectUri, InvalidEmail: the app could not request this link now.
     """
-    user = await auth.users.get(command.user_id)
+    user, identifiers = await auth.users.with_identifiers(command.user_id)
     work.annotate(user_id=user.id)
-    identifiers = await auth.identifiers.of_user(user.id)
     addresses = [
         each.identifier_value for each in identifiers if each.identifier_type == "email" and not each.removed_at
     ]

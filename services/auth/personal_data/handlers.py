@@ -81,9 +81,8 @@ async def export_user(command: ExportUser, work: Work, auth: Auth) -> UserProces
     Raises:
         UserNotFound: there is no such user.
     """
-    user = await auth.users.get(command.user_id)
+    user, identifiers = await auth.users.with_identifiers(command.user_id)
     work.annotate(user_id=user.id)
-    identifiers = await auth.identifiers.of_user(user.id)
     return _begin("export", user, identifiers, work, auth)
 
 
@@ -98,14 +97,13 @@ async def erase_user(command: EraseUser, work: Work, auth: Auth) -> UserProcessV
         UserNotFound: there is no such user, and none was erased.
     """
     try:
-        user = await auth.users.get(command.user_id)
+        user, identifiers = await auth.users.with_identifiers(command.user_id)
     except UserNotFound:
         earlier = await auth.user_processes.find_erasure(command.user_id)
         if earlier is None:
             raise
         work.annotate(user_id=earlier.user_id, resource_id=earlier.id)
         return earlier.view()
-    identifiers = await auth.identifiers.of_user(user.id)
     work.annotate(user_id=user.id)
     return await _erase(user, identifiers, work, auth, delete_stripe_customer=command.delete_stripe_customer)
 
