@@ -12,7 +12,7 @@ import secrets
 from datetime import datetime
 from email import policy
 from email.header import Header
-from email.utils import format_datetime
+from email.utils import format_datetime, quote
 from functools import lru_cache
 from typing import Final
 
@@ -91,9 +91,9 @@ def _sender_header(name: str | None, address: str) -> bytes:
     if not name:
         return _plain_header("From", address)
     _check("From", name + address)
-    quoted = name.replace("\\", r"\\").replace('"', r"\"")
-    if "=?" not in name and _WORDS.fullmatch(name) and len(f'From: "{quoted}" <{address}>') <= WIDTH:
-        phrase = name if _ATOMS.fullmatch(name) else f'"{quoted}"'
+    quoted = f'"{quote(name)}"'
+    if "=?" not in name and _WORDS.fullmatch(name) and len(f"From: {quoted} <{address}>") <= WIDTH:
+        phrase = name if _ATOMS.fullmatch(name) else quoted
         return f"From: {phrase} <{address}>\r\n".encode("ascii")
     return f"From: {_encoded('From', name)}\r\n <{address}>\r\n".encode("ascii")
 
