@@ -10,17 +10,14 @@ from typing import Any
 import pytest
 import typer.testing
 from aiokafka.admin import AIOKafkaAdminClient
-from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from services.cli import app
 from services.gateway.methods import METHODS
 from services.gateway.requests import validated
 from services.operator.client import VERSION, Client
+from tests.deploy.environments import COMMAND_LINE
 from tests.operator.responses import RESPONSES
-
-COMMAND = get_command(app)
-"""Built once, because that takes longer than most commands."""
 
 
 @dataclass
@@ -63,7 +60,7 @@ async def delete_topic(admin: AIOKafkaAdminClient, topic: str) -> None:
 def nest(monkeypatch: pytest.MonkeyPatch) -> NestStub:
     """A stub that all commands call."""
     stub = NestStub()
-    monkeypatch.setattr(typer.testing, "_get_command", lambda _app: COMMAND)
+    monkeypatch.setattr(typer.testing, "_get_command", lambda _app: COMMAND_LINE)
     # Commands must not find the Kafka of the tests.
     monkeypatch.delenv("NEST_KAFKA_BOOTSTRAP", raising=False)
     monkeypatch.setenv("NEST_URL", "http://nest.test")

@@ -9,7 +9,8 @@ import pytest
 from services.gateway.endpoint import Access
 from services.gateway.methods import METHODS
 from services.operator.client import VERSION, Refused, Unreachable
-from tests.operator.conftest import COMMAND, NestStub
+from tests.deploy.environments import COMMAND_LINE
+from tests.operator.conftest import NestStub
 from tests.operator.responses import AT, VIEWS
 
 COMMANDS: list[tuple[str, list[str], str]] = [
@@ -142,7 +143,7 @@ def all_commands(group: Any, *before: str) -> dict[str, Any]:
 
 def options(line: str) -> set[str]:
     """Return the options of the command in a command line."""
-    command = next(command for name, command in all_commands(COMMAND).items() if f"{line} ".startswith(f"{name} "))
+    command = next(command for name, command in all_commands(COMMAND_LINE).items() if f"{line} ".startswith(f"{name} "))
     return {option for parameter in command.params for option in parameter.opts}
 
 
@@ -165,8 +166,10 @@ def test_json_output_contains_nothing_else(nest: NestStub, banner: str, line: st
 
 
 def test_every_command_is_tested() -> None:
-    tested = {name for name in all_commands(COMMAND) for line, _, _ in COMMANDS if f"{line} ".startswith(f"{name} ")}
-    assert set(all_commands(COMMAND)) == tested | LOCAL
+    tested = {
+        name for name in all_commands(COMMAND_LINE) for line, _, _ in COMMANDS if f"{line} ".startswith(f"{name} ")
+    }
+    assert set(all_commands(COMMAND_LINE)) == tested | LOCAL
 
 
 def test_every_operators_method_has_a_command() -> None:
@@ -176,7 +179,7 @@ def test_every_operators_method_has_a_command() -> None:
 
 
 def test_every_command_has_a_description_and_an_example() -> None:
-    for name, command in all_commands(COMMAND).items():
+    for name, command in all_commands(COMMAND_LINE).items():
         assert f"nest {name}" in (command.epilog or ""), name
         assert command.help, name
 
@@ -279,7 +282,7 @@ def test_error_with_json_is_one_object_with_code_message_docs_and_request(
         assert json.loads(done.stderr) == expected
 
 
-@pytest.mark.parametrize("name", all_commands(COMMAND))
+@pytest.mark.parametrize("name", all_commands(COMMAND_LINE))
 def test_wrong_usage_of_every_command_with_json_is_an_object(nest: NestStub, name: str) -> None:
     done = nest.run(*name.split(), "--no-such-option", "--json")
     assert (done.exit_code, done.stdout, nest.calls) == (2, "", [])
