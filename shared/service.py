@@ -158,7 +158,7 @@ class Service:
         self.sent: SentMessages | None = None
         self._reader = TopicReader(settings.kafka, macs=self._macs, client_id=f"nest-{name}")
         self._required_topics: list[str] = []
-        """Topics that the context of the service follows."""
+        """Topics without which the service is unhealthy."""
 
     async def __aenter__(self) -> Self:
         """Start; return when messages are consumed.
@@ -442,6 +442,7 @@ class Service:
         except BusDown as missing:
             log.error("pauses are not shared: run nest topics apply", topic=PAUSED_PARTITIONS, error=str(missing))
         else:
+            # Not required: while it is not read, pauses are not shared, and messages are handled as usual.
             await self._read(PAUSED_PARTITIONS, announcements.apply)
         return announcements
 
@@ -450,7 +451,7 @@ class Service:
             await self._consumer.refresh_partitions()
 
     async def _follow(self, topic: str, on_record: OnRecord) -> None:
-        """Follow a topic without which the service is unhealthy."""
+        """Follow a required topic."""
         await self._read(topic, on_record)
         self._required_topics.append(topic)
 

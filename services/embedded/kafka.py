@@ -176,7 +176,7 @@ class KafkaInstallation:
             "-XX:+UseSerialGC",
             # In a short session the second compiler costs more CPU than its code saves.
             "-XX:TieredStopAtLevel=1",
-            # With the default, 48 MB, a collection of unused code stops everything for 40 to 80 ms a minute after the
+            # With the default, 48 MB, a collection of unused code stops everything for some 70 ms a minute after the
             # start. It is address space: what is not used takes no memory.
             "-XX:ReservedCodeCacheSize=96m",
             # Counters in shared memory for tools of the JDK, which Java here does not have. They are sampled 20 times a
